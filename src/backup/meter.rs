@@ -1,0 +1,178 @@
+//! What a job does, counted while it does it: bytes, what it waits for, and when each step was busy.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// A step of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// The engine's tool makes the dump.
+    Dump,
+    /// The dump becomes an archive.
+    Encode,
+    /// The archive goes to the store.
+    Upload,
+}
+
+impl Step {
+    /// All steps, in the order of the data path.
+    pub const ALL: [Step; 3] = [Step::Dump, Step::Encode, Step::Upload];
+
+    /// As reports name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Dump => "dump",
+            Step::Encode => "encode",
+            Step::Upload => "upload",
+        }
+    }
+}
+
+/// Where a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Waits for a free place among the jobs.
+    Queued = 0,
+    /// Bytes flow.
+    Running = 1,
+    /// The dump has ended; the last parts, the completion and the manifest are on their way.
+    Committing = 2,
+    /// Over, well or not.
+    Done = 3,
+}
+
+/// A span in which a step was busy, in seconds from the run's start.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Busy {
+    /// The step.
+    pub step: Step,
+    /// From.
+    pub start: f64,
+    /// To.
+    pub end: f64,
+}
+
+/// Counters of one job; written by the data path, read by the progress display and the report.
+#[derive(Debug)]
+pub struct Meter {
+    epoch: Instant,
+    dump_bytes: AtomicU64,
+    archive_bytes: AtomicU64,
+    retries: AtomicU64,
+    phase: AtomicU8,
+    waited: [AtomicU64; 3],
+    waiting: [AtomicU64; 3],
+    busy: Mutex<Vec<Busy>>,
+}
+
+/// Spans of one step that are closer than this are one span, in seconds; keeps the list short.
+const SAME_SPAN: f64 = 0.05;
+
+impl Meter {
+    /// A meter whose spans count from `epoch`, the run's start.
+    pub fn new(epoch: Instant) -> Self {
+        Self {
+            epoch,
+            dump_bytes: AtomicU64::new(0),
+            archive_bytes: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            phase: AtomicU8::new(Phase::Queued as u8),
+            waited: Default::default(),
+            waiting: Default::default(),
+            busy: Mutex::default(),
+        }
+    }
+
+    /// Dump bytes read from the child so far.
+    pub fn dump_bytes(&self) -> u64 {
+        self.dump_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Archive bytes that the store has given receipts for so far.
+    pub fn archive_bytes(&self) -> u64 {
+        self.archive_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Store operations that were tried again so far.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Where the job is.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Queued,
+            1 => Phase::Running,
+            2 => Phase::Committing,
+            _ => Phase::Done,
+        }
+    }
+
+    /// How long the job has waited for `step` in all.
+    pub fn waited(&self, step: Step) -> Duration {
+        Duration::from_nanos(self.waited[step as usize].load(Ordering::Relaxed))
+    }
+
+    /// Which step the job waits for at this moment: the one farthest down the path that is waited for.
+    pub fn waiting_for(&self) -> Option<Step> {
+        Step::ALL.into_iter().rev().find(|step| self.waiting[*step as usize].load(Ordering::Relaxed) > 0)
+    }
+
+    /// When each step was busy, merged where spans of one step nearly touch.
+    pub fn busy_spans(&self) -> Vec<Busy> {
+        self.busy.lock().expect("no holder panics").clone()
+    }
+
+    /// Counts dump bytes.
+    pub fn add_dump(&self, bytes: u64) {
+        self.dump_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts archive bytes.
+    pub fn add_archive(&self, bytes: u64) {
+        self.archive_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts a store operation that is tried again.
+    pub fn add_retry(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says where the job is.
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Awaits `work` and counts the time as waited for `step`.
+    pub async fn wait_for<T>(&self, step: Step, work: impl Future<Output = T>) -> T {
+        struct Waiting<'a>(&'a Meter, Step, Instant);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.waiting[self.1 as usize].fetch_sub(1, Ordering::Relaxed);
+                let nanos = u64::try_from(self.2.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                self.0.waited[self.1 as usize].fetch_add(nanos, Ordering::Relaxed);
+            }
+        }
+        self.waiting[step as usize].fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(self, step, Instant::now());
+        work.await
+    }
+
+    /// Records that `step` was busy from `start` until now.
+    pub fn was_busy(&self, step: Step, start: Instant) {
+        let (start, end) = ((start - self.epoch).as_secs_f64(), self.epoch.elapsed().as_secs_f64());
+        let mut spans = self.busy.lock().expect("no holder panics");
+        match spans.iter_mut().rev().find(|span| span.step == step) {
+            Some(last) if start <= last.end + SAME_SPAN => {
+                last.start = last.start.min(start);
+                last.end = last.end.max(end);
+            }
+            _ => spans.push(Busy { step, start, end }),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The write path of one job.
+
+pub mod meter;

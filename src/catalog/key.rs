@@ -1,0 +1,100 @@
+//! Object keys, relative to a store's prefix:
+//!
+//! ```text
+//! shop/20261123T180327Z-k3f9ax/shop.tar.gz        the archive's first volume
+//! shop/20261123T180327Z-k3f9ax/shop.tar.gz.v002   its second, if there is one
+//! shop/20261123T180327Z-k3f9ax/manifest.json      written last
+//! ```
+//!
+//! A database's name is percent-encoded where it has anything but ASCII letters, digits, `.`, `_` and `-`,
+//! so a name with a slash, a space or an accent is still one component of a key, and still its own.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::BackupId;
+
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+const MANIFEST: &str = "manifest.json";
+
+fn component(name: &str) -> String {
+    let encoded = utf8_percent_encode(name, COMPONENT).to_string();
+    // `.` and `..` mean something to file systems and URL parsers.
+    match encoded.strip_prefix('.') {
+        Some(rest) => format!("%2E{rest}"),
+        None => encoded,
+    }
+}
+
+/// Under which all backups of `database` are: `shop/`.
+pub fn database_prefix(database: &str) -> String {
+    format!("{}/", component(database))
+}
+
+/// Under which all objects of one backup are: `shop/20261123T180327Z-k3f9ax/`.
+pub fn backup_prefix(database: &str, id: &BackupId) -> String {
+    format!("{}{id}/", database_prefix(database))
+}
+
+/// The key of the archive's first volume. `extension` is such as `tar.gz`.
+pub fn archive_key(database: &str, id: &BackupId, extension: &str) -> String {
+    format!("{}{}.{extension}", backup_prefix(database, id), component(database))
+}
+
+/// The name of volume `number` (from 1) of an archive whose first volume is `first`.
+pub fn volume_name(first: &str, number: u32) -> String {
+    if number == 1 { first.to_owned() } else { format!("{first}.v{number:03}") }
+}
+
+/// The key of a backup's manifest.
+pub fn manifest_key(database: &str, id: &BackupId) -> String {
+    format!("{}{MANIFEST}", backup_prefix(database, id))
+}
+
+/// What a key says of the object that has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The database's name, decoded.
+    pub database: String,
+    /// The backup that the object belongs to.
+    pub id: BackupId,
+    /// Whether the object is the backup's manifest.
+    pub is_manifest: bool,
+}
+
+/// Reads a key; `None` when no backup's object has such a key.
+pub fn locate(key: &str) -> Option<Located> {
+    let mut components = key.split('/');
+    let (encoded, id, file) = (components.next()?, components.next()?, components.next()?);
+    if components.next().is_some() || file.is_empty() {
+        return None;
+    }
+    let database = percent_decode_str(encoded).decode_utf8().ok()?.into_owned();
+    (component(&database) == encoded).then_some(())?;
+    Some(Located { database, id: id.parse().ok()?, is_manifest: file == MANIFEST })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_keys_of_its_own_that_read_back() {
+        let id = BackupId::now();
+        for name in ["shop", "a/b", "größe", "it's \"quoted\"", ".", "..", "100%", "a b", "x/../y"] {
+            let key = manifest_key(name, &id);
+            assert_eq!(key.split('/').count(), 3, "{key}");
+            assert!(key.is_ascii());
+            assert_eq!(locate(&key), Some(Located { database: name.into(), id: id.clone(), is_manifest: true }));
+            let archive = archive_key(name, &id, "tar.gz");
+            assert!(!locate(&archive).unwrap().is_manifest);
+            assert_eq!(volume_name(&archive, 2), format!("{archive}.v002"));
+        }
+    }
+
+    #[test]
+    fn other_peoples_objects_are_not_ours() {
+        for key in ["", "shop", "shop/x/manifest.json", "shop/20261123T180327Z-k3f9ax/", "shop/20261123T180327Z-k3f9ax/a/b", "a b/20261123T180327Z-k3f9ax/f"] {
+            assert_eq!(locate(key), None, "{key}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The manifest: what a backup is, written last. A backup exists if and only if its manifest does.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::BackupId;
+use crate::format::Compression;
+
+/// The newest manifest format that this program reads, and the one it writes.
+const FORMAT: u32 = 1;
+
+/// One backup, as its `manifest.json` says. Holds no secret and no address of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this format.
+    pub format: u32,
+    /// The version of tapline that wrote it.
+    pub tapline: String,
+    /// Name of the database in the inventory.
+    pub database: String,
+    /// The backup.
+    pub backup_id: BackupId,
+    /// The engine, such as `postgres`.
+    pub engine: String,
+    /// The dump's format where the engine has several: `plain`, `custom`, `directory`; else `dump`.
+    pub dump_format: String,
+    /// The dump tool and its version in its own words.
+    pub tool: String,
+    /// How it was made.
+    pub mode: Mode,
+    /// When the job began.
+    pub started: Timestamp,
+    /// When the last volume was complete.
+    pub finished: Timestamp,
+    /// The files in the archive, in order; a streamed backup has one, the dump.
+    pub entries: Vec<Entry>,
+    /// The archive.
+    pub archive: Archive,
+}
+
+/// How a backup was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Dump, archive and upload at once, nothing on disk.
+    Streamed,
+    /// Dump to files, then archive to a file, then upload it.
+    Staged,
+}
+
+/// A file in the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Path in the archive.
+    pub name: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of its bytes, 64 hex digits.
+    pub sha256: String,
+}
+
+/// The archive of a backup: volumes that, joined, are one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archive {
+    /// `tar`, or `zip` (staged backups only).
+    pub container: String,
+    /// How the container is compressed.
+    pub compression: Compression,
+    /// Size of all volumes, in bytes.
+    pub size: u64,
+    /// The volumes, in order; there is at least one.
+    pub volumes: Vec<Volume>,
+}
+
+/// One object of an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// File name beside the manifest.
+    pub name: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Number of parts that it was uploaded in.
+    pub parts: u32,
+    /// CRC-64/NVME of its bytes, base64 as S3 writes it.
+    pub crc64nvme: String,
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Written by a newer version.
+    #[error("the manifest has format {0}, and this version of tapline reads up to {FORMAT}; use a newer tapline")]
+    Newer(u32),
+    /// Not a manifest.
+    #[error("the manifest is damaged: {0}")]
+    Damaged(String),
+}
+
+impl Manifest {
+    /// The format that is written.
+    pub const FORMAT: u32 = FORMAT;
+
+    /// Total size of the files in the archive, in bytes.
+    pub fn dump_size(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.size).sum()
+    }
+
+    /// The manifest as the JSON text that is stored.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec_pretty(self).expect("a manifest has only string keys");
+        text.push(b'\n');
+        text
+    }
+
+    /// Reads a stored manifest and checks that its numbers can be true.
+    ///
+    /// # Errors
+    /// See [`ManifestError`].
+    pub fn from_json(text: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        let damaged = |error: serde_json::Error| ManifestError::Damaged(error.to_string());
+        // The version comes first: what a newer format means is not for this one to guess.
+        let Version { format } = serde_json::from_slice(text).map_err(damaged)?;
+        if format > FORMAT {
+            return Err(ManifestError::Newer(format));
+        }
+        let manifest: Self = serde_json::from_slice(text).map_err(damaged)?;
+        manifest.validate().map_err(ManifestError::Damaged)?;
+        Ok(manifest)
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let archive = &self.archive;
+        let total = archive.volumes.iter().try_fold(0u64, |sum, volume| sum.checked_add(volume.size));
+        if archive.volumes.is_empty() || total != Some(archive.size) {
+            return Err(format!("its {} volumes do not add up to {} bytes", archive.volumes.len(), archive.size));
+        }
+        if let Some(volume) = archive.volumes.iter().find(|volume| volume.name.is_empty() || volume.name.contains('/')) {
+            return Err(format!("{:?} is not the name of a volume", volume.name));
+        }
+        if self.entries.is_empty() {
+            return Err("it names no file in the archive".into());
+        }
+        if self.entries.iter().try_fold(0u64, |sum, entry| sum.checked_add(entry.size)).is_none() {
+            return Err("its files' sizes add up to more than can be".into());
+        }
+        Ok(())
+    }
+}

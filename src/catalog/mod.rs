@@ -1,0 +1,10 @@
+//! What is in a store and what it is called: backup ids, object keys, and the manifest that makes a
+//! backup exist.
+
+mod id;
+mod key;
+mod manifest;
+
+pub use id::BackupId;
+pub use key::{Located, archive_key, backup_prefix, database_prefix, locate, manifest_key, volume_name};
+pub use manifest::{Archive, Entry, Manifest, ManifestError, Mode, Volume};

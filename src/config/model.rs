@@ -1,0 +1,188 @@
+//! The inventory as the rest of the program sees it: everything checked, defaults filled in.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::format::Compression;
+use crate::store::ChecksumKind;
+
+/// A whole inventory file.
+#[derive(Debug, Clone)]
+pub struct Inventory {
+    /// The file that it was read from.
+    pub path: PathBuf,
+    /// `[run]`.
+    pub run: RunSettings,
+    /// `[stores.NAME]`.
+    pub stores: BTreeMap<String, Arc<StoreSettings>>,
+    /// `[databases.NAME]`, in the file's order, with `[defaults]` filled in.
+    pub databases: Vec<Database>,
+}
+
+/// `[run]`: how many at once, with how much memory, and how long to wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSettings {
+    /// Jobs at once; 1 is the sequential mode.
+    pub jobs: usize,
+    /// Jobs at once on one host.
+    pub jobs_per_host: usize,
+    /// Memory of the whole run in bytes, divided among jobs; by default 128 MiB for each job that can run at once.
+    pub memory: Option<u64>,
+    /// How long one store operation is tried again before it fails the job.
+    pub retry_for: Duration,
+    /// A job in which nothing moved for so long is ended; off by default.
+    pub stall_timeout: Option<Duration>,
+    /// How long a dump tool may take to exit after it closed its stdout.
+    pub exit_timeout: Duration,
+    /// How long a login, a discovery query, or a `{ command = […] }` secret may take.
+    pub connect_timeout: Duration,
+}
+
+/// `[stores.NAME]`.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// Its name in the inventory.
+    pub name: String,
+    /// Bucket of `url`.
+    pub bucket: String,
+    /// Prefix of `url`, with no slash at either end; may be empty.
+    pub prefix: String,
+    /// Endpoint URL; AWS when absent.
+    pub endpoint: Option<String>,
+    /// Region; by the standard AWS chain when absent.
+    pub region: Option<String>,
+    /// Bucket in the path rather than in the host name.
+    pub path_style: bool,
+    /// Storage class, such as `STANDARD_IA`.
+    pub storage_class: Option<String>,
+    /// Server-side encryption: `AES256`, `aws:kms` or `aws:kms:KEY-ID`.
+    pub sse: Option<String>,
+    /// Checksum of parts and objects.
+    pub checksum: Option<ChecksumKind>,
+    /// The provider's limit on parts in one upload.
+    pub max_parts: u32,
+    /// Access key and secret key; the standard AWS chain when absent.
+    pub credentials: Option<(Secret, Secret)>,
+}
+
+/// Where a secret comes from. Never the secret itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Where it comes from.
+    pub from: SecretFrom,
+    /// `file:line: key`, for messages.
+    pub place: String,
+}
+
+/// The ways to give a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretFrom {
+    /// `{ env = "X" }`
+    Env(String),
+    /// `{ file = "p" }`, trailing line break removed; relative to the inventory's folder.
+    File(PathBuf),
+    /// `{ command = […] }`, its stdout with the trailing line break removed.
+    Command(Vec<String>),
+}
+
+/// Which engine dumps a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// `pg_dump`, `pg_dumpall`.
+    Postgres,
+    /// `mysqldump` first, `mariadb-dump` when that is all there is.
+    Mysql,
+    /// `mariadb-dump` first.
+    Mariadb,
+    /// Our own page dump.
+    Sqlite,
+    /// Any argv.
+    Command,
+}
+
+impl EngineKind {
+    /// As the inventory and the manifest name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineKind::Postgres => "postgres",
+            EngineKind::Mysql => "mysql",
+            EngineKind::Mariadb => "mariadb",
+            EngineKind::Sqlite => "sqlite",
+            EngineKind::Command => "command",
+        }
+    }
+}
+
+/// `[databases.NAME]`, defaults filled in.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// Its name in the inventory; of a discovered one `NAME/DATABASE`.
+    pub name: String,
+    /// `file:line: databases.NAME`, for messages.
+    pub place: String,
+    /// Engine.
+    pub engine: EngineKind,
+    /// Host; the client's default when neither this nor `socket` is given.
+    pub host: Option<String>,
+    /// Port.
+    pub port: Option<u16>,
+    /// Unix socket: a folder for PostgreSQL, a file for MariaDB and MySQL.
+    pub socket: Option<PathBuf>,
+    /// User.
+    pub user: Option<String>,
+    /// Password.
+    pub password: Option<Secret>,
+    /// Which databases of the server.
+    pub database: Selection,
+    /// PostgreSQL: `plain` or `custom`.
+    pub dump_format: DumpFormat,
+    /// Extra options for the dump tool, appended to ours.
+    pub options: Vec<String>,
+    /// The dump tool to run instead of the one found in `PATH`.
+    pub dump_tool: Option<PathBuf>,
+    /// SQLite: the file.
+    pub path: Option<PathBuf>,
+    /// `command`: argv that writes the dump to its stdout.
+    pub command: Vec<String>,
+    /// `command`: argv that reads the dump from its stdin.
+    pub restore: Vec<String>,
+    /// Extra environment for the dump tool.
+    pub env: BTreeMap<String, Secret>,
+    /// File name of the dump in the archive; the engine's choice when absent.
+    pub file_name: Option<String>,
+    /// Compression.
+    pub compression: Compression,
+    /// Level, checked against the compression.
+    pub level: i32,
+    /// Name of its store.
+    pub store: String,
+    /// Expected size of the dump, in bytes; the engine's estimate when absent.
+    pub expected_size: Option<u64>,
+}
+
+/// `database = …`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// One database of the server, by name; by default the inventory's name of it.
+    One(String),
+    /// `"*"`: every database of the server but those in `exclude`.
+    All {
+        /// Names left out; a trailing `*` is a wildcard.
+        exclude: Vec<String>,
+    },
+    /// PostgreSQL: `globals = true`, roles and tablespaces by `pg_dumpall --globals-only`.
+    Globals,
+    /// SQLite and `command`: the question does not arise.
+    Whole,
+}
+
+/// A PostgreSQL dump's format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DumpFormat {
+    /// SQL text.
+    Plain,
+    /// `pg_dump --format=custom`, for `pg_restore`.
+    Custom,
+}

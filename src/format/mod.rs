@@ -1,0 +1,35 @@
+//! The archive's bytes: tar header, gzip and zstd framing. Synchronous and pure, no I/O.
+
+use serde::{Deserialize, Serialize};
+
+/// How an archive is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// One gzip member: `.tar.gz`.
+    Gzip,
+    /// Zstandard frames: `.tar.zst`.
+    Zstd,
+    /// Plain `.tar`.
+    None,
+}
+
+impl Compression {
+    /// The archive's file name extension, without the leading dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Compression::Gzip => "tar.gz",
+            Compression::Zstd => "tar.zst",
+            Compression::None => "tar",
+        }
+    }
+
+    /// The levels that may be asked for, and the one taken when none is.
+    pub fn levels(self) -> (std::ops::RangeInclusive<i32>, i32) {
+        match self {
+            Compression::Gzip => (1..=9, 6),
+            Compression::Zstd => (1..=19, 3),
+            Compression::None => (0..=0, 0),
+        }
+    }
+}

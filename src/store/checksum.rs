@@ -1,0 +1,107 @@
+//! The checksums that S3 keeps of parts and objects, and how the parts' combine into the object's.
+//!
+//! Both are CRCs, so the checksum of joined bytes follows from the pieces' checksums and lengths alone:
+//! the whole object's value is known although its first part is made last.
+//! Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html>.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use crc_fast::CrcAlgorithm;
+use serde::{Deserialize, Serialize};
+
+/// Which checksum a store keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChecksumKind {
+    /// CRC-64/NVME, what AWS recommends for full objects.
+    Crc64Nvme,
+    /// CRC-32 (ISO HDLC), understood by older servers.
+    Crc32,
+}
+
+impl ChecksumKind {
+    fn algorithm(self) -> CrcAlgorithm {
+        match self {
+            ChecksumKind::Crc64Nvme => CrcAlgorithm::Crc64Nvme,
+            ChecksumKind::Crc32 => CrcAlgorithm::Crc32IsoHdlc,
+        }
+    }
+
+    fn width(self) -> usize {
+        match self {
+            ChecksumKind::Crc64Nvme => 8,
+            ChecksumKind::Crc32 => 4,
+        }
+    }
+}
+
+/// A checksum of some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checksum {
+    kind: ChecksumKind,
+    value: u64,
+}
+
+impl Checksum {
+    /// The checksum of `bytes`.
+    pub fn of(kind: ChecksumKind, bytes: &[u8]) -> Self {
+        Self { kind, value: crc_fast::checksum(kind.algorithm(), bytes) }
+    }
+
+    /// The checksum of buffers that follow one another.
+    pub fn of_buffers<'a>(kind: ChecksumKind, buffers: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut digest = crc_fast::Digest::new(kind.algorithm());
+        for buffer in buffers {
+            digest.update(buffer);
+        }
+        Self { kind, value: digest.finalize() }
+    }
+
+    /// The checksum of this one's bytes followed by the `next_len` bytes of `next`.
+    ///
+    /// # Panics
+    /// When the two are of different kinds.
+    #[must_use]
+    pub fn then(self, next: Checksum, next_len: u64) -> Self {
+        assert_eq!(self.kind, next.kind, "checksums of two kinds do not combine");
+        Self { kind: self.kind, value: crc_fast::checksum_combine(self.kind.algorithm(), self.value, next.value, next_len) }
+    }
+
+    /// Which checksum it is.
+    pub fn kind(self) -> ChecksumKind {
+        self.kind
+    }
+
+    /// The value as S3 writes it: base64 of the big-endian bytes.
+    pub fn to_base64(self) -> String {
+        STANDARD.encode(&self.value.to_be_bytes()[8 - self.kind.width()..])
+    }
+
+    /// Reads what [`Checksum::to_base64`] writes; `None` when it is not that.
+    pub fn from_base64(kind: ChecksumKind, text: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(text).ok()?;
+        if bytes.len() != kind.width() {
+            return None;
+        }
+        let mut padded = [0; 8];
+        padded[8 - bytes.len()..].copy_from_slice(&bytes);
+        Some(Self { kind, value: u64::from_be_bytes(padded) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The check values of the CRC catalogue for `123456789`.
+    #[test]
+    fn known_values() {
+        for (kind, value) in [(ChecksumKind::Crc64Nvme, 0xae8b_1486_0a79_9888), (ChecksumKind::Crc32, 0xcbf4_3926)] {
+            let whole = Checksum::of(kind, b"123456789");
+            assert_eq!(whole.value, value);
+            assert_eq!(Checksum::of(kind, b"1234").then(Checksum::of(kind, b"56789"), 5), whole);
+            assert_eq!(Checksum::of_buffers(kind, [&b"12"[..], b"3456", b"789"]), whole);
+            assert_eq!(Checksum::from_base64(kind, &whole.to_base64()), Some(whole));
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Where backups live: a bucket and prefix, behind one trait.
+//!
+//! Keys are relative to the store's prefix. Objects are only ever written whole: [`Store::put`] for
+//! small ones, and for archives a multipart upload whose parts may arrive in any order (part 1, which
+//! holds the archive's header, arrives last) and which exists for readers only after
+//! [`Store::complete_upload`].
+//!
+//! | backend | for |
+//! |---|---|
+//! | [`s3`] | AWS S3 and the servers that speak its protocol |
+//! | [`memory`] | tests, benches, and the state behind the in-process S3 server |
+//! | [`null`] | measuring the engine alone: swallows parts |
+//!
+//! [`retry`] and [`fault`] wrap any of them.
+
+mod checksum;
+mod error;
+pub mod fault;
+pub mod memory;
+pub mod null;
+pub mod retry;
+pub mod s3;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+pub use checksum::{Checksum, ChecksumKind};
+pub use error::{ErrorKind, StoreError};
+
+/// The result of a store operation.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// What a store allows; a backup's parts are planned from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Smallest size of a part that is not the last, in bytes (S3: 5 MiB).
+    pub min_part: u64,
+    /// Largest size of a part, in bytes (S3: 5 GiB).
+    pub max_part: u64,
+    /// Most parts in one upload (S3: 10,000; Scaleway: 1,000).
+    pub max_parts: u32,
+}
+
+impl Limits {
+    /// The limits of AWS S3: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
+    pub const S3: Limits = Limits { min_part: 5 << 20, max_part: 5 << 30, max_parts: 10_000 };
+}
+
+/// An open multipart upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// Key of the object that it will become, relative to the store's prefix.
+    pub key: String,
+    /// The server's name for the upload.
+    pub id: String,
+    /// The backup that writes it; on completion it is in the object's metadata.
+    pub backup_id: String,
+}
+
+/// The body of a part: several buffers that are sent one after the other, never joined.
+#[derive(Debug, Clone, Default)]
+pub struct PartBody {
+    buffers: Vec<Bytes>,
+    len: u64,
+}
+
+impl PartBody {
+    /// An empty body.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a buffer at the end.
+    pub fn push(&mut self, buffer: Bytes) {
+        self.len += buffer.len() as u64;
+        self.buffers.push(buffer);
+    }
+
+    /// Adds a buffer before all others.
+    pub fn push_front(&mut self, buffer: Bytes) {
+        self.len += buffer.len() as u64;
+        self.buffers.insert(0, buffer);
+    }
+
+    /// Length of all buffers, in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there is not a byte in it.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The buffers, in order.
+    pub fn buffers(&self) -> &[Bytes] {
+        &self.buffers
+    }
+}
+
+impl From<Bytes> for PartBody {
+    fn from(buffer: Bytes) -> Self {
+        let mut body = Self::new();
+        body.push(buffer);
+        body
+    }
+}
+
+/// The store's receipt for one part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartReceipt {
+    /// Part number, from 1.
+    pub number: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Entity tag as the server gave it, quotes included.
+    pub etag: String,
+    /// Checksum of the part's bytes, when the store uses one.
+    pub checksum: Option<Checksum>,
+}
+
+/// What a store says of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Key relative to the store's prefix.
+    pub key: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Last change, as seconds since the Unix epoch.
+    pub modified: i64,
+    /// Checksum of the whole object; `head` asks for it, listings leave it out.
+    pub checksum: Option<Checksum>,
+    /// The backup id in the object's metadata; listings leave it out.
+    pub backup_id: Option<String>,
+}
+
+/// An upload that was begun and neither completed nor aborted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenUpload {
+    /// Key relative to the store's prefix.
+    pub key: String,
+    /// The server's name for the upload.
+    pub id: String,
+    /// When it was begun, as seconds since the Unix epoch.
+    pub initiated: i64,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, Default)]
+pub struct Page<T> {
+    /// The entries, in the server's order (keys ascending).
+    pub items: Vec<T>,
+    /// Given back to get the next page; `None` on the last.
+    pub next: Option<String>,
+}
+
+/// A bucket and prefix. All methods may be called concurrently.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// The store's address for messages, such as `s3://bucket/prefix`; never a secret.
+    fn address(&self) -> String;
+
+    /// What the store allows.
+    fn limits(&self) -> Limits;
+
+    /// The checksum that parts and objects are stored with; `None` when the store is configured without.
+    fn checksum_kind(&self) -> Option<ChecksumKind>;
+
+    /// Begins a multipart upload for `key`; `backup_id` becomes object metadata.
+    async fn create_upload(&self, key: &str, backup_id: &str) -> Result<Upload>;
+
+    /// Uploads one part. `checksum` is over `body`, of [`Store::checksum_kind`].
+    async fn put_part(&self, upload: &Upload, number: u32, body: PartBody, checksum: Option<Checksum>) -> Result<PartReceipt>;
+
+    /// Joins the parts (ascending by number) into the object, if no object has its key.
+    /// `checksum` is of the whole object. Succeeds too when an earlier try of the same upload did the
+    /// work and only its reply was lost.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] when another object has the key.
+    async fn complete_upload(&self, upload: &Upload, parts: &[PartReceipt], checksum: Option<Checksum>) -> Result<ObjectInfo>;
+
+    /// Ends an upload and frees its parts; an upload that is gone already is no error.
+    async fn abort_upload(&self, upload: &Upload) -> Result<()>;
+
+    /// Puts a small object, if no object has its key.
+    async fn put(&self, key: &str, body: Bytes) -> Result<()>;
+
+    /// Reads `range` of an object's bytes, or all of it, as it arrives.
+    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<BoxStream<'static, Result<Bytes>>>;
+
+    /// What the store knows of an object; `None` when there is none.
+    async fn head(&self, key: &str) -> Result<Option<ObjectInfo>>;
+
+    /// A page of the objects whose keys begin with `prefix`.
+    async fn list(&self, prefix: &str, page: Option<String>) -> Result<Page<ObjectInfo>>;
+
+    /// A page of the open uploads whose keys begin with `prefix`.
+    async fn list_uploads(&self, prefix: &str, page: Option<String>) -> Result<Page<OpenUpload>>;
+
+    /// How many parts an open upload holds (at least; 0 when it is gone or empty).
+    async fn count_parts(&self, key: &str, upload_id: &str) -> Result<usize>;
+
+    /// Deletes an object; one that is gone already is no error.
+    async fn delete(&self, key: &str) -> Result<()>;
+}
+
+/// A store shared by jobs.
+pub type SharedStore = Arc<dyn Store>;
+
+/// All objects whose keys begin with `prefix`, page after page.
+pub async fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<ObjectInfo>> {
+    let mut all = Vec::new();
+    let mut token = None;
+    loop {
+        let page = store.list(prefix, token).await?;
+        all.extend(page.items);
+        token = page.next;
+        if token.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// All open uploads whose keys begin with `prefix`, page after page.
+pub async fn list_all_uploads(store: &dyn Store, prefix: &str) -> Result<Vec<OpenUpload>> {
+    let mut all = Vec::new();
+    let mut token = None;
+    loop {
+        let page = store.list_uploads(prefix, token).await?;
+        all.extend(page.items);
+        token = page.next;
+        if token.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// Reads a whole small object of at most `limit` bytes.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] when the object is larger.
+pub async fn get_small(store: &dyn Store, key: &str, limit: usize) -> Result<Bytes> {
+    use futures_util::StreamExt;
+    let mut body = store.get(key, None).await?;
+    let mut all = Vec::new();
+    while let Some(buffer) = body.next().await {
+        let buffer = buffer?;
+        if all.len() + buffer.len() > limit {
+            return Err(StoreError::new(ErrorKind::Invalid, format!("{key} is larger than {limit} bytes")));
+        }
+        all.extend_from_slice(&buffer);
+    }
+    Ok(all.into())
+}
