@@ -38,31 +38,7 @@ pub struct Job {
     /// What it counts; shared with the progress display.
     pub meter: Arc<Meter>,
     /// Sizes fixed before the first byte.
-    pub layout: Layout,
-}
-
-/// A job's sizes, fixed before its first byte; see [`Layout::memory`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Layout {
-    /// Size of a segment, in bytes.
-    pub segment: usize,
-    /// Segments being compressed at once.
-    pub workers: usize,
-    /// Size of a part, in bytes.
-    pub part: u64,
-    /// Parts being filled or uploaded at once, the held one not counted.
-    pub in_flight: usize,
-    /// Most parts in a volume.
-    pub max_parts: u32,
-    /// The dump's expected size, in bytes, where one is known.
-    pub expected: Option<u64>,
-}
-
-impl Layout {
-    /// The most memory that the job's data path takes, in bytes.
-    pub fn memory(&self) -> u64 {
-        todo!()
-    }
+    pub layout: crate::backup::Layout,
 }
 
 /// What a run did. Serialised as the report, version 1.

@@ -163,6 +163,17 @@ impl Meter {
         work.await
     }
 
+    /// Awaits room for the next segment and counts the time as waited for encode, but for what meanwhile went
+    /// into waiting for upload: that is why there was no room.
+    pub async fn wait_for_encode<T>(&self, room: impl Future<Output = T>) -> T {
+        let (start, upload) = (Instant::now(), self.waited(Step::Upload));
+        let room = room.await;
+        let blocked = start.elapsed().saturating_sub(self.waited(Step::Upload).saturating_sub(upload));
+        let nanos = u64::try_from(blocked.as_nanos()).unwrap_or(u64::MAX);
+        self.waited[Step::Encode as usize].fetch_add(nanos, Ordering::Relaxed);
+        room
+    }
+
     /// Records that `step` was busy from `start` until now.
     pub fn was_busy(&self, step: Step, start: Instant) {
         let (start, end) = ((start - self.epoch).as_secs_f64(), self.epoch.elapsed().as_secs_f64());

@@ -24,7 +24,8 @@ impl BackupId {
 
     /// A new id for a backup that began at `time`, which is cut to whole seconds.
     pub fn at(time: Timestamp) -> Self {
-        let tail: String = (0..TAIL_LEN).map(|_| char::from(TAIL_ALPHABET[fastrand::usize(..TAIL_ALPHABET.len())])).collect();
+        let tail: String =
+            (0..TAIL_LEN).map(|_| char::from(TAIL_ALPHABET[fastrand::usize(..TAIL_ALPHABET.len())])).collect();
         Self(format!("{}-{tail}", time.strftime(TIME_FORMAT)))
     }
 
@@ -94,7 +95,15 @@ mod tests {
 
     #[test]
     fn what_is_no_id_is_refused() {
-        for text in ["", "latest", "20261123T180327Z", "20261323T180327Z-k3f9ax", "20261123T180327Z-K3F9AX", "20261123T180327Z-k3f9a/", "é"] {
+        for text in [
+            "",
+            "latest",
+            "20261123T180327Z",
+            "20261323T180327Z-k3f9ax",
+            "20261123T180327Z-K3F9AX",
+            "20261123T180327Z-k3f9a/",
+            "é",
+        ] {
             assert!(text.parse::<BackupId>().is_err(), "{text}");
         }
     }

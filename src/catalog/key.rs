@@ -93,7 +93,14 @@ mod tests {
 
     #[test]
     fn other_peoples_objects_are_not_ours() {
-        for key in ["", "shop", "shop/x/manifest.json", "shop/20261123T180327Z-k3f9ax/", "shop/20261123T180327Z-k3f9ax/a/b", "a b/20261123T180327Z-k3f9ax/f"] {
+        for key in [
+            "",
+            "shop",
+            "shop/x/manifest.json",
+            "shop/20261123T180327Z-k3f9ax/",
+            "shop/20261123T180327Z-k3f9ax/a/b",
+            "a b/20261123T180327Z-k3f9ax/f",
+        ] {
             assert_eq!(locate(key), None, "{key}");
         }
     }

@@ -138,7 +138,8 @@ impl Manifest {
         if archive.volumes.is_empty() || total != Some(archive.size) {
             return Err(format!("its {} volumes do not add up to {} bytes", archive.volumes.len(), archive.size));
         }
-        if let Some(volume) = archive.volumes.iter().find(|volume| volume.name.is_empty() || volume.name.contains('/')) {
+        if let Some(volume) = archive.volumes.iter().find(|volume| volume.name.is_empty() || volume.name.contains('/'))
+        {
             return Err(format!("{:?} is not the name of a volume", volume.name));
         }
         if self.entries.is_empty() {

@@ -1,6 +1,12 @@
 //! The archive's bytes: tar header, gzip and zstd framing. Synchronous and pure, no I/O.
 
+mod frame;
+mod tar;
+
 use serde::{Deserialize, Serialize};
+
+pub use frame::Encoded;
+pub use tar::{HEADER_LEN, MAX_NAME, TarHeader, hex, padding_len};
 
 /// How an archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -64,7 +64,10 @@ impl Checksum {
     #[must_use]
     pub fn then(self, next: Checksum, next_len: u64) -> Self {
         assert_eq!(self.kind, next.kind, "checksums of two kinds do not combine");
-        Self { kind: self.kind, value: crc_fast::checksum_combine(self.kind.algorithm(), self.value, next.value, next_len) }
+        Self {
+            kind: self.kind,
+            value: crc_fast::checksum_combine(self.kind.algorithm(), self.value, next.value, next_len),
+        }
     }
 
     /// Which checksum it is.

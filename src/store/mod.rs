@@ -174,7 +174,13 @@ pub trait Store: Send + Sync {
     async fn create_upload(&self, key: &str, backup_id: &str) -> Result<Upload>;
 
     /// Uploads one part. `checksum` is over `body`, of [`Store::checksum_kind`].
-    async fn put_part(&self, upload: &Upload, number: u32, body: PartBody, checksum: Option<Checksum>) -> Result<PartReceipt>;
+    async fn put_part(
+        &self,
+        upload: &Upload,
+        number: u32,
+        body: PartBody,
+        checksum: Option<Checksum>,
+    ) -> Result<PartReceipt>;
 
     /// Joins the parts (ascending by number) into the object, if no object has its key.
     /// `checksum` is of the whole object. Succeeds too when an earlier try of the same upload did the
@@ -182,7 +188,12 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] when another object has the key.
-    async fn complete_upload(&self, upload: &Upload, parts: &[PartReceipt], checksum: Option<Checksum>) -> Result<ObjectInfo>;
+    async fn complete_upload(
+        &self,
+        upload: &Upload,
+        parts: &[PartReceipt],
+        checksum: Option<Checksum>,
+    ) -> Result<ObjectInfo>;
 
     /// Ends an upload and frees its parts; an upload that is gone already is no error.
     async fn abort_upload(&self, upload: &Upload) -> Result<()>;

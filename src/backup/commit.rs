@@ -1,0 +1,83 @@
+//! The last step: a sealed archive becomes a backup.
+//!
+//! [`commit`] takes [`Sealed`], which only exists when the dump is whole ([`super::source::DumpEnd`]) and every part
+//! has its receipt; so nothing can be completed before that. The volumes are completed in order, then the manifest is
+//! put; before the manifest there is no backup, after it there is one.
+
+use super::meter::{Meter, Step};
+use super::upload::{Sealed, SealedVolume, SharedFootprint};
+use crate::catalog::{Archive, Entry, Manifest, Volume, manifest_key};
+use crate::format::hex;
+use crate::store::{ErrorKind, Store, StoreError, get_small};
+
+/// What a manifest says that is known before the dump: everything but the entries and the archive's volumes.
+pub type Facts = Manifest;
+
+/// Completes the volumes and puts the manifest. `facts` is filled in with what the archive has become.
+///
+/// # Errors
+/// The first that failed; the footprint then says what is in the store.
+pub async fn commit(
+    store: &dyn Store,
+    meter: &Meter,
+    footprint: &SharedFootprint,
+    sealed: Sealed,
+    file_name: &str,
+    mut facts: Facts,
+) -> Result<Manifest, StoreError> {
+    for volume in &sealed.volumes {
+        let complete = complete(store, volume);
+        meter.wait_for(Step::Upload, complete).await?;
+        footprint.lock().expect("no holder panics").completed(&volume.upload);
+    }
+    facts.entries =
+        vec![Entry { name: file_name.to_owned(), size: sealed.end.size(), sha256: hex(&sealed.end.sha256()) }];
+    facts.archive = Archive {
+        size: sealed.volumes.iter().map(|volume| volume.size).sum(),
+        volumes: sealed.volumes.iter().map(describe).collect(),
+        ..facts.archive
+    };
+    facts.finished = jiff::Timestamp::now();
+    let key = manifest_key(&facts.database, &facts.backup_id);
+    footprint.lock().expect("no holder panics").manifest(&key);
+    meter.wait_for(Step::Upload, put_manifest(store, &key, &facts)).await?;
+    Ok(facts)
+}
+
+async fn complete(store: &dyn Store, volume: &SealedVolume) -> Result<(), StoreError> {
+    let key = &volume.upload.key;
+    let object = store
+        .complete_upload(&volume.upload, &volume.receipts, volume.checksum)
+        .await
+        .map_err(|error| error.context(format!("completing {key}")))?;
+    if object.size == volume.size {
+        Ok(())
+    } else {
+        let (stored, sent) = (object.size, volume.size);
+        Err(StoreError::new(ErrorKind::Invalid, format!("the store has {stored} bytes of {key}, and {sent} were sent")))
+    }
+}
+
+fn describe(volume: &SealedVolume) -> Volume {
+    let key = &volume.upload.key;
+    Volume {
+        name: key.rsplit_once('/').map_or(key.as_str(), |(_, name)| name).to_owned(),
+        size: volume.size,
+        parts: u32::try_from(volume.receipts.len()).expect("part numbers are 32 bits"),
+        crc64nvme: volume.crc64nvme.to_base64(),
+    }
+}
+
+/// Puts the manifest; one that is there already is ours when it says the same, its reply was lost.
+async fn put_manifest(store: &dyn Store, key: &str, manifest: &Manifest) -> Result<(), StoreError> {
+    let text = manifest.to_json();
+    let limit = text.len();
+    match store.put(key, text.clone().into()).await {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => match get_small(store, key, limit).await {
+            Ok(stored) if stored == text => Ok(()),
+            _ => Err(error),
+        },
+        result => result,
+    }
+    .map_err(|error| error.context(format!("putting {key}")))
+}
