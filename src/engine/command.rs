@@ -1,1 +1,42 @@
-//! (being written)
+//! Any command that writes a dump to its stdout.
+
+use async_trait::async_trait;
+
+use super::tool::{ToolCommand, ToolError};
+use super::{Access, Engine, file_stem};
+use crate::config::Database;
+
+pub(super) struct Command {
+    pub(super) database: Database,
+    pub(super) access: Access,
+}
+
+#[async_trait]
+impl Engine for Command {
+    fn dump_command(&self) -> Result<ToolCommand, ToolError> {
+        let (program, args) =
+            self.database.command.split_first().ok_or_else(|| ToolError("an empty command".to_owned()))?;
+        let mut command = ToolCommand::new(program).args(args.iter().cloned());
+        command.secret_env.clone_from(&self.access.env);
+        Ok(command)
+    }
+
+    fn file_name(&self) -> String {
+        format!("{}.dump", file_stem(&self.database.name))
+    }
+
+    async fn version(&self) -> Result<String, ToolError> {
+        Ok(self.database.command.first().cloned().unwrap_or_default())
+    }
+
+    async fn check_login(&self) -> Result<(), ToolError> {
+        let program = self.database.command.first().map_or("", String::as_str);
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let there = if program.contains('/') {
+            std::path::Path::new(program).is_file()
+        } else {
+            std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
+        };
+        if there { Ok(()) } else { Err(ToolError(format!("{program:?} is neither a file nor in PATH"))) }
+    }
+}

@@ -7,13 +7,18 @@
 mod command;
 mod mysql;
 mod postgres;
-mod secret_file;
-mod sqlite;
+pub mod sqlite;
 mod tool;
 
-use async_trait::async_trait;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-pub use tool::{ToolCommand, ToolError};
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use crate::config::{Database, EngineKind};
+pub use tool::{SECRET_PATH, ToolCommand, ToolError};
 
 /// What one dump's end looks like, for engines whose tools write a marker last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,20 +29,37 @@ pub struct EndMarker {
     pub within: usize,
 }
 
+/// What an engine needs besides the inventory's entry.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// The password, resolved.
+    pub password: Option<SecretString>,
+    /// Extra environment for the tools, resolved.
+    pub env: Vec<(String, SecretString)>,
+    /// This program's own binary, which dumps SQLite databases.
+    pub tapline: PathBuf,
+    /// How long a login or a query may take.
+    pub timeout: Duration,
+}
+
 /// An engine for one source.
 #[async_trait]
 pub trait Engine: Send + Sync {
     /// The command that writes the dump to its stdout and exits 0 only when the dump is whole.
     fn dump_command(&self) -> Result<ToolCommand, ToolError>;
 
-    /// File name of the dump in the archive, such as `shop.sql`.
+    /// File name of the dump in the archive, such as `shop.sql`, when the inventory gives none.
     fn file_name(&self) -> String;
 
     /// The dump's format as the manifest says it: `plain`, `custom`, `dump`.
-    fn dump_format(&self) -> &'static str;
+    fn dump_format(&self) -> &'static str {
+        "dump"
+    }
 
     /// The dump's last words, where the tool has any.
-    fn end_marker(&self) -> Option<EndMarker>;
+    fn end_marker(&self) -> Option<EndMarker> {
+        None
+    }
 
     /// The dump tool and its version in its own words.
     async fn version(&self) -> Result<String, ToolError>;
@@ -46,8 +68,39 @@ pub trait Engine: Send + Sync {
     async fn check_login(&self) -> Result<(), ToolError>;
 
     /// The names of the server's databases, template and system ones left out; `None` where an engine has one only.
-    async fn discover(&self) -> Result<Option<Vec<String>>, ToolError>;
+    async fn discover(&self) -> Result<Option<Vec<String>>, ToolError> {
+        Ok(None)
+    }
 
     /// About how many bytes the dump will have, at most; `None` when nothing is known.
-    async fn estimate(&self) -> Result<Option<u64>, ToolError>;
+    async fn estimate(&self) -> Result<Option<u64>, ToolError> {
+        Ok(None)
+    }
+}
+
+/// The engine for an entry of the inventory.
+pub fn open(database: &Database, access: Access) -> Arc<dyn Engine> {
+    let database = database.clone();
+    match database.engine {
+        EngineKind::Postgres => Arc::new(postgres::Postgres { database, access }),
+        EngineKind::Mysql | EngineKind::Mariadb => Arc::new(mysql::Mysql { database, access }),
+        EngineKind::Sqlite => Arc::new(sqlite::Sqlite { database, access }),
+        EngineKind::Command => Arc::new(command::Command { database, access }),
+    }
+}
+
+/// A database's name as a file name: no slash, no control character, not too long for a tar header.
+fn file_stem(name: &str) -> String {
+    let safe: String = name.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect();
+    let mut end = safe.len().min(200);
+    while !safe.is_char_boundary(end) {
+        end -= 1;
+    }
+    safe[..end].to_owned()
+}
+
+/// A number that a client printed.
+fn number(answer: &str) -> Option<u64> {
+    // MariaDB's sum() is a decimal.
+    answer.trim().split('.').next()?.parse().ok()
 }

@@ -9,15 +9,12 @@
 //! |---|---|
 //! | [`s3`] | AWS S3 and the servers that speak its protocol |
 //! | [`memory`] | tests, benches, and the state behind the in-process S3 server |
-//! | [`null`] | measuring the engine alone: swallows parts |
 //!
-//! [`retry`] and [`fault`] wrap any of them.
+//! [`retry`] wraps any of them.
 
 mod checksum;
 mod error;
-pub mod fault;
 pub mod memory;
-pub mod null;
 pub mod retry;
 pub mod s3;
 
