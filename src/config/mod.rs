@@ -1,5 +1,77 @@
 //! The inventory: what to back up, from where, to where. Plain validated structs; knows no clap.
+//!
+//! | file | role |
+//! |---|---|
+//! | `raw` | the file as it is written: serde, unknown keys refused |
+//! | `validate` | from the file as written to the model, every error with file, line, key and fix |
+//! | `model` | the model that the rest of the program sees |
+//! | `secret` | where secrets come from |
 
 mod model;
+mod raw;
+mod secret;
+mod validate;
+
+use std::path::Path;
 
 pub use model::*;
+
+/// A commented inventory to start from; `tapline init` writes it.
+pub const TEMPLATE: &str = include_str!("template.toml");
+
+/// What is wrong with an inventory, or with a secret that it names: place, problem and fix.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+impl Inventory {
+    /// Reads and validates an inventory file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError(format!("{}: {error}; `tapline init` writes one to start from", path.display()))
+        })?;
+        Self::parse(path, &text)
+    }
+
+    /// Validates the text of an inventory; `path` is for messages and for what is relative to it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let raw = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_of(text, span.start));
+            let message = error.message().trim();
+            let line_text = text.lines().nth(line - 1).unwrap_or_default().trim();
+            ConfigError(format!("{}:{line}: {message}, at `{line_text}`", path.display()))
+        })?;
+        validate::inventory(path, text, raw)
+    }
+
+    /// The databases called `names`, all of them when there are none. `NAME/DATABASE` names one of those that a
+    /// `database = "*"` stands for, and selects its entry.
+    ///
+    /// # Errors
+    /// When the inventory has no such database.
+    pub fn select(&self, names: &[String]) -> Result<Vec<&Database>, ConfigError> {
+        let fits = |database: &Database, name: &String| {
+            database.name == *name
+                || matches!(database.database, Selection::All { .. })
+                    && name.strip_prefix(&database.name).is_some_and(|rest| rest.starts_with('/'))
+        };
+        if let Some(name) = names.iter().find(|name| !self.databases.iter().any(|database| fits(database, name))) {
+            let known: Vec<&str> = self.databases.iter().map(|database| database.name.as_str()).collect();
+            let path = self.path.display();
+            return Err(ConfigError(format!("{path} has no database called {name:?}; it has {}", known.join(", "))));
+        }
+        let selected = |database: &&Database| names.is_empty() || names.iter().any(|name| fits(database, name));
+        Ok(self.databases.iter().filter(selected).collect())
+    }
+}
+
+/// The line, from 1, of a byte of `text`.
+fn line_of(text: &str, byte: usize) -> usize {
+    text.as_bytes()[..byte.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+}

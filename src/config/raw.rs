@@ -1,0 +1,90 @@
+//! The inventory as it is written. Everything is optional here; what must be there is the validation's to say.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Inventory {
+    #[serde(default)]
+    pub run: Run,
+    #[serde(default)]
+    pub stores: BTreeMap<Spanned<String>, Store>,
+    #[serde(default)]
+    pub defaults: Database,
+    #[serde(default)]
+    pub databases: BTreeMap<Spanned<String>, Database>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Run {
+    pub jobs: Option<Spanned<usize>>,
+    pub jobs_per_host: Option<Spanned<usize>>,
+    pub memory: Option<Spanned<Size>>,
+    pub retry_for: Option<Spanned<String>>,
+    pub stall_timeout: Option<Spanned<String>>,
+    pub exit_timeout: Option<Spanned<String>>,
+    pub connect_timeout: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Store {
+    pub url: Spanned<String>,
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub path_style: Option<bool>,
+    pub storage_class: Option<String>,
+    pub sse: Option<Spanned<String>>,
+    pub checksum: Option<Spanned<String>>,
+    pub max_parts: Option<Spanned<u32>>,
+    pub access_key: Option<Spanned<Secret>>,
+    pub secret_key: Option<Spanned<Secret>>,
+}
+
+/// A database's keys; in `[defaults]` as in `[databases.NAME]`.
+#[derive(Deserialize, Default, Clone)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Database {
+    pub engine: Option<Spanned<String>>,
+    pub host: Option<Spanned<String>>,
+    pub port: Option<Spanned<u16>>,
+    pub socket: Option<Spanned<PathBuf>>,
+    pub user: Option<Spanned<String>>,
+    pub password: Option<Spanned<Secret>>,
+    pub database: Option<Spanned<String>>,
+    pub exclude: Option<Spanned<Vec<String>>>,
+    pub globals: Option<Spanned<bool>>,
+    pub format: Option<Spanned<String>>,
+    pub options: Option<Spanned<Vec<String>>>,
+    pub dump_tool: Option<Spanned<PathBuf>>,
+    pub path: Option<Spanned<PathBuf>>,
+    pub command: Option<Spanned<Vec<String>>>,
+    pub restore: Option<Spanned<Vec<String>>>,
+    pub env: Option<Spanned<BTreeMap<String, Spanned<Secret>>>>,
+    pub file_name: Option<Spanned<String>>,
+    pub compression: Option<Spanned<String>>,
+    pub level: Option<Spanned<i32>>,
+    pub store: Option<Spanned<String>>,
+    pub expected_size: Option<Spanned<Size>>,
+}
+
+/// A number of bytes, or text such as `16MiB`.
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+pub(super) enum Size {
+    Bytes(u64),
+    Text(String),
+}
+
+/// A secret's place, or, for an error that says so, the secret itself.
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+pub(super) enum Secret {
+    Literal(String),
+    From(BTreeMap<String, toml::Value>),
+}
