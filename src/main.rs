@@ -1,1 +1,5 @@
-fn main() {}
+//! The `tapline` command.
+
+fn main() -> std::process::ExitCode {
+    tapline::cli::main()
+}

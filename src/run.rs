@@ -1,19 +1,32 @@
 //! Many jobs: semaphores, the memory budget, cancellation.
 //!
-//! [`plan`] decides everything that can be decided before the first byte, [`run`] carries it out.
+//! [`plan`] decides everything that can be decided before the first byte, [`run`] carries it out. A run's memory
+//! is divided by the number of jobs that can run at once, and a job takes its whole share before it starts: jobs
+//! cannot wait for each other's.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use secrecy::SecretString;
 use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::meter::{Busy, Meter};
-use crate::catalog::BackupId;
-use crate::config::{Database, Inventory, RunSettings};
-use crate::engine::Engine;
-use crate::store::SharedStore;
+use crate::backup::meter::{Busy, Meter, Phase, Step};
+use crate::backup::{self, BackupError, Cores, Layout};
+use crate::catalog::{BackupId, Manifest, Mode};
+use crate::config::{ConfigError, Database, Inventory, RunSettings, Secret, Selection};
+use crate::engine::{self, Access, Engine};
+use crate::store::retry::{RetryPolicy, Retrying};
+use crate::store::s3::S3Store;
+use crate::store::{SharedStore, Store};
+
+/// Memory of a job when the inventory says nothing, in bytes.
+const MEMORY_PER_JOB: u64 = 128 << 20;
 
 /// What a run will do.
 pub struct Plan {
@@ -22,23 +35,25 @@ pub struct Plan {
     /// Limits.
     pub settings: RunSettings,
     /// The jobs, in the inventory's order.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<Planned>,
     /// Memory of one job, in bytes.
     pub memory_per_job: u64,
 }
 
-/// One source to back up.
-pub struct Job {
-    /// The inventory's entry (for `database = "*"`, one per discovered database).
-    pub database: Database,
-    /// Its engine, secrets resolved.
-    pub engine: Arc<dyn Engine>,
-    /// Where it goes.
-    pub store: SharedStore,
+/// One source to back up, or why it cannot be: that one fails, and the others run.
+pub struct Planned {
+    /// Name of the database; of a discovered one `NAME/DATABASE`.
+    pub database: String,
+    /// Its engine's name.
+    pub engine: &'static str,
+    /// Address of its store.
+    pub store: String,
+    /// Which server it is on, for `jobs_per_host`; `None` where there is none.
+    pub host: Option<String>,
     /// What it counts; shared with the progress display.
     pub meter: Arc<Meter>,
-    /// Sizes fixed before the first byte.
-    pub layout: crate::backup::Layout,
+    /// The job.
+    pub job: Result<Arc<backup::Job>, String>,
 }
 
 /// What a run did. Serialised as the report, version 1.
@@ -47,7 +62,7 @@ pub struct RunReport {
     /// Version of the report's format.
     pub version: u32,
     /// `streamed` or `staged`.
-    pub mode: crate::catalog::Mode,
+    pub mode: Mode,
     /// When the run began.
     pub started: Timestamp,
     /// How long it took, in seconds.
@@ -110,22 +125,252 @@ pub enum JobResult {
     Cancelled,
 }
 
-/// Why a run cannot start: the inventory, a secret, a server that cannot be asked for its databases.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct PlanError(pub String);
-
-/// Chooses the databases called `names` (all when empty), resolves secrets, discovers databases,
-/// estimates sizes, and fixes every size. Starts no dump and writes nothing.
+/// Opens the inventory's stores, credentials resolved.
 ///
 /// # Errors
-/// [`PlanError`] names the entry and what to do.
-pub async fn plan(_inventory: &Inventory, _names: &[String]) -> Result<Plan, PlanError> {
-    todo!()
+/// When a secret is missing.
+pub async fn open_stores(inventory: &Inventory) -> Result<HashMap<String, Arc<S3Store>>, ConfigError> {
+    let limit = inventory.run.connect_timeout;
+    let mut stores = HashMap::new();
+    for (name, settings) in &inventory.stores {
+        let credentials = match &settings.credentials {
+            Some((access, secret)) => Some((access.resolve(limit).await?, secret.resolve(limit).await?)),
+            None => None,
+        };
+        stores.insert(name.clone(), Arc::new(S3Store::open(settings, credentials).await));
+    }
+    Ok(stores)
+}
+
+/// Resolves an entry's secrets.
+///
+/// # Errors
+/// When one is missing.
+pub async fn access(database: &Database, settings: &RunSettings, tapline: PathBuf) -> Result<Access, ConfigError> {
+    let timeout = settings.connect_timeout;
+    let resolve = async |secret: &Secret| secret.resolve(timeout).await;
+    let password: Option<SecretString> = match &database.password {
+        Some(secret) => Some(resolve(secret).await?),
+        None => None,
+    };
+    let mut env = Vec::new();
+    for (name, secret) in &database.env {
+        env.push((name.clone(), resolve(secret).await?));
+    }
+    Ok(Access { password, env, tapline, timeout })
+}
+
+/// Chooses the databases called `names` (all when empty), resolves secrets, discovers databases, asks for sizes, and
+/// fixes every size. Starts no dump and writes nothing. `tapline` is this program's own binary.
+///
+/// # Errors
+/// What is wrong with the inventory or a secret. A server that cannot be asked is that job's failure, later.
+pub async fn plan(inventory: &Inventory, names: &[String], tapline: PathBuf) -> Result<Plan, ConfigError> {
+    let epoch = Instant::now();
+    let stores = open_stores(inventory).await?;
+    let mut sources: Vec<(Database, Result<Arc<dyn Engine>, String>)> = Vec::new();
+    for database in inventory.select(names)? {
+        let access = access(database, &inventory.run, tapline.clone()).await?;
+        expand(database, &access, names, &mut sources).await;
+    }
+    let at_once = inventory.run.jobs.min(sources.len()).max(1) as u64;
+    let memory_per_job = inventory.run.memory.unwrap_or(MEMORY_PER_JOB * at_once) / at_once;
+    let mut jobs = Vec::new();
+    for (database, engine) in sources {
+        let meter = Arc::new(Meter::new(epoch));
+        let store = stores[&database.store].clone();
+        let address = store.address();
+        let job = match engine {
+            Ok(engine) => job(&database, &*engine, store, &meter, &inventory.run, memory_per_job).await.map(Arc::new),
+            Err(error) => Err(error),
+        };
+        let host = database.host.clone().or_else(|| database.socket.as_ref().map(|path| path.display().to_string()));
+        let is_server = matches!(database.database, Selection::One(_) | Selection::Globals);
+        jobs.push(Planned {
+            engine: database.engine.name(),
+            store: address,
+            host: is_server.then(|| host.unwrap_or_else(|| "localhost".into())),
+            meter,
+            job,
+            database: database.name,
+        });
+    }
+    Ok(Plan { epoch, settings: inventory.run.clone(), jobs, memory_per_job })
+}
+
+/// An entry's sources: itself, or every database of its server.
+async fn expand(
+    database: &Database,
+    access: &Access,
+    names: &[String],
+    sources: &mut Vec<(Database, Result<Arc<dyn Engine>, String>)>,
+) {
+    let engine = engine::open(database, access.clone());
+    let Selection::All { exclude } = &database.database else {
+        return sources.push((database.clone(), Ok(engine)));
+    };
+    let excluded = |name: &str| {
+        exclude.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == pattern,
+        })
+    };
+    match engine.discover().await {
+        Ok(found) => {
+            for name in found.unwrap_or_default().into_iter().filter(|name| !excluded(name)) {
+                let one = Database {
+                    name: format!("{}/{name}", database.name),
+                    database: Selection::One(name),
+                    ..database.clone()
+                };
+                if names.is_empty() || names.contains(&database.name) || names.contains(&one.name) {
+                    let engine = engine::open(&one, access.clone());
+                    sources.push((one, Ok(engine)));
+                }
+            }
+        }
+        Err(error) => sources.push((database.clone(), Err(format!("cannot list the databases: {error}")))),
+    }
+}
+
+async fn job(
+    database: &Database,
+    engine: &dyn Engine,
+    store: SharedStore,
+    meter: &Arc<Meter>,
+    settings: &RunSettings,
+    memory: u64,
+) -> Result<backup::Job, String> {
+    let expected = match database.expected_size {
+        Some(size) => Some(size),
+        // A server that does not answer fails the dump, with better words than the size query's.
+        None => engine.estimate().await.unwrap_or_default(),
+    };
+    let compression = (database.compression, database.level);
+    let layout = Layout::new(memory, Cores::count(), store.limits(), compression, expected).map_err(|least| {
+        let (memory, least) = (memory.div_ceil(1 << 20), least.div_ceil(1 << 20));
+        format!("{memory} MiB of memory for each job are too little, {least} MiB are needed: raise run.memory or lower run.jobs")
+    })?;
+    let counter = meter.clone();
+    let retry = RetryPolicy::lasting(settings.retry_for);
+    Ok(backup::Job {
+        database: database.name.clone(),
+        engine: database.engine.name().into(),
+        dump_format: engine.dump_format().into(),
+        tool: engine.version().await.map_err(|error| error.to_string())?,
+        command: engine.dump_command().map_err(|error| error.to_string())?,
+        end_marker: engine.end_marker(),
+        file_name: database.file_name.clone().unwrap_or_else(|| engine.file_name()),
+        compression: database.compression,
+        level: database.level,
+        store: Arc::new(Retrying::new(store, retry, Arc::new(move || counter.add_retry()))),
+        layout,
+        meter: meter.clone(),
+        exit_timeout: settings.exit_timeout,
+        stall_timeout: settings.stall_timeout,
+    })
 }
 
 /// Carries out a plan. Returns when every job is over; when `cancel` fires, jobs are ended, their
 /// children killed and their uploads aborted first.
-pub async fn run(_plan: Plan, _cancel: CancellationToken) -> RunReport {
-    todo!()
+pub async fn run(plan: &Plan, cancel: CancellationToken) -> RunReport {
+    let (started, start) = (Timestamp::now(), Instant::now());
+    let cores = Cores::all();
+    let places = Arc::new(Semaphore::new(plan.settings.jobs));
+    let mut hosts: HashMap<&str, Arc<Semaphore>> = HashMap::new();
+    let mut running = JoinSet::new();
+    for (at, planned) in plan.jobs.iter().enumerate() {
+        let on_host = Arc::new(Semaphore::new(plan.settings.jobs_per_host));
+        let on_host = planned.host.as_deref().map(|host| hosts.entry(host).or_insert(on_host).clone());
+        let (places, cores, cancel) = (places.clone(), cores.clone(), cancel.clone());
+        let job = planned.job.clone();
+        running.spawn(async move {
+            let job = match job {
+                Ok(job) => job,
+                Err(error) => return (at, Err(Ended::Failed(error)), Duration::ZERO),
+            };
+            // Always the host first: whoever holds a place among all jobs runs.
+            let permits = async {
+                let host = match on_host {
+                    Some(host) => Some(host.acquire_owned().await.expect("never closed")),
+                    None => None,
+                };
+                (host, places.acquire_owned().await.expect("never closed"))
+            };
+            let _permits = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return (at, Err(Ended::Cancelled), Duration::ZERO),
+                permits = permits => permits,
+            };
+            let start = Instant::now();
+            tracing::info!(database = job.database, "backup begins");
+            let result = backup::backup(&job, &BackupId::now(), &cores, &cancel).await;
+            let seconds = start.elapsed();
+            let result = result.map_err(|error| match error {
+                BackupError::Cancelled => Ended::Cancelled,
+                error => Ended::Failed(error.to_string()),
+            });
+            (at, result, seconds)
+        });
+    }
+    let mut reports: Vec<Option<JobReport>> = plan.jobs.iter().map(|_| None).collect();
+    while let Some(done) = running.join_next().await {
+        // A job that panicked has no report yet and gets one below.
+        if let Ok((at, result, time)) = done {
+            plan.jobs[at].meter.set_phase(Phase::Done);
+            let report = report(&plan.jobs[at], result, time);
+            log(&report);
+            reports[at] = Some(report);
+        }
+    }
+    let jobs = reports.into_iter().zip(&plan.jobs).map(|(made, planned)| {
+        made.unwrap_or_else(|| report(planned, Err(Ended::Failed("the job broke down".into())), Duration::ZERO))
+    });
+    RunReport {
+        version: 1,
+        mode: Mode::Streamed,
+        started,
+        jobs: jobs.collect(),
+        seconds: start.elapsed().as_secs_f64(),
+    }
+}
+
+/// How a job without a backup ended.
+enum Ended {
+    Failed(String),
+    Cancelled,
+}
+
+fn log(report: &JobReport) {
+    let JobReport { database, seconds, dump_bytes, archive_bytes, .. } = report;
+    match (&report.result, &report.error) {
+        (JobResult::Stored, _) => tracing::info!(database, seconds, dump_bytes, archive_bytes, "backup stored"),
+        (JobResult::Cancelled, _) => tracing::warn!(database, "backup cancelled"),
+        (JobResult::Failed, error) => tracing::error!(database, "backup failed: {}", error.as_deref().unwrap_or("")),
+    }
+}
+
+fn report(planned: &Planned, result: Result<Manifest, Ended>, time: Duration) -> JobReport {
+    let meter = &planned.meter;
+    let waited = |step| meter.waited(step).as_secs_f64();
+    let (result, error, manifest) = match result {
+        Ok(manifest) => (JobResult::Stored, None, Some(manifest)),
+        Err(Ended::Failed(error)) => (JobResult::Failed, Some(error), None),
+        Err(Ended::Cancelled) => (JobResult::Cancelled, None, None),
+    };
+    JobReport {
+        database: planned.database.clone(),
+        engine: planned.engine.into(),
+        store: planned.store.clone(),
+        result,
+        error,
+        backup_id: manifest.as_ref().map(|manifest| manifest.backup_id.clone()),
+        objects: manifest.as_ref().map(Manifest::keys).unwrap_or_default(),
+        dump_bytes: meter.dump_bytes(),
+        archive_bytes: meter.archive_bytes(),
+        seconds: time.as_secs_f64(),
+        waited: Waited { dump: waited(Step::Dump), encode: waited(Step::Encode), upload: waited(Step::Upload) },
+        retries: meter.retries(),
+        busy: meter.busy_spans(),
+    }
 }

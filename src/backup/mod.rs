@@ -34,6 +34,9 @@ pub use source::{DumpEnd, DumpError};
 use source::{Next, Source};
 use upload::{SharedFootprint, Uploader};
 
+/// How long a failed or cancelled job tries to take away what it has put into the store.
+const ERASE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// All that the write path needs to know of one source.
 pub struct Job {
     /// Name of the database in the inventory.
@@ -108,8 +111,13 @@ pub async fn backup(
     if let Err(error) = &result {
         source.kill().await;
         let footprint = std::mem::take(&mut *footprint.lock().expect("no holder panics"));
-        if let Err(left) = footprint.erase(&job.store).await {
-            tracing::error!(database = job.database, %error, "the failed backup left something in the store, which `tapline cleanup` removes: {left}");
+        let left = match tokio::time::timeout(ERASE_TIMEOUT, footprint.erase(&job.store)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(left)) => Some(left.to_string()),
+            Err(_) => Some(format!("the store did not answer for {ERASE_TIMEOUT:?}")),
+        };
+        if let Some(left) = left {
+            tracing::error!(database = job.database, %error, "the failed backup may have left something in the store: {left}");
         }
     }
     job.meter.set_phase(Phase::Done);

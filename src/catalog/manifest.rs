@@ -105,6 +105,13 @@ impl Manifest {
         self.entries.iter().map(|entry| entry.size).sum()
     }
 
+    /// The keys of the backup's objects, the manifest last.
+    pub fn keys(&self) -> Vec<String> {
+        let prefix = super::backup_prefix(&self.database, &self.backup_id);
+        let volumes = self.archive.volumes.iter().map(|volume| format!("{prefix}{}", volume.name));
+        volumes.chain([super::manifest_key(&self.database, &self.backup_id)]).collect()
+    }
+
     /// The manifest as the JSON text that is stored.
     pub fn to_json(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec_pretty(self).expect("a manifest has only string keys");

@@ -81,10 +81,10 @@ pub(super) enum Size {
     Text(String),
 }
 
-/// A secret's place, or, for an error that says so, the secret itself.
+/// A secret's place. Whatever else stands there is forgotten at once, because it may be the secret itself.
 #[derive(Deserialize, Clone)]
 #[serde(untagged)]
 pub(super) enum Secret {
-    Literal(String),
     From(BTreeMap<String, toml::Value>),
+    Other(serde::de::IgnoredAny),
 }

@@ -1,0 +1,123 @@
+//! The command line as typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use super::exit::TABLE;
+
+/// Stream databases into S3: dump, archive and upload at once, with no temp file.
+#[derive(Debug, Parser)]
+#[command(version, after_help = TABLE)]
+pub(super) struct Args {
+    /// The inventory [default: ./tapline.toml, ~/.config/tapline/tapline.toml, /etc/tapline/tapline.toml]
+    #[arg(long, short, global = true, env = "TAPLINE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, global = true, value_enum, default_value = "text", env = "TAPLINE_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// Say more; twice for even more
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only what went wrong
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Task {
+    /// Back up databases: all of the inventory, or those named
+    Backup(BackupOptions),
+    /// List the backups in the stores
+    List {
+        /// Only this database
+        name: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try everything without dumping: inventory, tools, logins, stores
+    Check {
+        /// Only these databases
+        names: Vec<String>,
+    },
+    /// Write a commented inventory to start from
+    Init {
+        #[arg(default_value = "tapline.toml")]
+        file: PathBuf,
+        /// Overwrite a file that exists
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print completions for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Write a SQLite database's page image to stdout
+    #[command(name = crate::engine::sqlite::SUBCOMMAND, hide = true)]
+    SqliteDump { path: PathBuf },
+    /// See it work: an S3 server on loopback, sample databases, a backup, and the archives read back
+    #[cfg(feature = "demo")]
+    Demo,
+    /// Serve S3 from memory on loopback, and print how to reach it
+    #[cfg(feature = "demo")]
+    #[command(name = "__s3-server", hide = true)]
+    S3Server {
+        /// Keep only sizes and checksums of what is uploaded in parts
+        #[arg(long)]
+        discard: bool,
+    },
+}
+
+#[derive(Debug, Default, ClapArgs)]
+pub(super) struct BackupOptions {
+    /// Only these databases; NAME/DATABASE is one of those that `database = "*"` stands for
+    pub names: Vec<String>,
+    /// Databases at once; 1 is one after the other
+    #[arg(long, env = "TAPLINE_JOBS", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Of these, on one server
+    #[arg(long, env = "TAPLINE_JOBS_PER_HOST", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs_per_host: Option<u16>,
+    /// Memory of the whole run, such as 512MiB
+    #[arg(long, env = "TAPLINE_MEMORY", value_name = "SIZE")]
+    pub memory: Option<bytesize::ByteSize>,
+    /// How long an upload that fails is tried again, such as 15m
+    #[arg(long, env = "TAPLINE_RETRY_FOR", value_name = "TIME", value_parser = duration)]
+    pub retry_for: Option<Duration>,
+    /// End a job in which nothing moved for so long
+    #[arg(long, env = "TAPLINE_STALL_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    pub stall_timeout: Option<Duration>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write a JSON report to a file, or to stdout with -
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Log lines instead of progress bars
+    #[arg(long)]
+    pub no_progress: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| "write a time such as 90s, 15m or 2h")?;
+    Duration::try_from(parsed).ok().filter(|time| !time.is_zero()).ok_or_else(|| "must be longer than nothing".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,117 @@
+//! `tapline backup`: plan, run with progress, report.
+
+use std::path::Path;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::args::BackupOptions;
+use super::exit::{Exit, Failure};
+use super::progress::Display;
+use super::{report, text};
+use crate::config::Inventory;
+use crate::run::{self, JobResult, Plan};
+
+pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Display) -> Result<Exit, Failure> {
+    let mut inventory = Inventory::load(config)?;
+    apply(options, &mut inventory);
+    let own_binary = std::env::current_exe()?;
+    let plan = run::plan(&inventory, &options.names, own_binary).await?;
+    if options.dry_run {
+        text::out(&describe(&plan));
+        return Ok(Exit::Good);
+    }
+    let cancel = CancellationToken::new();
+    let mut signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+    let mut interrupted = None;
+    let report = {
+        let mut running = std::pin::pin!(run::run(&plan, cancel.clone()));
+        let mut progress = std::pin::pin!(display.show(&plan, !options.no_progress));
+        loop {
+            tokio::select! {
+                report = &mut running => break report,
+                exit = next(&mut signals) => {
+                    if interrupted.is_some() {
+                        return Err(Failure::new(exit, "stopped at once; uploads may have stayed open"));
+                    }
+                    interrupted = Some(exit);
+                    display.suspend(|| eprintln!("tapline: stopping: ending dumps, aborting uploads (again to quit at once)"));
+                    cancel.cancel();
+                }
+                () = &mut progress => unreachable!("progress is shown until the run is over"),
+            }
+        }
+    };
+    display.clear();
+    let to_stdout = options.report.as_deref() == Some(Path::new("-"));
+    match &options.report {
+        Some(_) if to_stdout => text::out(&report::json(&report)),
+        Some(file) => std::fs::write(file, report::json(&report))
+            .map_err(|error| Failure::new(Exit::Failed, format!("cannot write {}: {error}", file.display())))?,
+        None => {}
+    }
+    if to_stdout {
+        eprint!("{}", report::text(&report))
+    } else {
+        text::out(&report::text(&report))
+    }
+    let all_stored = report.jobs.iter().all(|job| job.result == JobResult::Stored);
+    Ok(match interrupted {
+        Some(exit) if !all_stored => exit,
+        _ if all_stored => Exit::Good,
+        _ => Exit::Failed,
+    })
+}
+
+async fn next([interrupt, terminate]: &mut [Signal; 2]) -> Exit {
+    tokio::select! {
+        _ = interrupt.recv() => Exit::Interrupted,
+        _ = terminate.recv() => Exit::Terminated,
+    }
+}
+
+fn apply(options: &BackupOptions, inventory: &mut Inventory) {
+    let run = &mut inventory.run;
+    run.jobs = options.jobs.map_or(run.jobs, usize::from);
+    run.jobs_per_host = options.jobs_per_host.map_or(run.jobs_per_host, usize::from);
+    run.memory = options.memory.map(|size| size.as_u64()).or(run.memory);
+    run.retry_for = options.retry_for.unwrap_or(run.retry_for);
+    run.stall_timeout = options.stall_timeout.or(run.stall_timeout);
+}
+
+/// What a run would do; never a secret.
+fn describe(plan: &Plan) -> String {
+    let mut text = String::new();
+    for planned in &plan.jobs {
+        text += &format!("{} ({})\n", planned.database, planned.engine);
+        match &planned.job {
+            Err(error) => text += &format!("  would fail  {error}\n"),
+            Ok(job) => {
+                let layout = &job.layout;
+                let prefix = crate::catalog::database_prefix(&job.database);
+                text += &format!("  dump     {}\n", job.command.display());
+                text += &format!("  object   {}/{prefix}BACKUP-ID/….{}\n", planned.store, job.compression.extension());
+                let expected = layout.expected.map_or("unknown".into(), text::size);
+                text += &format!("  expected {expected}\n");
+                text += &format!(
+                    "  parts    {} each, {} in flight and one held, {} to a volume\n",
+                    text::size(layout.part),
+                    layout.in_flight,
+                    layout.max_parts
+                );
+                text += &format!(
+                    "  encode   {} at a time on {} cores\n",
+                    text::size(layout.segment as u64),
+                    layout.workers
+                );
+                text += &format!("  memory   {}\n", text::size(layout.memory));
+            }
+        }
+    }
+    let jobs = plan.settings.jobs.min(plan.jobs.len());
+    text + &format!(
+        "\n{} jobs, {jobs} at once, at most {} of memory\n",
+        plan.jobs.len(),
+        text::size(plan.memory_per_job * jobs as u64)
+    )
+}

@@ -1,0 +1,107 @@
+//! Progress: on a terminal a line for each running database and one for all, else log lines now and then.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::text::{rate, size};
+use crate::backup::meter::{Meter, Phase, Step};
+use crate::run::Plan;
+
+const REDRAW: Duration = Duration::from_millis(150);
+const LOG: Duration = Duration::from_secs(30);
+
+/// The terminal, if stderr is one.
+#[derive(Debug, Clone)]
+pub(super) struct Display {
+    lines: MultiProgress,
+    terminal: bool,
+}
+
+impl Display {
+    pub fn new() -> Self {
+        Self { lines: MultiProgress::new(), terminal: std::io::stderr().is_terminal() }
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Does `work` while no progress line is on the screen.
+    pub fn suspend<T>(&self, work: impl FnOnce() -> T) -> T {
+        if self.terminal { self.lines.suspend(work) } else { work() }
+    }
+
+    /// Shows how the plan's jobs are doing; never returns, to be dropped when they are done.
+    pub async fn show(&self, plan: &Plan, bars: bool) {
+        let start = Instant::now();
+        if !(bars && self.terminal) {
+            loop {
+                tokio::time::sleep(LOG).await;
+                for planned in plan.jobs.iter().filter(|planned| planned.meter.phase() == Phase::Running) {
+                    let line = describe(&planned.meter, start.elapsed());
+                    tracing::info!(database = planned.database, "{line}");
+                }
+            }
+        }
+        let style = ProgressStyle::with_template("{prefix:24!} {spinner} {msg}").expect("a constant");
+        let bar = |name: &str| {
+            let bar = self.lines.add(ProgressBar::new_spinner().with_style(style.clone()));
+            bar.set_prefix(name.to_owned());
+            bar
+        };
+        let total = bar("total");
+        let mut shown: Vec<Option<(ProgressBar, Instant)>> = plan.jobs.iter().map(|_| None).collect();
+        loop {
+            for (planned, shown) in plan.jobs.iter().zip(&mut shown) {
+                match planned.meter.phase() {
+                    Phase::Queued => {}
+                    Phase::Done => {
+                        if let Some((bar, _)) = shown.take() {
+                            bar.finish_and_clear();
+                        }
+                    }
+                    Phase::Running | Phase::Committing => {
+                        let (bar, since) = shown.get_or_insert_with(|| {
+                            let bar = self.lines.insert_before(&total, bar(&planned.database));
+                            (bar, Instant::now())
+                        });
+                        bar.set_message(describe(&planned.meter, since.elapsed()));
+                        bar.tick();
+                    }
+                }
+            }
+            let count = |phase| plan.jobs.iter().filter(|planned| planned.meter.phase() == phase).count();
+            let sum = |bytes: fn(&Meter) -> u64| plan.jobs.iter().map(|planned| bytes(&planned.meter)).sum::<u64>();
+            let (dump, archive) = (sum(Meter::dump_bytes), sum(Meter::archive_bytes));
+            let speed = rate(dump, start.elapsed().as_secs_f64());
+            total.set_message(format!(
+                "{} → {}  {speed} MB/s  {} of {} done, {} queued",
+                size(dump),
+                size(archive),
+                count(Phase::Done),
+                plan.jobs.len(),
+                count(Phase::Queued)
+            ));
+            total.tick();
+            tokio::time::sleep(REDRAW).await;
+        }
+    }
+
+    /// Takes the progress lines away.
+    pub fn clear(&self) {
+        let _ = self.lines.clear();
+    }
+}
+
+fn describe(meter: &Meter, elapsed: Duration) -> String {
+    let waiting = match (meter.phase(), meter.waiting_for()) {
+        (Phase::Committing, _) => "committing",
+        (_, Some(Step::Dump)) => "waiting for dump",
+        (_, Some(Step::Upload)) => "waiting for upload",
+        (_, _) => "encoding",
+    };
+    let (dump, archive) = (meter.dump_bytes(), meter.archive_bytes());
+    format!("{} → {}  {} MB/s  {waiting}", size(dump), size(archive), rate(dump, elapsed.as_secs_f64()))
+}
