@@ -1,0 +1,74 @@
+//! The write path with sizes on every edge: segment, part, tar block, volume.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tapline::backup::meter::Meter;
+use tapline::backup::{Cores, Job, Layout, backup};
+use tapline::catalog::BackupId;
+use tapline::engine::ToolCommand;
+use tapline::format::Compression;
+use tapline::store::memory::MemoryStore;
+use tapline::store::{ChecksumKind, Limits};
+use tokio_util::sync::CancellationToken;
+
+use super::world::untar;
+
+const SEGMENT: usize = 8192;
+const PART: u64 = 20_000;
+
+/// Backs up the first `size` bytes of a file and returns what stock tar takes out of the joined volumes.
+async fn round_trip(dump: &std::path::Path, size: usize, compression: Compression, max_parts: u32) -> (Vec<u8>, usize) {
+    let limits = Limits { min_part: PART, max_part: PART, max_parts };
+    let store = MemoryStore::new(limits, Some(ChecksumKind::Crc32));
+    let job = Job {
+        database: "x".into(),
+        engine: "command".into(),
+        dump_format: "dump".into(),
+        tool: "head".into(),
+        command: ToolCommand::new("head").args(["-c", &size.to_string(), &dump.display().to_string()]),
+        end_marker: None,
+        file_name: "x.dump".into(),
+        compression,
+        level: compression.levels().1,
+        store: Arc::new(store.clone()),
+        layout: Layout { segment: SEGMENT, workers: 3, part: PART, in_flight: 2, max_parts, expected: None, memory: 0 },
+        meter: Arc::new(Meter::new(Instant::now())),
+        exit_timeout: Duration::from_secs(10),
+        stall_timeout: None,
+    };
+    let manifest = backup(&job, &BackupId::now(), &Cores::all(), &CancellationToken::new()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("archive");
+    let mut bytes = Vec::new();
+    for key in manifest.keys().iter().filter(|key| !key.ends_with("manifest.json")) {
+        bytes.extend(store.read(key).unwrap());
+    }
+    assert_eq!(bytes.len() as u64, manifest.archive.size);
+    assert_eq!(manifest.dump_size(), size as u64);
+    std::fs::write(&archive, bytes).unwrap();
+    (untar(&archive), manifest.archive.volumes.len())
+}
+
+#[test]
+fn dumps_that_end_on_an_edge_come_back_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dump");
+    let mut dump = vec![0; 300_000];
+    fastrand::Rng::with_seed(7).fill(&mut dump);
+    std::fs::write(&path, &dump).unwrap();
+    let part = usize::try_from(PART).unwrap();
+    let first = part - Compression::None.head_len();
+    let edges = [0, 1, 511, 512, 513, SEGMENT - 1, SEGMENT, SEGMENT + 1, 3 * SEGMENT, first, first + part, 300_000];
+    let nearby = [first - 1, first + 1, first - 1024, first - 1535, first + part - 1024];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        for size in edges.into_iter().chain(nearby) {
+            let (back, _) = runtime.block_on(round_trip(&path, size, compression, 10_000));
+            assert!(back == dump[..size], "{size} bytes, {compression:?}");
+        }
+        let (back, volumes) = runtime.block_on(round_trip(&path, dump.len(), compression, 3));
+        assert!(back == dump, "many volumes, {compression:?}");
+        assert!(volumes >= 5, "{volumes}");
+    }
+}

@@ -1,0 +1,189 @@
+//! Real databases go in, and what stock tools take out of the archive is equal to them.
+
+use std::fs::File;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tapline::catalog::Manifest;
+
+use super::servers::{Mariadb, PASSWORD, Postgres};
+use super::world::{Run, World, tool, untar};
+
+/// Runs `tapline backup` and watches every process's command line for the password meanwhile.
+fn backup_watched(world: &World) -> Run {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for process in std::fs::read_dir("/proc").unwrap().flatten() {
+                    let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+                    assert!(!contains(&line, PASSWORD), "{}", String::from_utf8_lossy(&line));
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        });
+        let run = world.run(&["backup", "-vv", "--report", "report.json"]);
+        over.store(true, Ordering::Relaxed);
+        watch.join().unwrap();
+        let report = std::fs::read_to_string(world.path("report.json")).unwrap_or_default();
+        for text in [&run.stdout, &run.stderr, &report] {
+            assert!(!text.contains(PASSWORD), "a secret is shown");
+        }
+        for key in world.server.store().keys().into_iter().filter(|key| key.ends_with("manifest.json")) {
+            assert!(!contains(&world.server.store().read(&key).unwrap(), PASSWORD));
+        }
+        run
+    })
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[test]
+fn postgres_databases_load_back_equal() {
+    const NAME: &str = r#"it's "größe" =x"#;
+    let server = Postgres::start();
+    let quoted = NAME.replace('"', "\"\"");
+    server.sql("postgres", &format!("create database \"{quoted}\""));
+    server.sql("postgres", "create database empty");
+    server.sql("postgres", "create database copy");
+    server.sql("postgres", "create role somebody");
+    server.sql(
+        NAME,
+        "create table t as select g as id, md5(g::text) || E'\\u00e4\\n\\t\\\\' as note,
+           decode(md5(g::text) || '00ff0a', 'hex') as data from generate_series(1, 60000) g;
+         alter table t add primary key (id); create view v as select count(*) from t;
+         create function f() returns int language sql as 'select 42';",
+    );
+    let login = format!(
+        "[defaults]\nengine = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"admin\"\n\
+         password = {{ file = \"password\" }}\n",
+        server.port()
+    );
+    let name = NAME.replace('"', "\\\"");
+    let world = World::new(&format!(
+        "{login}[databases.odd]\ndatabase = \"{name}\"\n\
+         [databases.custom]\ndatabase = \"{name}\"\nformat = \"custom\"\ncompression = \"zstd\"\n\
+         [databases.all]\ndatabase = \"*\"\nexclude = [\"post*\", \"copy\"]\n[databases.roles]\nglobals = true\n"
+    ));
+    world.write("password", PASSWORD);
+    let check = world.run(&["check", "--quiet"]);
+    assert_eq!(check.code, Some(0));
+    assert_eq!(backup_watched(&world).code, Some(0));
+    assert!(world.run(&["list"]).stdout.contains(&format!("all/{NAME}")));
+
+    let contents = "select md5(string_agg(t::text, '|' order by id)), (select f()), (select * from v) from t";
+    let original = server.sql(NAME, contents);
+    let dump = untar(&world.download("odd"));
+    assert_eq!(world.manifest("odd").entries[0].name, format!("{NAME}.sql"));
+    world.write("dump.sql", &dump);
+    let load = server
+        .client("psql", "copy")
+        .args(["-Xq", "-v", "ON_ERROR_STOP=1"])
+        .stdin(File::open(world.path("dump.sql")).unwrap())
+        .output()
+        .unwrap();
+    assert!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
+    assert_eq!(server.sql("copy", contents), original);
+
+    world.write("custom.dump", untar(&world.download("custom")));
+    server.sql("postgres", "create database second");
+    tool(
+        server
+            .client("pg_restore", "second")
+            .args(["--dbname=second", "--exit-on-error"])
+            .arg(world.path("custom.dump")),
+    );
+    assert_eq!(server.sql("second", contents), original);
+
+    assert!(String::from_utf8(untar(&world.download("roles"))).unwrap().contains("CREATE ROLE somebody"));
+    assert!(contains(&untar(&world.download("all/empty")), "PostgreSQL database dump complete"));
+    assert_eq!(world.keys(&format!("all/{NAME}")).len(), 2);
+    assert!(world.keys("all/copy").is_empty(), "what is excluded is not there");
+}
+
+#[test]
+fn a_wrong_password_fails_with_the_servers_words_and_leaves_nothing() {
+    let server = Postgres::start();
+    let world = World::new(&format!(
+        "[databases.postgres]\nengine = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"admin\"\n\
+         password = {{ env = \"WRONG\" }}\n",
+        server.port()
+    ));
+    assert_eq!(world.run(&["backup"]).code, Some(3), "a missing secret is found before anything starts");
+    let output = world.tapline(&["backup"]).env("WRONG", "wrong").stderr(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(contains(&output.stdout, "password authentication failed"), "{}", String::from_utf8_lossy(&output.stdout));
+    world.assert_store_is_clean();
+}
+
+#[test]
+fn mariadb_databases_load_back_equal() {
+    const NAME: &str = "it's größe x";
+    let server = Mariadb::start();
+    server.sql(&format!(
+        "create database `{NAME}`; create database empty; create database copy; use `{NAME}`;
+         create table t (id int primary key, note text, data blob) character set utf8mb4;
+         insert into t select seq, concat(md5(seq), 'ä\\n\\'\"'), unhex(concat(md5(seq), '00FF0A')) from seq_1_to_40000;
+         create view v as select count(*) c from t; create procedure p() select 42;
+         create trigger tr before insert on t for each row set new.note = 'triggered';"
+    ));
+    let world = World::new(&format!(
+        "[defaults]\nengine = \"mariadb\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"admin\"\n\
+         password = {{ file = \"password\" }}\n\
+         [databases.odd]\ndatabase = \"{NAME}\"\n[databases.all]\ndatabase = \"*\"\nexclude = [\"copy\"]\n",
+        server.port()
+    ));
+    world.write("password", PASSWORD);
+    assert_eq!(world.run(&["check"]).code, Some(0));
+    assert_eq!(backup_watched(&world).code, Some(0));
+    world.write("dump.sql", untar(&world.download("odd")));
+    let load = server.client().arg("copy").stdin(File::open(world.path("dump.sql")).unwrap()).output().unwrap();
+    assert!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
+    let contents = |database: &str| {
+        server.sql(&format!(
+            "set group_concat_max_len = 1e9; use `{database}`;
+             select md5(group_concat(id, note, hex(data) order by id separator '|')), (select c from v) from t; call p();
+             insert into t values (0, 'x', ''); select note from t where id = 0; delete from t where id = 0;"
+        ))
+    };
+    assert_eq!(contents("copy"), contents(NAME));
+    assert!(contains(&untar(&world.download("all/empty")), "Dump completed"));
+}
+
+#[test]
+fn every_stock_reader_reads_a_sqlite_archive_in_every_compression() {
+    let world = World::new(
+        "[defaults]\nengine = \"sqlite\"\npath = \"größe it's.db\"\n[databases.gzip]\n\
+         [databases.zstd]\ncompression = \"zstd\"\n[databases.none]\ncompression = \"none\"\n",
+    );
+    let path = world.path("größe it's.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.pragma_update(None, "journal_mode", "wal").unwrap();
+    database
+        .execute_batch(
+            "create table t (x, y); with recursive c(x) as (select 1 union all select x + 1 from c where x < 150000)
+             insert into t select x, hex(randomblob(20)) from c; pragma wal_checkpoint(truncate)",
+        )
+        .unwrap();
+    assert_eq!(world.run(&["backup", "--jobs", "1"]).code, Some(0));
+    let image = std::fs::read(&path).unwrap();
+    assert!(image.len() > 2 * 4 << 20, "larger than two segments: {}", image.len());
+    for name in ["gzip", "zstd", "none"] {
+        let archive = world.download(name);
+        assert!(untar(&archive) == image, "GNU tar, {name}");
+        assert!(tool(Command::new("bsdtar").arg("xOf").arg(&archive)) == image, "bsdtar, {name}");
+        let Manifest { entries, .. } = world.manifest(name);
+        assert_eq!(entries[0].size, image.len() as u64);
+        std::fs::rename(&archive, world.path(name)).unwrap();
+    }
+    let script = "import sys, tarfile\nt = tarfile.open(fileobj=sys.stdin.buffer, mode='r|gz')\n\
+                  for m in t: sys.stdout.buffer.write(t.extractfile(m).read())";
+    let python =
+        Command::new("python3").args(["-c", script]).stdin(File::open(world.path("gzip")).unwrap()).output().unwrap();
+    assert!(python.status.success() && python.stdout == image, "{}", String::from_utf8_lossy(&python.stderr));
+    // The archive's own tar says what it holds, and complains of nothing.
+    let quiet = Command::new("tar").arg("tvf").arg(world.path("gzip")).output().unwrap();
+    assert!(quiet.status.success() && quiet.stderr.is_empty(), "{}", String::from_utf8_lossy(&quiet.stderr));
+}

@@ -1,0 +1,9 @@
+//! Integration tests: the real binary, real database servers, the S3 protocol. `tests/run.sh` installs what they need.
+
+mod archive;
+mod databases;
+mod failures;
+mod runs;
+mod servers;
+mod store;
+mod world;

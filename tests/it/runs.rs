@@ -1,0 +1,156 @@
+//! Many jobs: how many at once, what one failure does to the others, signals, memory, and the disk.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::world::{TAPLINE, World, store};
+
+#[test]
+fn eight_databases_three_at_once_and_one_broken_leaves_seven() {
+    let mut databases = String::from("[run]\njobs = 3\n");
+    for n in 0..8 {
+        let end = if n == 4 { "exit 9" } else { "exit 0" };
+        // Each dump counts the dumps that run beside it, itself included.
+        databases += &format!(
+            "[databases.db{n}]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", '''mkdir -p running; touch running/{n}; \
+             sleep 0.3; ls running | wc -l; rm running/{n}; {end}''']\n"
+        );
+    }
+    let world = World::new(&databases);
+    let run = world.run(&["backup", "--report", "report.json"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stdout.contains("7 of 8 stored, 1 failed") && run.stdout.contains("exited with status 9"));
+    let mut most = 0;
+    for n in (0..8).filter(|n| *n != 4) {
+        let beside: usize =
+            String::from_utf8(super::world::untar(&world.download(&format!("db{n}")))).unwrap().trim().parse().unwrap();
+        assert!((1..=3).contains(&beside), "{beside} children at once");
+        most = most.max(beside);
+    }
+    assert!(most > 1, "nothing ran side by side");
+    assert!(world.keys("db4").is_empty());
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(world.path("report.json")).unwrap()).unwrap();
+    assert_eq!((report["version"].as_u64(), report["jobs"].as_array().unwrap().len()), (Some(1), 8));
+    assert_eq!(report["jobs"][4]["result"], "failed");
+}
+
+#[test]
+fn a_signal_ends_the_children_and_aborts_the_uploads() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let world = World::new(
+            "[databases.x]\nengine = \"command\"\n\
+             command = [\"sh\", \"-c\", \"head -c 60000000 /dev/urandom; sleep 300.25 & echo $! > pid; wait\"]\n",
+        );
+        let mut running = world.tapline(&["backup"]).stdout(Stdio::null()).spawn().unwrap();
+        wait_until(|| std::fs::read_to_string(world.path("pid")).is_ok_and(|pid| !pid.trim().is_empty()));
+        wait_until(|| world.server.store().open_uploads() == 1);
+        let status = Command::new("kill").args([&format!("-{signal}"), &running.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        assert_eq!(running.wait().unwrap().code(), Some(code));
+        world.assert_store_is_clean();
+        let pid = std::fs::read_to_string(world.path("pid")).unwrap();
+        let alive =
+            || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| !stat.contains(") Z "));
+        wait_until(|| !alive());
+    }
+}
+
+fn wait_until(mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn memory_does_not_grow_with_the_dump() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Command::new(TAPLINE).args(["__s3-server", "--discard"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut endpoint = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("access", tapline::s3_server::ACCESS_KEY);
+    write("secret", tapline::s3_server::SECRET_KEY);
+    for megabytes in [200, 800] {
+        // Half compressible: base64 of random bytes.
+        let script =
+            format!("head -c 3000000 /dev/urandom | base64 > x; for i in $(seq {}); do cat x; done", megabytes / 4);
+        let database = format!("[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n");
+        write("tapline.toml", &(store(endpoint.trim()) + &database));
+        let mut running =
+            Command::new(TAPLINE).arg("backup").current_dir(folder.path()).stdout(Stdio::null()).spawn().unwrap();
+        let mut peak = 0;
+        while running.try_wait().unwrap().is_none() {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap_or_default();
+            let high = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+            peak = high.trim().trim_end_matches(" kB").parse::<u64>().unwrap().max(peak);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(running.wait().unwrap().success());
+        println!("{megabytes} MB of dump: peak RSS {} MiB", peak / 1024);
+        assert!(peak > 0 && peak < 160 << 10, "{peak} KiB for {megabytes} MB");
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+#[test]
+fn nothing_is_written_to_disk() {
+    let world = World::new(
+        "[databases.x]\nengine = \"command\"\ncommand = [\"head\", \"-c\", \"30000000\", \"/dev/urandom\"]\n",
+    );
+    let status = Command::new("strace")
+        .args([
+            "-f",
+            "-qq",
+            "-e",
+            "trace=open,openat,openat2,creat,rename,renameat,renameat2,mkdir,mkdirat",
+            "-o",
+            "trace",
+        ])
+        .args([TAPLINE, "backup"])
+        .current_dir(world.folder.path())
+        .stdout(Stdio::null())
+        .status()
+        .expect("strace is installed");
+    assert!(status.success());
+    let trace = std::fs::read_to_string(world.path("trace")).unwrap();
+    assert!(trace.contains("tapline.toml"), "the trace is of the right process");
+    let writes = |line: &&str| {
+        (line.contains("O_WRONLY") || line.contains("O_RDWR") || line.contains("O_CREAT") || !line.contains("open"))
+            && !line.contains("\"/dev/null\"")
+            && !line.contains("+++")
+            && !line.contains("---")
+    };
+    let wrote: Vec<&str> = trace.lines().filter(|line| line.contains('(')).filter(writes).collect();
+    assert_eq!(wrote, Vec::<&str>::new());
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_without_secrets_and_starts_nothing() {
+    let world = World::new(
+        "[databases.x]\nengine = \"command\"\ncommand = [\"touch\", \"started\"]\nenv = { TOKEN = { file = \"token\" } }\n",
+    );
+    world.write("token", "sesame");
+    let run = world.run(&["backup", "--dry-run"]);
+    assert_eq!(run.code, Some(0));
+    assert!(run.stdout.contains("TOKEN=*** touch started") && run.stdout.contains("s3://bucket/backups/x/"));
+    assert!(!run.stdout.contains("sesame") && !world.path("started").exists());
+    world.assert_store_is_clean();
+}
+
+#[test]
+fn exit_codes_are_those_of_the_table() {
+    let world = World::new("[databases.x]\nengine = \"sqlite\"\npath = \"missing.db\"\n");
+    assert_eq!(world.run(&["backup"]).code, Some(1));
+    assert_eq!(world.run(&["backup", "nope"]).code, Some(3));
+    assert_eq!(world.run(&["backup", "--config", "nope.toml"]).code, Some(3));
+    assert_eq!(world.run(&["backup", "--jobs", "0"]).code, Some(2));
+    assert_eq!(world.run(&["check"]).code, Some(5));
+    world.write("secret", "wrong");
+    assert_eq!(world.run(&["list"]).code, Some(4));
+    assert_eq!(world.run(&["init"]).code, Some(3));
+    assert_eq!(world.run(&["init", "other.toml"]).code, Some(0));
+}

@@ -1,0 +1,103 @@
+//! One conformance suite, over every store.
+
+use futures_util::{FutureExt, StreamExt};
+use tapline::config::Inventory;
+use tapline::run::open_stores;
+use tapline::store::memory::MemoryStore;
+use tapline::store::{
+    Checksum, ChecksumKind, ErrorKind, Limits, PartBody, Store, get_small, list_all, list_all_uploads,
+};
+
+use super::world::World;
+
+const MIB: usize = 1 << 20;
+
+fn body(byte: u8, length: usize) -> (PartBody, Option<Checksum>) {
+    let bytes = vec![byte; length];
+    let checksum = Checksum::of(ChecksumKind::Crc64Nvme, &bytes);
+    let mut body = PartBody::new();
+    let bytes = bytes::Bytes::from(bytes);
+    body.push(bytes.slice(..length / 3));
+    body.push(bytes.slice(length / 3..));
+    (body, Some(checksum))
+}
+
+async fn conforms(store: &dyn Store) {
+    // Parts out of order, one of them twice, part 1 last.
+    let upload = store.create_upload("a/x%20y/archive", "id-1").await.unwrap();
+    let mut receipts = Vec::new();
+    for (number, byte, length) in [(3, b'c', 10), (2, b'z', 5 * MIB), (2, b'b', 5 * MIB), (1, b'a', 5 * MIB)] {
+        let (body, checksum) = body(byte, length);
+        receipts.retain(|receipt: &tapline::store::PartReceipt| receipt.number != number);
+        receipts.push(store.put_part(&upload, number, body, checksum).await.unwrap());
+    }
+    assert_eq!(list_all_uploads(store, "a/").await.unwrap().len(), 1);
+    assert_eq!(store.count_parts(&upload.key, &upload.id).await.unwrap(), 3);
+    let parts: Vec<_> = receipts.iter().rev().cloned().collect();
+    let whole =
+        parts[1..].iter().fold(parts[0].checksum.unwrap(), |whole, part| whole.then(part.checksum.unwrap(), part.size));
+    let wrong = Checksum::of(ChecksumKind::Crc64Nvme, b"wrong");
+    assert!(store.complete_upload(&upload, &parts, Some(wrong)).await.is_err());
+    assert!(store.complete_upload(&upload, &[], None).await.is_err());
+    assert_eq!(store.head(&upload.key).await.unwrap(), None);
+    let object = store.complete_upload(&upload, &parts, Some(whole)).await.unwrap();
+    assert_eq!((object.size, object.backup_id.as_deref()), (10 * MIB as u64 + 10, Some("id-1")));
+    assert_eq!(store.head(&upload.key).await.unwrap().unwrap().checksum, Some(whole));
+
+    // Ranges.
+    let range = 5 * MIB as u64 - 2..5 * MIB as u64 + 3;
+    let read: Vec<_> = store.get(&upload.key, Some(range)).await.unwrap().collect().await;
+    assert_eq!(read.into_iter().flat_map(Result::unwrap).collect::<Vec<u8>>(), b"aabbb");
+
+    // A key is taken once, by either way to write.
+    let second = store.create_upload(&upload.key, "id-2").await.unwrap();
+    let (small, checksum) = body(b'x', 10);
+    let part = store.put_part(&second, 1, small, checksum).await.unwrap();
+    let taken = store.complete_upload(&second, &[part], checksum).await.unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "{taken}");
+    store.abort_upload(&second).await.unwrap();
+    store.abort_upload(&second).await.unwrap();
+    assert!(list_all_uploads(store, "").await.unwrap().is_empty());
+    store.put("a/m", "manifest".into()).await.unwrap();
+    assert_eq!(store.put("a/m", "other".into()).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(get_small(store, "a/m", 100).await.unwrap(), "manifest");
+    assert!(get_small(store, "a/m", 3).await.is_err());
+    let Err(gone) = store.get("a/none", None).await else { panic!("there is no such object") };
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+
+    // A part that is not what its checksum says, and one that is too small to be in the middle.
+    let upload = store.create_upload("a/bad", "id-3").await.unwrap();
+    assert!(store.put_part(&upload, 1, body(b'x', 10).0, Some(wrong)).await.is_err());
+    let mut parts = Vec::new();
+    for number in [1, 2] {
+        let (small, checksum) = body(b'x', 10);
+        parts.push(store.put_part(&upload, number, small, checksum).await.unwrap());
+    }
+    assert!(store.complete_upload(&upload, &parts, None).await.is_err());
+    store.abort_upload(&upload).await.unwrap();
+
+    // More than a page of each.
+    for n in 0..1005 {
+        store.put(&format!("p/{n:04}"), "x".into()).await.unwrap();
+        store.create_upload(&format!("u/{n:04}"), "id").await.unwrap();
+    }
+    let keys: Vec<String> = list_all(store, "p/").await.unwrap().into_iter().map(|object| object.key).collect();
+    assert_eq!((keys.len(), keys.is_sorted()), (1005, true));
+    assert_eq!(list_all_uploads(store, "u/").await.unwrap().len(), 1005);
+    store.delete("p/0000").await.unwrap();
+    store.delete("p/0000").await.unwrap();
+    assert_eq!(store.head("p/0000").await.unwrap(), None);
+}
+
+#[test]
+fn the_store_in_memory_conforms() {
+    let store = MemoryStore::new(Limits::S3, Some(ChecksumKind::Crc64Nvme));
+    conforms(&store).now_or_never().expect("nothing to wait for");
+}
+
+#[test]
+fn s3_conforms() {
+    let world = World::new("[databases.x]\nengine = \"sqlite\"\npath = \"x\"\n");
+    let inventory = Inventory::load(&world.path("tapline.toml")).unwrap();
+    world.block_on(async { conforms(&*open_stores(&inventory).await.unwrap()["s3"]).await });
+}

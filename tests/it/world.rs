@@ -1,0 +1,112 @@
+//! A folder with an inventory, an S3 server, and the `tapline` binary to run against both.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tapline::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY};
+use tempfile::TempDir;
+
+pub const TAPLINE: &str = env!("CARGO_BIN_EXE_tapline");
+
+pub struct World {
+    pub folder: TempDir,
+    pub server: S3Server,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    /// An inventory with `databases` below a store that is the server.
+    pub fn new(databases: &str) -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let server = runtime.block_on(S3Server::start(false)).unwrap();
+        let world = Self { folder: tempfile::tempdir().unwrap(), server, runtime };
+        world.inventory(databases);
+        world
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    pub fn inventory(&self, databases: &str) {
+        self.write("access", ACCESS_KEY);
+        self.write("secret", SECRET_KEY);
+        self.write("tapline.toml", format!("{}\n{databases}", store(&self.server.endpoint())));
+    }
+
+    /// `tapline ARGS`, not yet started.
+    pub fn tapline(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(TAPLINE);
+        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `tapline ARGS` to its end; what it printed is shown when a test fails.
+    pub fn run(&self, args: &[&str]) -> Run {
+        let Output { status, stdout, stderr } = self.tapline(args).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let run = Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) };
+        println!("$ tapline {}\n{}{}→ {:?}", args.join(" "), run.stdout, run.stderr, run.code);
+        run
+    }
+
+    /// The keys of all objects of `database`.
+    pub fn keys(&self, database: &str) -> Vec<String> {
+        let prefix = format!("backups/{}", tapline::catalog::database_prefix(database));
+        self.server.store().keys().into_iter().filter(|key| key.starts_with(&prefix)).collect()
+    }
+
+    /// The archive of the only backup of `database`, all volumes joined, as a file.
+    pub fn download(&self, database: &str) -> PathBuf {
+        let keys = self.keys(database);
+        assert_eq!(keys.iter().filter(|key| key.ends_with("manifest.json")).count(), 1, "{keys:?}");
+        let volumes = keys.iter().filter(|key| !key.ends_with("manifest.json"));
+        let archive: Vec<u8> = volumes.flat_map(|key| self.server.store().read(key).unwrap()).collect();
+        self.write("archive", archive);
+        self.path("archive")
+    }
+
+    pub fn manifest(&self, database: &str) -> tapline::catalog::Manifest {
+        let key = self.keys(database).into_iter().find(|key| key.ends_with("manifest.json")).expect("a backup");
+        tapline::catalog::Manifest::from_json(&self.server.store().read(&key).unwrap()).unwrap()
+    }
+
+    /// Nothing is in the store and no upload is open.
+    pub fn assert_store_is_clean(&self) {
+        assert_eq!(self.server.store().keys(), Vec::<String>::new());
+        assert_eq!(self.server.store().open_uploads(), 0);
+    }
+
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+}
+
+pub fn store(endpoint: &str) -> String {
+    format!(
+        "[stores.s3]\nurl = \"s3://bucket/backups\"\nendpoint = \"{endpoint}\"\nregion = \"us-east-1\"\n\
+         access_key = {{ file = \"access\" }}\nsecret_key = {{ file = \"secret\" }}\n"
+    )
+}
+
+pub struct Run {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a stock tool and returns its stdout; it must exit 0.
+pub fn tool(command: &mut Command) -> Vec<u8> {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// What stock tar makes of an archive's one file.
+pub fn untar(archive: &Path) -> Vec<u8> {
+    tool(Command::new("tar").arg("xOf").arg(archive))
+}

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs what the tests need (as root, with apt-get; otherwise says what is missing), then formats, lints, docs, tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=()
+need() { # need COMMAND-OR-FILE PACKAGE
+    command -v "$1" >/dev/null || [ -e "$1" ] || packages+=("$2")
+}
+need cc build-essential
+need strace strace
+need bsdtar libarchive-tools
+need python3 python3
+need zstd zstd
+need psql postgresql-client
+need /usr/sbin/mariadbd mariadb-server
+need mariadb-dump mariadb-client
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
+if [ ${#packages[@]} -gt 0 ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+    else
+        echo "tests/run.sh: install these first: ${packages[*]}" >&2
+        exit 1
+    fi
+fi
+
+cargo fmt --check
+cargo clippy --locked --all-features --all-targets -- -D warnings
+RUSTDOCFLAGS='-D warnings' cargo doc --locked --all-features --no-deps --document-private-items
+cargo test --locked --all-features
+# The production binary, without the demo, compiles too.
+cargo check --locked
