@@ -125,6 +125,9 @@ pub enum JobResult {
     Cancelled,
 }
 
+/// A database with its engine, or why it has none.
+type Source = (Database, Result<Arc<dyn Engine>, String>);
+
 /// Opens the inventory's stores, credentials resolved.
 ///
 /// # Errors
@@ -168,7 +171,7 @@ pub async fn access(database: &Database, settings: &RunSettings, tapline: PathBu
 pub async fn plan(inventory: &Inventory, names: &[String], tapline: PathBuf) -> Result<Plan, ConfigError> {
     let epoch = Instant::now();
     let stores = open_stores(inventory).await?;
-    let mut sources: Vec<(Database, Result<Arc<dyn Engine>, String>)> = Vec::new();
+    let mut sources: Vec<Source> = Vec::new();
     for database in inventory.select(names)? {
         let access = access(database, &inventory.run, tapline.clone()).await?;
         expand(database, &access, names, &mut sources).await;
@@ -199,12 +202,7 @@ pub async fn plan(inventory: &Inventory, names: &[String], tapline: PathBuf) -> 
 }
 
 /// An entry's sources: itself, or every database of its server.
-async fn expand(
-    database: &Database,
-    access: &Access,
-    names: &[String],
-    sources: &mut Vec<(Database, Result<Arc<dyn Engine>, String>)>,
-) {
+async fn expand(database: &Database, access: &Access, names: &[String], sources: &mut Vec<Source>) {
     let engine = engine::open(database, access.clone());
     let Selection::All { exclude } = &database.database else {
         return sources.push((database.clone(), Ok(engine)));

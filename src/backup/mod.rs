@@ -35,7 +35,7 @@ use source::{Next, Source};
 use upload::{SharedFootprint, Uploader};
 
 /// How long a failed or cancelled job tries to take away what it has put into the store.
-const ERASE_TIMEOUT: Duration = Duration::from_secs(60);
+const ERASE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// All that the write path needs to know of one source.
 pub struct Job {
@@ -177,7 +177,7 @@ async fn stream(
     let mut content = crc32fast::Hasher::new();
     content.update(&header);
     content.combine(&segments);
-    uploader.push(compression.tail(padding_len(end.size()), content)).await?;
+    uploader.push(compression.tail(padding_len(end.size()), &content)).await?;
     let sealed = uploader.seal(compression.head(&header), end).await?;
     let facts = Manifest {
         format: Manifest::FORMAT,

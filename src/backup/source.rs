@@ -79,7 +79,7 @@ fn words(last_words: &str) -> String {
     if last_words.is_empty() { "; it said nothing".into() } else { format!("; its last words:\n{last_words}") }
 }
 
-/// Proof that a dump is whole, and what is known only then. Made by [`Source::next`] alone.
+/// Proof that a dump is whole, and what is known only then. Made by `Source::next` alone.
 #[derive(Debug)]
 pub struct DumpEnd {
     size: u64,
@@ -212,9 +212,10 @@ impl Source {
     async fn end(&mut self) -> Result<DumpEnd, DumpError> {
         let status = match self.exited {
             Some(status) => status,
-            None => match timeout(self.exit_timeout, self.child.wait()).await {
-                Ok(status) => status?,
-                Err(_) => {
+            None => {
+                if let Ok(status) = timeout(self.exit_timeout, self.child.wait()).await {
+                    status?
+                } else {
                     self.kill().await;
                     return Err(DumpError::Lingers {
                         program: self.program.clone(),
@@ -222,7 +223,7 @@ impl Source {
                         last_words: self.last_words().await,
                     });
                 }
-            },
+            }
         };
         self.exited = Some(status);
         if !status.success() {

@@ -51,9 +51,9 @@ pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Dis
         None => {}
     }
     if to_stdout {
-        eprint!("{}", report::text(&report))
+        eprint!("{}", report::text(&report));
     } else {
-        text::out(&report::text(&report))
+        text::out(&report::text(&report));
     }
     let all_stored = report.jobs.iter().all(|job| job.result == JobResult::Stored);
     Ok(match interrupted {

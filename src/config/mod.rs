@@ -47,7 +47,7 @@ impl Inventory {
             let line_text = text.lines().nth(line - 1).unwrap_or_default().trim();
             ConfigError(format!("{}:{line}: {message}, at `{line_text}`", path.display()))
         })?;
-        validate::inventory(path, text, raw)
+        validate::inventory(path, text, &raw)
     }
 
     /// The databases called `names`, all of them when there are none. `NAME/DATABASE` names one of those that a
@@ -73,5 +73,5 @@ impl Inventory {
 
 /// The line, from 1, of a byte of `text`.
 fn line_of(text: &str, byte: usize) -> usize {
-    text.as_bytes()[..byte.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+    text.as_bytes()[..byte.min(text.len())].split(|byte| *byte == b'\n').count()
 }

@@ -46,6 +46,7 @@ pub(super) struct Store {
     pub secret_key: Option<Spanned<Secret>>,
 }
 
+#[expect(clippy::struct_field_names, reason = "the key is called so")]
 /// A database's keys; in `[defaults]` as in `[databases.NAME]`.
 #[derive(Deserialize, Default, Clone)]
 #[serde(deny_unknown_fields)]

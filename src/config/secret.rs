@@ -21,16 +21,16 @@ impl Secret {
                 .await
                 .map_err(|error| missing(format!("cannot read {}: {error}", path.display())))?,
             SecretFrom::Command(argv) => {
-                let [program, args @ ..] = argv.as_slice() else { return Err(missing("an empty command".into())) };
+                let [program, words @ ..] = argv.as_slice() else { return Err(missing("an empty command".into())) };
                 let mut command = tokio::process::Command::new(program);
-                command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+                command.args(words).stdin(Stdio::null()).kill_on_drop(true);
                 let output = tokio::time::timeout(limit, command.output())
                     .await
                     .map_err(|_| missing(format!("{program} did not end within {limit:?} (connect_timeout)")))?
                     .map_err(|error| missing(format!("cannot run {program}: {error}")))?;
                 if !output.status.success() {
-                    let words = String::from_utf8_lossy(&output.stderr);
-                    return Err(missing(format!("{program}: {}: {}", output.status, words.trim())));
+                    let stderr = String::from_utf8_lossy(&output.stderr);
+                    return Err(missing(format!("{program}: {}: {}", output.status, stderr.trim())));
                 }
                 String::from_utf8(output.stdout).map_err(|_| missing(format!("what {program} printed is not UTF-8")))?
             }

@@ -82,7 +82,7 @@ impl File<'_> {
     }
 }
 
-pub(super) fn inventory(path: &Path, text: &str, raw: raw::Inventory) -> Result<Inventory> {
+pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result<Inventory> {
     let file = File { path, text };
     let run = run(&file, &raw.run)?;
     let stores: BTreeMap<String, Arc<StoreSettings>> = raw
@@ -284,8 +284,8 @@ fn database(
 
 /// Refuses keys of the entry itself that its engine has no use for.
 fn only_fitting_keys(file: &File, place: &str, kind: EngineKind, own: &raw::Database) -> Result<()> {
-    let mut present: Vec<(&str, Range<usize>, &[EngineKind])> = Vec::new();
     const SERVERS: &[EngineKind] = &[EngineKind::Postgres, EngineKind::Mysql, EngineKind::Mariadb];
+    let mut present: Vec<(&str, Range<usize>, &[EngineKind])> = Vec::new();
     macro_rules! note {
         ($($key:ident: $kinds:expr),* $(,)?) => {
             $(if let Some(value) = &own.$key { present.push((stringify!($key), value.span(), $kinds)); })*

@@ -130,7 +130,7 @@ impl Engine for Mysql {
     }
 
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {
-        let hex: String = self.name()?.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let hex = crate::format::hex(self.name()?.as_bytes());
         let query = format!(
             "select coalesce(sum(data_length), 0) from information_schema.tables \
              where table_schema = convert(x'{hex}' using utf8mb4)"

@@ -98,7 +98,7 @@ impl Compression {
 
     /// What ends the archive: `padding` zero bytes of tar, and the compression's own trailer.
     /// `content` is the CRC-32 of the tar header and every segment, in order.
-    pub fn tail(self, padding: usize, content: crc32fast::Hasher) -> Bytes {
+    pub fn tail(self, padding: usize, content: &crc32fast::Hasher) -> Bytes {
         let zeros = vec![0; padding];
         match self {
             Compression::Gzip => {
@@ -225,7 +225,7 @@ mod tests {
             content.combine(&encoded.crc);
             encoded.buffers.iter().for_each(|buffer| archive.extend_from_slice(buffer));
         }
-        archive.extend_from_slice(&compression.tail(padding_len(size), content));
+        archive.extend_from_slice(&compression.tail(padding_len(size), &content));
         (header, archive)
     }
 

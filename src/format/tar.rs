@@ -129,7 +129,7 @@ fn ustar(block: &mut [u8], name: &[u8], size: u64, kind: u8) {
 
 /// Lower-case hex digits of `bytes`.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {

@@ -40,9 +40,9 @@ use crate::config::StoreSettings;
 /// The backup id in an object's metadata.
 const METADATA: &str = "tapline-backup-id";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// A part may take this long: 5 GiB at 10 MB/s.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(540);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(9);
 /// An abort is repeated while parts that were in flight still arrive.
 const ABORTS: usize = 5;
 
@@ -81,7 +81,7 @@ impl S3Store {
             // By default one bucket of retries serves the whole process: many jobs would empty it for each other.
             .retry_partition(RetryPartition::custom(settings.name.clone()).build())
             .stalled_stream_protection(
-                StalledStreamProtectionConfig::enabled().grace_period(Duration::from_secs(60)).build(),
+                StalledStreamProtectionConfig::enabled().grace_period(Duration::from_mins(1)).build(),
             )
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
@@ -129,10 +129,10 @@ fn explain<E: ProvideErrorMetadata + std::error::Error + 'static>(what: &str, er
         }
         (_, "PreconditionFailed", _) | (_, _, Some(412)) => ErrorKind::AlreadyExists,
         (_, "AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken", _) => ErrorKind::Denied,
-        (_, "RequestTimeout" | "SlowDown" | "ConditionalRequestConflict" | "InternalError", _) => ErrorKind::Transient,
         (_, _, Some(404)) => ErrorKind::NotFound,
         (_, _, Some(401 | 403)) => ErrorKind::Denied,
-        (_, _, Some(408 | 409 | 429 | 500..)) => ErrorKind::Transient,
+        (_, "RequestTimeout" | "SlowDown" | "ConditionalRequestConflict" | "InternalError", _)
+        | (_, _, Some(408 | 409 | 429 | 500..)) => ErrorKind::Transient,
         _ => ErrorKind::Invalid,
     };
     let mut message = match (error.message(), status) {
