@@ -128,9 +128,9 @@ fn explain<E: ProvideErrorMetadata + std::error::Error + 'static>(what: &str, er
             ErrorKind::Transient
         }
         (_, "PreconditionFailed", _) | (_, _, Some(412)) => ErrorKind::AlreadyExists,
-        (_, "AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken", _) => ErrorKind::Denied,
         (_, _, Some(404)) => ErrorKind::NotFound,
-        (_, _, Some(401 | 403)) => ErrorKind::Denied,
+        (_, "AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken", _)
+        | (_, _, Some(401 | 403)) => ErrorKind::Denied,
         (_, "RequestTimeout" | "SlowDown" | "ConditionalRequestConflict" | "InternalError", _)
         | (_, _, Some(408 | 409 | 429 | 500..)) => ErrorKind::Transient,
         _ => ErrorKind::Invalid,
