@@ -72,3 +72,22 @@ fn dumps_that_end_on_an_edge_come_back_whole() {
         assert!(volumes >= 5, "{volumes}");
     }
 }
+
+#[test]
+fn stock_readers_know_the_size_of_dumps_over_8_gib() {
+    use std::process::Command;
+    let size = 9_876_543_210;
+    let header = tapline::format::TarHeader { name: "größe.sql".into(), size, sha256: [1; 32] };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("head.tar");
+    std::fs::write(&path, header.to_bytes()).unwrap();
+    let script = "import sys, tarfile; m = tarfile.open(sys.argv[1]).next(); print(m.size, m.name)";
+    let python = super::world::tool(Command::new("python3").args(["-X", "utf8", "-c", script]).arg(&path));
+    assert_eq!(String::from_utf8(python).unwrap().trim(), format!("{size} größe.sql"));
+    // There is no dump behind this header, which both say after they have listed it.
+    for program in ["tar", "bsdtar"] {
+        let listed = Command::new(program).arg("tvf").arg(&path).output().unwrap();
+        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+        assert!(text.contains(&size.to_string()), "{program}: {text}");
+    }
+}
