@@ -35,7 +35,7 @@ pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool, display: &Displ
     let level = match (quiet, verbose) {
         (true, _) => "error",
         (_, 0) if display.is_terminal() => "tapline=warn",
-        (_, 0) => "tapline=info,warn",
+        (_, 0) => "tapline=info,warn,aws_config=error",
         (_, 1) => "tapline=debug,info",
         _ => "debug",
     };

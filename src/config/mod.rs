@@ -44,8 +44,9 @@ impl Inventory {
         let raw = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
             let message = error.message().trim();
-            let line_text = text.lines().nth(line - 1).unwrap_or_default().trim();
-            ConfigError(format!("{}:{line}: {message}, at `{line_text}`", path.display()))
+            // Of the line only the key: the value may be a secret under a misspelt one.
+            let key = text.lines().nth(line - 1).unwrap_or_default().split('=').next().unwrap_or_default().trim();
+            ConfigError(format!("{}:{line}: {key}: {message}", path.display()))
         })?;
         validate::inventory(path, text, &raw)
     }

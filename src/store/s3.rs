@@ -118,12 +118,22 @@ impl S3Store {
     }
 }
 
+/// An error and all that caused it, in words.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let words = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    words.collect::<Vec<_>>().join(": ")
+}
+
 /// What an SDK error means, with the server's own code and words.
 fn explain<E: ProvideErrorMetadata + std::error::Error + 'static>(what: &str, error: &SdkError<E>) -> StoreError {
     let status = error.raw_response().map(|response| response.status().as_u16());
     let code = error.code().unwrap_or_default();
     let kind = match (error, code, status) {
         (SdkError::ConstructionFailure(_), ..) => ErrorKind::Denied,
+        // Nothing was sent: the standard chain found no credentials.
+        (SdkError::DispatchFailure(failure), ..) if failure.is_other() && chain(error).contains("credentials") => {
+            ErrorKind::Denied
+        }
         (SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_), ..) => {
             ErrorKind::Transient
         }
@@ -138,15 +148,7 @@ fn explain<E: ProvideErrorMetadata + std::error::Error + 'static>(what: &str, er
     let mut message = match (error.message(), status) {
         (Some(words), _) => format!("{what}: {code}: {words}"),
         (None, Some(status)) => format!("{what}: HTTP {status} {code}"),
-        (None, None) => {
-            let mut words = error.to_string();
-            let mut source = std::error::Error::source(error);
-            while let Some(error) = source {
-                words = format!("{words}: {error}");
-                source = error.source();
-            }
-            format!("{what}: {words}")
-        }
+        (None, None) => format!("{what}: {}", chain(error)),
     };
     if kind == ErrorKind::Denied {
         message += " (check the store's access_key and secret_key or the AWS environment, and what they may do)";

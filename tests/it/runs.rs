@@ -154,3 +154,24 @@ fn exit_codes_are_those_of_the_table() {
     assert_eq!(world.run(&["init"]).code, Some(3));
     assert_eq!(world.run(&["init", "other.toml"]).code, Some(0));
 }
+
+#[test]
+fn without_credentials_a_backup_fails_at_once_and_says_so() {
+    let world = World::new("");
+    let inventory = format!(
+        "[stores.s3]\nurl = \"s3://bucket\"\nendpoint = \"{}\"\nregion = \"us-east-1\"\n\
+         [databases.x]\nengine = \"command\"\ncommand = [\"echo\", \"x\"]\n",
+        world.server.endpoint()
+    );
+    world.write("tapline.toml", inventory);
+    let start = Instant::now();
+    let mut backup = world.tapline(&["backup"]);
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"] {
+        backup.env_remove(name);
+    }
+    let output = backup.env("HOME", world.folder.path()).env("AWS_EC2_METADATA_DISABLED", "true").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.contains("credentials") && stdout.contains("access_key"), "{stdout}");
+    assert!(start.elapsed() < Duration::from_mins(1), "it was tried again for minutes");
+}
