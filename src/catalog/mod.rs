@@ -3,8 +3,10 @@
 
 mod id;
 mod key;
+mod listing;
 mod manifest;
 
 pub use id::BackupId;
 pub use key::{Located, archive_key, backup_prefix, database_prefix, locate, manifest_key, volume_name};
+pub use listing::{Backup, BackupName, Found, find, read_manifest, read_manifests};
 pub use manifest::{Archive, Entry, Manifest, ManifestError, Mode, Volume};

@@ -2,20 +2,14 @@
 
 use std::path::Path;
 
-use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
 use super::exit::{Exit, Failure};
 use super::text;
-use crate::catalog::{BackupId, Manifest, database_prefix, locate};
+use crate::catalog::{self, BackupId, Manifest};
 use crate::config::Inventory;
 use crate::run::open_stores;
-use crate::store::{Store, get_small, list_all};
-
-/// Manifests fetched at once.
-const AT_ONCE: usize = 32;
-/// A manifest is some hundred bytes for each volume; a larger object is something else.
-const LONGEST_MANIFEST: usize = 16 << 20;
+use crate::store::Store;
 
 #[derive(Serialize)]
 struct Listing {
@@ -37,19 +31,15 @@ pub(super) async fn list(config: &Path, name: Option<&str>, json: bool) -> Resul
     let inventory = Inventory::load(config)?;
     let mut backups = Vec::new();
     for store in open_stores(&inventory).await?.values() {
-        let prefix = name.map(database_prefix).unwrap_or_default();
-        let objects = list_all(&**store, &prefix).await?;
-        let manifests = objects.into_iter().filter_map(|object| Some((locate(&object.key)?, object.key)));
-        let read = manifests.filter(|(located, _)| located.is_manifest).map(async |(located, key)| {
-            let manifest = match get_small(&**store, &key, LONGEST_MANIFEST).await {
-                Ok(text) => Manifest::from_json(&text).map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
+        let found = catalog::find(&**store, name).await?;
+        for backup in catalog::read_manifests(&**store, found).await {
+            let (manifest, error) = match backup.manifest {
+                Ok(manifest) => (Some(manifest), None),
+                Err(error) => (None, Some(error)),
             };
-            let (manifest, error) =
-                manifest.map_or_else(|error| (None, Some(error)), |manifest| (Some(manifest), None));
-            Listed { store: store.address(), database: located.database, backup_id: located.id, manifest, error }
-        });
-        backups.extend(stream::iter(read).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
+            let catalog::Found { database, id, .. } = backup.found;
+            backups.push(Listed { store: store.address(), database, backup_id: id, manifest, error });
+        }
     }
     backups.sort_by(|a, b| (&a.database, &a.backup_id).cmp(&(&b.database, &b.backup_id)));
     if json {

@@ -62,6 +62,10 @@ impl Inventory {
                 || matches!(database.database, Selection::All { .. })
                     && name.strip_prefix(&database.name).is_some_and(|rest| rest.starts_with('/'))
         };
+        if self.databases.is_empty() {
+            let path = self.path.display();
+            return Err(ConfigError(format!("{path}: databases: there is none; add a table [databases.NAME]")));
+        }
         if let Some(name) = names.iter().find(|name| !self.databases.iter().any(|database| fits(database, name))) {
             let known: Vec<&str> = self.databases.iter().map(|database| database.name.as_str()).collect();
             let path = self.path.display();

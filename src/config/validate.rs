@@ -90,9 +90,6 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
         .iter()
         .map(|(name, store)| Ok((name.get_ref().clone(), Arc::new(self::store(&file, name, store)?))))
         .collect::<Result<_>>()?;
-    if raw.databases.is_empty() {
-        return file.wrong(&(0..0), "databases", "there is none; add a table [databases.NAME]");
-    }
     let mut entries: Vec<_> = raw.databases.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
     let databases = entries
@@ -413,12 +410,20 @@ mod tests {
             (format!("{STORE}[run]\nretry_for = \"soon\"\n{sqlite}"), "t.toml:4: run.retry_for", "15m"),
             (format!("[stores.s]\nurl = \"file:///x\"\n{sqlite}"), "t.toml:2: stores.s.url", "s3://BUCKET/PREFIX"),
             (sqlite.to_owned(), "t.toml:1: databases.x", "[stores.NAME]"),
-            (STORE.to_owned(), "t.toml:1: databases", "[databases.NAME]"),
         ];
         for (text, place, fix) in cases {
             let error = error(&text);
             assert!(error.starts_with(place) && error.contains(fix), "{text}\n→ {error}");
             assert!(!error.contains("secret\"") && !error.contains("= \"secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_inventory_without_databases_reads_but_has_none_to_select() {
+        let inventory = Inventory::parse(Path::new("t.toml"), STORE).unwrap();
+        for names in [Vec::new(), vec!["x".to_owned()]] {
+            let error = inventory.select(&names).unwrap_err().to_string();
+            assert!(error.starts_with("t.toml") && error.contains("[databases.NAME]"), "{error}");
         }
     }
 

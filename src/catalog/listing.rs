@@ -1,0 +1,134 @@
+//! What a store holds, read from one listing of its keys, and the backup that a person means by a name.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use futures_util::{StreamExt, stream};
+
+use super::{BackupId, Manifest, database_prefix, locate, manifest_key};
+use crate::store::{ErrorKind, ObjectInfo, Store, StoreError, get_small, list_all};
+
+/// Manifests fetched at once.
+const AT_ONCE: usize = 32;
+/// A manifest is some hundred bytes for each volume; a larger object is something else.
+const LONGEST_MANIFEST: usize = 16 << 20;
+
+/// All objects of one backup, or of what was to become one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Name of the database.
+    pub database: String,
+    /// The backup.
+    pub id: BackupId,
+    /// Its objects, by key.
+    pub objects: Vec<ObjectInfo>,
+}
+
+impl Found {
+    /// Whether its manifest is there: only then it is a backup.
+    pub fn is_committed(&self) -> bool {
+        let manifest = manifest_key(&self.database, &self.id);
+        self.objects.iter().any(|object| object.key == manifest)
+    }
+}
+
+/// Lists what backups of `database` (of all when `None`) have in the store, by database and id. Objects whose keys are no
+/// backup's are left out.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub async fn find(store: &dyn Store, database: Option<&str>) -> Result<Vec<Found>, StoreError> {
+    let mut found = BTreeMap::<_, Vec<ObjectInfo>>::new();
+    for object in list_all(store, &database.map(database_prefix).unwrap_or_default()).await? {
+        if let Some(located) = locate(&object.key) {
+            found.entry((located.database, located.id)).or_default().push(object);
+        }
+    }
+    Ok(found.into_iter().map(|((database, id), objects)| Found { database, id, objects }).collect())
+}
+
+/// A backup that exists, with its manifest or why that cannot be used.
+#[derive(Debug)]
+pub struct Backup {
+    /// What it has in the store.
+    pub found: Found,
+    /// Its manifest.
+    pub manifest: Result<Manifest, String>,
+}
+
+/// The backups among what was found, their manifests read, in the same order.
+pub async fn read_manifests(store: &dyn Store, found: Vec<Found>) -> Vec<Backup> {
+    let read = found.into_iter().filter(Found::is_committed).map(async |found| {
+        let manifest = read_manifest(store, &found.database, &found.id).await.map_err(|error| error.to_string());
+        Backup { found, manifest }
+    });
+    stream::iter(read).buffered(AT_ONCE).collect().await
+}
+
+/// Reads the manifest of one backup.
+///
+/// # Errors
+/// When there is none, or it cannot be used, or is of another backup than its key says.
+pub async fn read_manifest(store: &dyn Store, database: &str, id: &BackupId) -> Result<Manifest, StoreError> {
+    let key = manifest_key(database, id);
+    let text = get_small(store, &key, LONGEST_MANIFEST).await?;
+    let invalid = |why: String| StoreError::new(ErrorKind::Invalid, format!("{key}: {why}"));
+    let manifest = Manifest::from_json(&text).map_err(|error| invalid(error.to_string()))?;
+    if (manifest.database.as_str(), &manifest.backup_id) != (database, id) {
+        let (database, id) = (&manifest.database, &manifest.backup_id);
+        return Err(invalid(format!("the manifest is of {database}@{id}; somebody has moved it")));
+    }
+    Ok(manifest)
+}
+
+/// `NAME`, `NAME@LATEST` or `NAME@ID`: which backup a person means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupName {
+    /// Name of the database.
+    pub database: String,
+    /// The backup; the latest when `None`.
+    pub id: Option<BackupId>,
+}
+
+impl FromStr for BackupName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A database's name may hold an @ itself.
+        let (database, id) = match text.rsplit_once('@') {
+            Some((database, latest)) if latest.eq_ignore_ascii_case("latest") => (database, None),
+            Some((database, id)) if id.parse::<BackupId>().is_ok() => (database, id.parse().ok()),
+            Some((_, id)) if id.starts_with(|first: char| first.is_ascii_digit()) => {
+                return Err(format!("{id:?} is not a backup id; `tapline list` shows them, or write NAME@LATEST"));
+            }
+            _ => (text, None),
+        };
+        if database.is_empty() {
+            return Err("write NAME, NAME@ID or NAME@LATEST".into());
+        }
+        Ok(Self { database: database.to_owned(), id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_named_by_database_and_id() {
+        let id: BackupId = "20261123T180327Z-k3f9ax".parse().unwrap();
+        let cases = [
+            ("shop", "shop", None),
+            ("shop@LATEST", "shop", None),
+            ("shop@latest", "shop", None),
+            ("all/a@b", "all/a@b", None),
+            ("a@b@20261123T180327Z-k3f9ax", "a@b", Some(id)),
+        ];
+        for (text, database, id) in cases {
+            assert_eq!(text.parse(), Ok(BackupName { database: database.into(), id }), "{text}");
+        }
+        for text in ["", "@LATEST", "shop@2026", "shop@20261123T180327Z"] {
+            assert!(text.parse::<BackupName>().is_err(), "{text}");
+        }
+    }
+}
