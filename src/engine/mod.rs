@@ -4,6 +4,7 @@
 //! the dump itself: it says which [`ToolCommand`] to run. The short queries (discovery, login, size) it
 //! runs through the database's own client.
 
+mod child;
 mod command;
 mod mysql;
 mod postgres;
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use crate::config::{Database, EngineKind};
+pub use child::{Child, ChildError, words};
 pub use tool::{SECRET_PATH, ToolCommand, ToolError};
 
 /// What one dump's end looks like, for engines whose tools write a marker last.
