@@ -26,6 +26,7 @@
 //! | [`config`] | the inventory, validated |
 //! | [`run`] | many jobs: places, memory, cancellation |
 //! | [`backup`] | one job: source → encode → upload → commit |
+//! | [`restore`] | one backup back: fetch → decode → target; verifying is a restore to nowhere |
 //! | [`catalog`] | backup ids, object keys, the manifest |
 //! | [`engine`] | what differs per database |
 //! | [`format`](mod@format) | the archive's bytes |
@@ -38,6 +39,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod format;
+pub mod restore;
 pub mod run;
 #[cfg(feature = "demo")]
 pub mod s3_server;

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Archive, BackupId, Manifest, Mode, archive_key};
 use crate::engine::{EndMarker, ToolCommand};
-use crate::format::{Compression, TarHeader, padding_len};
+use crate::format::{Compression, END_LEN, TarHeader, padding};
 use crate::store::{SharedStore, StoreError};
 pub use encode::Cores;
 use encode::Encoding;
@@ -173,11 +173,11 @@ async fn stream(
 
     // The dump is whole: what could not be written before can be now.
     meter.set_phase(Phase::Committing);
-    let header = TarHeader { name: job.file_name.clone(), size: end.size(), sha256: end.sha256() }.to_bytes();
+    let header = TarHeader { name: job.file_name.clone(), size: end.size(), sha256: Some(end.sha256()) }.to_bytes();
     let mut content = crc32fast::Hasher::new();
     content.update(&header);
     content.combine(&segments);
-    uploader.push(compression.tail(padding_len(end.size()), &content)).await?;
+    uploader.push(compression.tail(padding(end.size()) + END_LEN, &content)).await?;
     let sealed = uploader.seal(compression.head(&header), end).await?;
     let facts = Manifest {
         format: Manifest::FORMAT,

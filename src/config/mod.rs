@@ -6,15 +6,18 @@
 //! | `validate` | from the file as written to the model, every error with file, line, key and fix |
 //! | `model` | the model that the rest of the program sees |
 //! | `secret` | where secrets come from |
+//! | `target` | where a backup is restored to, when that is elsewhere |
 
 mod model;
 mod raw;
 mod secret;
+mod target;
 mod validate;
 
 use std::path::Path;
 
 pub use model::*;
+pub use target::target;
 
 /// A commented inventory to start from; `tapline init` writes it.
 pub const TEMPLATE: &str = include_str!("template.toml");

@@ -103,6 +103,12 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
+    /// The engine of that name, if there is one.
+    pub fn named(name: &str) -> Option<Self> {
+        use EngineKind::{Command, Mariadb, Mysql, Postgres, Sqlite};
+        [Postgres, Mysql, Mariadb, Sqlite, Command].into_iter().find(|kind| kind.name() == name)
+    }
+
     /// As the inventory and the manifest name it.
     pub fn name(self) -> &'static str {
         match self {

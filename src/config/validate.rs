@@ -175,11 +175,6 @@ fn store(file: &File, name: &Spanned<String>, raw: &raw::Store) -> Result<StoreS
     })
 }
 
-fn engine(name: &str) -> Option<EngineKind> {
-    use EngineKind::{Command, Mariadb, Mysql, Postgres, Sqlite};
-    [Postgres, Mysql, Mariadb, Sqlite, Command].into_iter().find(|kind| kind.name() == name)
-}
-
 fn database(
     file: &File,
     name: &Spanned<String>,
@@ -199,7 +194,7 @@ fn database(
             "engine is missing; add engine = \"postgres\", \"mysql\", \"mariadb\", \"sqlite\" or \"command\"",
         );
     };
-    let Some(kind) = engine(engine_name.get_ref()) else {
+    let Some(kind) = EngineKind::named(engine_name.get_ref()) else {
         let why = "must be \"postgres\", \"mysql\", \"mariadb\", \"sqlite\" or \"command\"";
         return file.wrong(&engine_name.span(), &key("engine"), why);
     };

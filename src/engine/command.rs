@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::tool::{ToolCommand, ToolError};
-use super::{Access, Engine, file_stem};
+use super::{Access, Engine, Load, file_stem};
 use crate::config::Database;
 
 pub(super) struct Command {
@@ -11,14 +11,19 @@ pub(super) struct Command {
     pub(super) access: Access,
 }
 
+impl Command {
+    fn tool(&self, words: &[String]) -> Option<ToolCommand> {
+        let (program, args) = words.split_first()?;
+        let mut command = ToolCommand::new(program).args(args.iter().cloned());
+        command.secret_env.clone_from(&self.access.env);
+        Some(command)
+    }
+}
+
 #[async_trait]
 impl Engine for Command {
     fn dump_command(&self) -> Result<ToolCommand, ToolError> {
-        let (program, args) =
-            self.database.command.split_first().ok_or_else(|| ToolError("an empty command".to_owned()))?;
-        let mut command = ToolCommand::new(program).args(args.iter().cloned());
-        command.secret_env.clone_from(&self.access.env);
-        Ok(command)
+        self.tool(&self.database.command).ok_or_else(|| ToolError("an empty command".to_owned()))
     }
 
     fn file_name(&self) -> String {
@@ -27,6 +32,15 @@ impl Engine for Command {
 
     async fn version(&self) -> Result<String, ToolError> {
         Ok(self.database.command.first().cloned().unwrap_or_default())
+    }
+
+    fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
+        self.tool(&self.database.restore).map(Load::Client).ok_or_else(|| {
+            let place = &self.database.place;
+            ToolError(format!(
+                "{place}: restore is missing; add restore = [\"program\", \"argument\"], or use --stdout or --output FILE"
+            ))
+        })
     }
 
     async fn check_login(&self) -> Result<(), ToolError> {

@@ -31,6 +31,33 @@ pub struct EndMarker {
     pub within: usize,
 }
 
+/// What a database holds that is to be restored into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contents {
+    /// There is no such database.
+    Absent,
+    /// There is nothing in it.
+    Empty,
+    /// Something is in it, in words such as `12 tables`.
+    Holds(String),
+    /// There is no way to tell.
+    Unknown,
+}
+
+/// How a dump gets into its database.
+#[derive(Debug, Clone)]
+pub enum Load {
+    /// A client reads it from its stdin, and exits 0 only when all of it has been loaded.
+    Client(ToolCommand),
+    /// The dump is the database.
+    File {
+        /// Where it belongs.
+        path: PathBuf,
+        /// Files that belong to the database that it replaces, and must go with it.
+        stale: Vec<PathBuf>,
+    },
+}
+
 /// What an engine needs besides the inventory's entry.
 #[derive(Debug, Clone)]
 pub struct Access {
@@ -78,7 +105,38 @@ pub trait Engine: Send + Sync {
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {
         Ok(None)
     }
+
+    /// How a dump of `dump_format` gets into this database; with `replace`, instead of what is in it.
+    fn load(&self, dump_format: &str, replace: bool) -> Result<Load, ToolError>;
+
+    /// What is in this database now.
+    async fn contents(&self) -> Result<Contents, ToolError> {
+        Ok(Contents::Unknown)
+    }
+
+    /// Makes the database, empty.
+    async fn create(&self) -> Result<(), ToolError> {
+        Ok(())
+    }
+
+    /// Empties the database, where loading a dump with `replace` does not do it by itself.
+    async fn clear(&self) -> Result<(), ToolError> {
+        Ok(())
+    }
+
+    /// How many tables the database has; `None` where the question does not arise.
+    async fn count_tables(&self) -> Result<Option<u64>, ToolError> {
+        Ok(None)
+    }
+
+    /// Removes the database.
+    async fn remove(&self) -> Result<(), ToolError> {
+        Err(ToolError("this engine's databases cannot be made and removed at will".into()))
+    }
 }
+
+/// How long making, emptying or removing a database may take.
+const ADMIN_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The engine for an entry of the inventory.
 pub fn open(database: &Database, access: Access) -> Arc<dyn Engine> {

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::postgres::unhex;
 use super::tool::{SECRET_PATH, ToolCommand, ToolError, first_in_path};
-use super::{Access, EndMarker, Engine, file_stem, number};
+use super::{ADMIN_TIMEOUT, Access, Contents, EndMarker, Engine, Load, file_stem, number};
 use crate::config::{Database, EngineKind, Selection};
 
 pub(super) struct Mysql {
@@ -66,9 +66,26 @@ impl Mysql {
         self.database.dump_tool.clone().unwrap_or_else(|| self.prefer("mariadb-dump", "mysqldump"))
     }
 
+    fn client(&self) -> ToolCommand {
+        self.tool(self.prefer("mariadb", "mysql")).args(["--batch", "--default-character-set=utf8mb4"])
+    }
+
     async fn ask(&self, query: &str) -> Result<String, ToolError> {
-        let args = ["--batch", "--skip-column-names", "--default-character-set=utf8mb4", "-e", query];
-        self.tool(self.prefer("mariadb", "mysql")).args(args).query(self.access.timeout).await
+        self.client().args(["--skip-column-names", "-e", query]).query(self.access.timeout).await
+    }
+
+    async fn administer(&self, statements: &str) -> Result<(), ToolError> {
+        self.client().args(["-e", statements]).query(ADMIN_TIMEOUT).await.map(drop)
+    }
+
+    /// The name as an identifier.
+    fn identifier(&self) -> Result<String, ToolError> {
+        Ok(format!("`{}`", self.name()?.replace('`', "``")))
+    }
+
+    /// The name as a string.
+    fn literal(&self) -> Result<String, ToolError> {
+        Ok(format!("convert(x'{}' using utf8mb4)", crate::format::hex(self.name()?.as_bytes())))
     }
 }
 
@@ -117,7 +134,7 @@ impl Engine for Mysql {
 
     async fn check_login(&self) -> Result<(), ToolError> {
         match &self.database.database {
-            Selection::One(name) => self.ask(&format!("use `{}`", name.replace('`', "``"))).await.map(drop),
+            Selection::One(_) => self.ask(&format!("use {}", self.identifier()?)).await.map(drop),
             _ => self.ask("select 1").await.map(drop),
         }
     }
@@ -130,11 +147,61 @@ impl Engine for Mysql {
     }
 
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {
-        let hex = crate::format::hex(self.name()?.as_bytes());
+        let name = self.literal()?;
+        let query =
+            format!("select coalesce(sum(data_length), 0) from information_schema.tables where table_schema = {name}");
+        Ok(number(&self.ask(&query).await?))
+    }
+
+    fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
+        // In batch mode the client ends at the first error. DDL commits by itself here: one transaction cannot be had.
+        Ok(Load::Client(self.client().args([self.name()?])))
+    }
+
+    async fn contents(&self) -> Result<Contents, ToolError> {
+        let name = self.literal()?;
+        let query = format!("select count(*) from information_schema.schemata where schema_name = {name}");
+        if number(&self.ask(&query).await?) == Some(0) {
+            return Ok(Contents::Absent);
+        }
         let query = format!(
-            "select coalesce(sum(data_length), 0) from information_schema.tables \
-             where table_schema = convert(x'{hex}' using utf8mb4)"
+            "select (select count(*) from information_schema.tables where table_schema = {name})
+                  + (select count(*) from information_schema.routines where routine_schema = {name})
+                  + (select count(*) from information_schema.events where event_schema = {name})"
+        );
+        match number(&self.ask(&query).await?) {
+            Some(0) => Ok(Contents::Empty),
+            Some(count) => Ok(Contents::Holds(format!("{count} tables, views, routines and events"))),
+            None => Err(ToolError("no count of tables".into())),
+        }
+    }
+
+    async fn create(&self) -> Result<(), ToolError> {
+        self.administer(&format!("create database {}", self.identifier()?)).await
+    }
+
+    async fn clear(&self) -> Result<(), ToolError> {
+        let (identifier, name) = (self.identifier()?, self.literal()?);
+        let query = format!(
+            "select default_character_set_name, default_collation_name from information_schema.schemata \
+             where schema_name = {name}"
+        );
+        let answer = self.ask(&query).await?;
+        let (charset, collation) =
+            answer.trim().split_once('\t').ok_or_else(|| ToolError("no character set of the database".into()))?;
+        let made = format!("create database {identifier} character set {charset} collate {collation}");
+        self.administer(&format!("drop database {identifier}; {made}")).await
+    }
+
+    async fn count_tables(&self) -> Result<Option<u64>, ToolError> {
+        let name = self.literal()?;
+        let query = format!(
+            "select count(*) from information_schema.tables where table_type = 'BASE TABLE' and table_schema = {name}"
         );
         Ok(number(&self.ask(&query).await?))
+    }
+
+    async fn remove(&self) -> Result<(), ToolError> {
+        self.administer(&format!("drop database if exists {}", self.identifier()?)).await
     }
 }

@@ -5,14 +5,14 @@
 //! in the WAL is in the image. The image is a database file as it is.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags};
 
 use super::tool::{ToolCommand, ToolError};
-use super::{Access, Engine, file_stem};
+use super::{Access, Contents, Engine, Load, file_stem};
 use crate::config::Database;
 
 /// The hidden subcommand that calls [`dump`].
@@ -58,10 +58,58 @@ impl Engine for Sqlite {
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {
         let path = self.path()?;
         let size = std::fs::metadata(path).map_err(|error| ToolError(format!("{}: {error}", path.display())))?.len();
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
-        Ok(Some(size + std::fs::metadata(wal).map_or(0, |wal| wal.len())))
+        Ok(Some(size + std::fs::metadata(beside(path, "-wal")).map_or(0, |wal| wal.len())))
     }
+
+    fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
+        // A WAL or a journal of the old file would be played into the new one.
+        let path = self.path()?;
+        let stale = ["-wal", "-shm", "-journal"].map(|suffix| beside(path, suffix)).to_vec();
+        Ok(Load::File { path: path.to_owned(), stale })
+    }
+
+    async fn contents(&self) -> Result<Contents, ToolError> {
+        if !self.path()?.try_exists().map_err(|error| ToolError(error.to_string()))? {
+            return Ok(Contents::Absent);
+        }
+        Ok(match self.count_tables().await {
+            Ok(Some(0)) => Contents::Empty,
+            Ok(count) => Contents::Holds(format!("{} tables", count.unwrap_or_default())),
+            Err(_) => Contents::Holds("something that cannot be read as a SQLite database".into()),
+        })
+    }
+
+    async fn count_tables(&self) -> Result<Option<u64>, ToolError> {
+        let path = self.path()?.to_owned();
+        let count = move || {
+            let query =
+                "select count(*) from sqlite_schema where type = 'table' and name not like 'sqlite~_%' escape '~'";
+            let count = open(&path).and_then(|database| database.query_row(query, [], |row| row.get::<_, i64>(0)));
+            count.map_err(|error| ToolError(format!("{}: {error}", path.display())))
+        };
+        let count = tokio::task::spawn_blocking(count).await.map_err(|error| ToolError(error.to_string()))??;
+        Ok(Some(count.unsigned_abs()))
+    }
+
+    async fn remove(&self) -> Result<(), ToolError> {
+        let path = self.path()?;
+        for path in ["-wal", "-shm", "-journal", ""].map(|suffix| beside(path, suffix)) {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(ToolError(format!("{}: {error}", path.display())));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file beside the database's, such as its WAL.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Why a page image could not be written.

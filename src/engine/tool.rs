@@ -96,7 +96,7 @@ impl ToolCommand {
         // Dropped at the limit, the child is killed.
         let output = tokio::time::timeout(limit, child.wait_with_output())
             .await
-            .map_err(|_| failed(format!("no answer within {limit:?} (connect_timeout)")))?
+            .map_err(|_| failed(format!("no answer within {limit:?}")))?
             .map_err(|error| failed(error.to_string()))?;
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr[output.stderr.len().saturating_sub(LAST_WORDS)..]);

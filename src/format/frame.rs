@@ -205,14 +205,14 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::tar::{TarHeader, padding_len};
+    use super::super::tar::{END_LEN, TarHeader, padding};
     use super::*;
 
     const ALL: [Compression; 3] = [Compression::Gzip, Compression::Zstd, Compression::None];
 
     fn archive(compression: Compression, segments: &[Vec<u8>]) -> (TarHeader, Vec<u8>) {
         let size = segments.iter().map(|segment| segment.len() as u64).sum();
-        let header = TarHeader { name: "dump".into(), size, sha256: [1; 32] };
+        let header = TarHeader { name: "dump".into(), size, sha256: Some([1; 32]) };
         let bytes = header.to_bytes();
         let mut content = crc32fast::Hasher::new();
         content.update(&bytes);
@@ -225,7 +225,7 @@ mod tests {
             content.combine(&encoded.crc);
             encoded.buffers.iter().for_each(|buffer| archive.extend_from_slice(buffer));
         }
-        archive.extend_from_slice(&compression.tail(padding_len(size), &content));
+        archive.extend_from_slice(&compression.tail(padding(size) + END_LEN, &content));
         (header, archive)
     }
 

@@ -6,7 +6,7 @@ mod tar;
 use serde::{Deserialize, Serialize};
 
 pub use frame::Encoded;
-pub use tar::{HEADER_LEN, MAX_NAME, TarHeader, hex, padding_len};
+pub use tar::{BLOCK, END_LEN, HEADER_LEN, MAX_NAME, TarHeader, hex, padding};
 
 /// How an archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

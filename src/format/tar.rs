@@ -11,10 +11,14 @@
 //! <https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html>. Over 8 GiB the ustar size
 //! is in GNU's base-256 form besides, for readers that know no PAX.
 
-const BLOCK: usize = 512;
+/// What everything in a tar archive is a multiple of, in bytes.
+pub const BLOCK: usize = 512;
 
 /// Length of the header before the dump, in bytes.
 pub const HEADER_LEN: usize = 3 * BLOCK;
+
+/// Length of what ends a tar archive, two blocks of zeros, in bytes.
+pub const END_LEN: usize = 2 * BLOCK;
 
 /// The longest name that a dump may have in an archive, in bytes: its PAX record must fit beside the others.
 pub const MAX_NAME: usize = 255;
@@ -30,8 +34,8 @@ pub struct TarHeader {
     pub name: String,
     /// Size of the dump, in bytes.
     pub size: u64,
-    /// SHA-256 of the dump.
-    pub sha256: [u8; 32],
+    /// SHA-256 of the dump; a staged archive, written before its files' hashes are known, has none in its headers.
+    pub sha256: Option<[u8; 32]>,
 }
 
 impl TarHeader {
@@ -42,7 +46,9 @@ impl TarHeader {
     pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
         assert!(self.name.len() <= MAX_NAME, "the inventory limits names");
         let mut records = record("size", &format!("{:0SIZE_DIGITS$}", self.size));
-        records += &record("comment", &format!("sha256={}", hex(&self.sha256)));
+        if let Some(sha256) = &self.sha256 {
+            records += &record("comment", &format!("sha256={}", hex(sha256)));
+        }
         if self.name.len() > NAME_FIELD || !self.name.is_ascii() {
             records += &record("path", &self.name);
         }
@@ -76,9 +82,12 @@ impl TarHeader {
         };
         let missing = |key: &str| format!("the tar header is not one that tapline writes: it has no PAX record {key}");
         let size = value("size").and_then(|size| size.parse().ok()).ok_or_else(|| missing("size"))?;
-        let sha256 = value("comment")
-            .and_then(|comment| unhex(comment.strip_prefix("sha256=")?))
-            .ok_or_else(|| missing("comment=sha256"))?;
+        let sha256 = match value("comment") {
+            Some(comment) => {
+                Some(comment.strip_prefix("sha256=").and_then(unhex).ok_or_else(|| missing("comment=sha256"))?)
+            }
+            None => None,
+        };
         let field = &header[2 * BLOCK..][..NAME_FIELD];
         let field = &field[..field.iter().position(|byte| *byte == 0).unwrap_or(NAME_FIELD)];
         let name = value("path").unwrap_or_else(|| String::from_utf8_lossy(field).into_owned());
@@ -91,10 +100,10 @@ impl TarHeader {
     }
 }
 
-/// How many zero bytes follow a dump of `size` bytes: to the end of its block, and two blocks that end the archive.
-pub fn padding_len(size: u64) -> usize {
+/// How many zero bytes follow a file of `size` bytes, to the end of its block.
+pub fn padding(size: u64) -> usize {
     let rest = usize::try_from(size % BLOCK as u64).expect("less than a block");
-    (BLOCK - rest) % BLOCK + 2 * BLOCK
+    (BLOCK - rest) % BLOCK
 }
 
 /// A PAX record: its own length in decimal, a space, `key=value`, a line break.
@@ -150,14 +159,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_header_reads_back(name in "[^/\\x00]{1,60}", size: u64, sha256: [u8; 32]) {
+        fn any_header_reads_back(name in "[^/\\x00]{1,60}", size: u64, sha256: Option<[u8; 32]>) {
             let header = TarHeader { name, size, sha256 };
             prop_assert_eq!(TarHeader::from_bytes(&header.to_bytes()), Ok(header));
         }
 
         #[test]
         fn any_flipped_bit_is_found_and_nothing_panics(at in 0..HEADER_LEN, bit in 0..8u8, size: u64) {
-            let header = TarHeader { name: "größe.sql".into(), size, sha256: [7; 32] };
+            let header = TarHeader { name: "größe.sql".into(), size, sha256: Some([7; 32]) };
             let mut bytes = header.to_bytes();
             bytes[at] ^= 1u8 << bit;
             let read = TarHeader::from_bytes(&bytes);
@@ -173,15 +182,15 @@ mod tests {
     #[test]
     fn longest_names_fit() {
         for name in ["x".repeat(MAX_NAME), "ü".repeat(MAX_NAME / 2), "x".repeat(100), "x".repeat(101)] {
-            let header = TarHeader { name, size: u64::MAX, sha256: [0xff; 32] };
+            let header = TarHeader { name, size: u64::MAX, sha256: Some([0xff; 32]) };
             assert_eq!(TarHeader::from_bytes(&header.to_bytes()), Ok(header));
         }
     }
 
     #[test]
     fn padding_ends_on_a_block() {
-        for (size, padding) in [(0, 1024), (1, 1535), (511, 1025), (512, 1024), (513, 1535)] {
-            assert_eq!(padding_len(size), padding);
+        for (size, zeros) in [(0, 0), (1, 511), (511, 1), (512, 0), (513, 511)] {
+            assert_eq!(padding(size), zeros);
         }
     }
 }

@@ -50,11 +50,11 @@ impl Checksum {
 
     /// The checksum of buffers that follow one another.
     pub fn of_buffers<'a>(kind: ChecksumKind, buffers: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut digest = crc_fast::Digest::new(kind.algorithm());
+        let mut digest = Digest::new(kind);
         for buffer in buffers {
             digest.update(buffer);
         }
-        Self { kind, value: digest.finalize() }
+        digest.finish()
     }
 
     /// The checksum of this one's bytes followed by the `next_len` bytes of `next`.
@@ -89,6 +89,29 @@ impl Checksum {
         let mut padded = [0; 8];
         padded[8 - bytes.len()..].copy_from_slice(&bytes);
         Some(Self { kind, value: u64::from_be_bytes(padded) })
+    }
+}
+
+/// A checksum in the making.
+pub struct Digest {
+    kind: ChecksumKind,
+    digest: crc_fast::Digest,
+}
+
+impl Digest {
+    /// Of no bytes yet.
+    pub fn new(kind: ChecksumKind) -> Self {
+        Self { kind, digest: crc_fast::Digest::new(kind.algorithm()) }
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.digest.update(bytes);
+    }
+
+    /// The checksum of all of them.
+    pub fn finish(self) -> Checksum {
+        Checksum { kind: self.kind, value: self.digest.finalize() }
     }
 }
 

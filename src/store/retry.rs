@@ -16,7 +16,7 @@ use futures_util::stream::BoxStream;
 
 use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt, Result,
-    SharedStore, Store, Upload,
+    SharedStore, Store, StoreError, Upload,
 };
 
 /// How patient to be with a store.
@@ -37,6 +37,43 @@ impl RetryPolicy {
     }
 }
 
+/// One operation's patience, from its first failure to its last.
+#[derive(Debug)]
+pub struct Backoff {
+    policy: RetryPolicy,
+    start: Instant,
+    ceiling: Duration,
+    tries: u32,
+}
+
+impl Backoff {
+    /// All of the patience, from now on.
+    pub fn new(policy: RetryPolicy) -> Self {
+        Self { policy, start: Instant::now(), ceiling: policy.first, tries: 1 }
+    }
+
+    /// After a failure: waits for the delay before the next try, or gives `error` back when it cannot help or
+    /// the patience is at its end.
+    ///
+    /// # Errors
+    /// `error`, with how often and how long it was tried.
+    pub async fn after(&mut self, error: StoreError) -> Result<()> {
+        if error.kind() != ErrorKind::Transient {
+            return Err(error);
+        }
+        let delay = self.ceiling.mul_f64(fastrand::f64());
+        if self.start.elapsed() + delay >= self.policy.for_at_most {
+            let (tries, seconds) = (self.tries, self.start.elapsed().as_secs());
+            return Err(error.context(format!("after {tries} tries in {seconds} s (retry_for)")));
+        }
+        tracing::debug!(%error, tries = self.tries, ?delay, "trying again");
+        tokio::time::sleep(delay).await;
+        self.ceiling = (self.ceiling * 2).min(self.policy.longest);
+        self.tries += 1;
+        Ok(())
+    }
+}
+
 /// A store whose operations are tried again.
 pub struct Retrying {
     store: SharedStore,
@@ -51,24 +88,13 @@ impl Retrying {
     }
 
     async fn retry<T, F: Future<Output = Result<T>> + Send>(&self, operation: impl Fn() -> F + Send) -> Result<T> {
-        let start = Instant::now();
-        let mut ceiling = self.policy.first;
-        let mut tries = 1u32;
+        let mut backoff = Backoff::new(self.policy);
         loop {
-            let error = match operation().await {
-                Err(error) if error.kind() == ErrorKind::Transient => error,
-                result => return result,
-            };
-            let delay = ceiling.mul_f64(fastrand::f64());
-            if start.elapsed() + delay >= self.policy.for_at_most {
-                let seconds = start.elapsed().as_secs();
-                return Err(error.context(format!("after {tries} tries in {seconds} s (retry_for)")));
+            match operation().await {
+                Err(error) => backoff.after(error).await?,
+                done => return done,
             }
-            tracing::debug!(%error, tries, ?delay, "trying again");
             (self.on_retry)();
-            tokio::time::sleep(delay).await;
-            ceiling = (ceiling * 2).min(self.policy.longest);
-            tries += 1;
         }
     }
 }

@@ -1,0 +1,155 @@
+//! Where a backup is to be restored to, when that is not where it came from: `--to URL-or-database-name`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use super::{ConfigError, Database, DumpFormat, EngineKind, Secret, Selection};
+use crate::format::Compression;
+
+/// The database to restore into. `entry` is the inventory's of that name, if there is one; `to` is a URL, or the name of
+/// another database on the entry's server (for SQLite a file); `password` is for a URL.
+///
+/// # Errors
+/// When they do not fit each other or the backup's engine, and when a URL holds a password.
+pub fn target(
+    name: &str,
+    engine: EngineKind,
+    entry: Option<&Database>,
+    to: Option<&str>,
+    password: Option<Secret>,
+) -> Result<Database, ConfigError> {
+    let wrong = |why: String| Err(ConfigError(why));
+    if let Some(text) = to.filter(|to| to.contains("://")) {
+        return url(name, engine, text, password);
+    }
+    let Some(entry) = entry else {
+        let why = "the inventory has no such database to restore into: give --to URL, --output FILE or --stdout";
+        return wrong(format!("{name}: {why}"));
+    };
+    if !same_family(entry.engine, engine) {
+        let (is, was) = (entry.engine.name(), engine.name());
+        return wrong(format!("{}: it is a {is} database, and the backup is of {was}; give --to URL", entry.place));
+    }
+    let mut target = entry.clone();
+    if password.is_some() {
+        target.password = password;
+    }
+    match (to, engine) {
+        (None, _) if matches!(entry.database, Selection::All { .. }) => {
+            // `NAME/DATABASE` of an entry that stands for a whole server.
+            let database = name.strip_prefix(&entry.name).and_then(|rest| rest.strip_prefix('/'));
+            let Some(database) = database else {
+                return wrong(format!("{name} stands for all databases of a server; name one, {name}/DATABASE"));
+            };
+            target.database = Selection::One(database.into());
+        }
+        (None, _) => {}
+        (Some(path), EngineKind::Sqlite) => target.path = Some(PathBuf::from(path)),
+        (Some(_), EngineKind::Command) => {
+            return wrong(format!("{}: a command has no other target; change its `restore`", entry.place));
+        }
+        (Some(database), _) => target.database = Selection::One(database.into()),
+    }
+    Ok(target)
+}
+
+fn same_family(a: EngineKind, b: EngineKind) -> bool {
+    use EngineKind::{Mariadb, Mysql};
+    a == b || matches!((a, b), (Mysql, Mariadb) | (Mariadb, Mysql))
+}
+
+fn url(name: &str, engine: EngineKind, text: &str, password: Option<Secret>) -> Result<Database, ConfigError> {
+    // The URL is not repeated in a message: it may hold a password.
+    let wrong = |why: &str| Err(ConfigError(format!("--to: {why}")));
+    let Ok(url) = Url::parse(text) else {
+        return wrong("not a URL; one looks like postgres://user@host:5432/database");
+    };
+    let scheme = match url.scheme() {
+        "postgres" | "postgresql" => EngineKind::Postgres,
+        "mysql" => EngineKind::Mysql,
+        "mariadb" => EngineKind::Mariadb,
+        "sqlite" | "file" => EngineKind::Sqlite,
+        _ => return wrong("a URL begins with postgres://, mysql://, mariadb:// or sqlite://"),
+    };
+    if !same_family(scheme, engine) {
+        return wrong(&format!("the backup is of {}, and the URL of {}", engine.name(), scheme.name()));
+    }
+    if url.password().is_some() {
+        return wrong(
+            "a password must not stand in a command line, where everybody sees it; use --password-env or --password-file",
+        );
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return wrong("options after ? or # are not known");
+    }
+    let decode = |text: &str| {
+        let decoded = percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned);
+        decoded.ok_or_else(|| ConfigError("--to: the URL is not UTF-8 when decoded".into()))
+    };
+    let path = decode(url.path())?;
+    let database = path.strip_prefix('/').unwrap_or_default();
+    let selection = match scheme {
+        EngineKind::Sqlite => Selection::Whole,
+        _ if database.is_empty() => {
+            return wrong("the URL names no database; one looks like postgres://user@host/database");
+        }
+        _ => Selection::One(database.to_owned()),
+    };
+    let host = match url.host_str() {
+        // `[::1]` is how a URL writes ::1.
+        Some(host) if !host.is_empty() => Some(decode(host.trim_start_matches('[').trim_end_matches(']'))?),
+        _ => None,
+    };
+    Ok(Database {
+        name: name.to_owned(),
+        place: "--to".into(),
+        engine: scheme,
+        host: host.filter(|_| scheme != EngineKind::Sqlite),
+        port: url.port(),
+        socket: None,
+        user: if url.username().is_empty() { None } else { Some(decode(url.username())?) },
+        password,
+        database: selection,
+        dump_format: DumpFormat::Plain,
+        options: Vec::new(),
+        dump_tool: None,
+        path: (scheme == EngineKind::Sqlite).then(|| PathBuf::from(path)),
+        command: Vec::new(),
+        restore: Vec::new(),
+        env: BTreeMap::new(),
+        file_name: None,
+        compression: Compression::None,
+        level: 0,
+        store: String::new(),
+        expected_size: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_a_target_but_no_password() {
+        let target = |engine, to| target("shop", engine, None, Some(to), None);
+        let given = target(EngineKind::Postgres, "postgres://me%40x@[::1]:5433/gr%C3%B6%C3%9Fe").unwrap();
+        assert_eq!((given.host.as_deref(), given.port, given.user.as_deref()), (Some("::1"), Some(5433), Some("me@x")));
+        assert_eq!(given.database, Selection::One("größe".into()));
+        assert_eq!(target(EngineKind::Mariadb, "mysql://h/d").unwrap().engine, EngineKind::Mysql);
+        let file = target(EngineKind::Sqlite, "sqlite:///tmp/x.db").unwrap();
+        assert_eq!(file.path, Some(PathBuf::from("/tmp/x.db")));
+        for (engine, to, why) in [
+            (EngineKind::Postgres, "postgres://me:sesame@h/d", "--password-env"),
+            (EngineKind::Postgres, "postgres://h", "names no database"),
+            (EngineKind::Postgres, "mysql://h/d", "the backup is of postgres"),
+            (EngineKind::Postgres, "http://h/d", "postgres://"),
+            (EngineKind::Postgres, "other", "no such database"),
+        ] {
+            let error = target(engine, to).unwrap_err().to_string();
+            assert!(error.contains(why) && !error.contains("sesame"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The second step back: an archive's bytes become the files in it, exactly those that the manifest names.
+//!
+//! Synchronous, over any reader, and strict: what this program did not write that way is refused. Memory is bounded
+//! whatever the archive says: pieces have a fixed size, and no length from the archive is allocated.
+
+use std::cell::Cell;
+use std::io::{self, BufRead, Read};
+
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+
+use crate::catalog::{Entry, Manifest};
+use crate::format::{BLOCK, Compression, END_LEN, HEADER_LEN, TarHeader, hex, padding};
+
+/// Size of a piece, in bytes.
+const PIECE: usize = 256 << 10;
+/// Our frames hold a segment of 4 MiB at most; a decoder is not made to hold more than 2 to this many bytes.
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// What comes out of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// The next file of the manifest begins.
+    Begin,
+    /// Its next bytes.
+    Data(Bytes),
+}
+
+/// Why an archive cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// It is not what its manifest says, at about this byte of the archive.
+    #[error("the archive is damaged near byte {at} of {size}: {why}")]
+    Damaged {
+        /// How far into the archive, in bytes.
+        at: u64,
+        /// The archive's size, in bytes.
+        size: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// Nobody takes the pieces any more.
+    #[error("the pieces are not wanted any more")]
+    Unwanted,
+}
+
+/// What is wrong, before it is known where.
+enum Wrong {
+    With(String),
+    Unwanted,
+}
+
+impl From<String> for Wrong {
+    fn from(why: String) -> Self {
+        Self::With(why)
+    }
+}
+
+impl From<io::Error> for Wrong {
+    fn from(error: io::Error) -> Self {
+        Self::With(match error.kind() {
+            io::ErrorKind::UnexpectedEof => "it ends too early".into(),
+            _ => error.to_string(),
+        })
+    }
+}
+
+type Result<T> = std::result::Result<T, Wrong>;
+
+/// Reads `archive` to its very end and gives what is in it to `emit`, which returns whether it wants more.
+///
+/// # Errors
+/// When a byte of it is not as it must be: compression, checksums, tar structure, names, sizes and SHA-256 against
+/// the manifest, and nothing after the end.
+pub fn decode(
+    manifest: &Manifest,
+    archive: impl BufRead,
+    emit: &mut dyn FnMut(Piece) -> bool,
+) -> std::result::Result<(), DecodeError> {
+    let at = Cell::new(0);
+    let counted = Counted { archive, at: &at };
+    decompress(manifest, counted, emit).map_err(|wrong| match wrong {
+        Wrong::With(why) => DecodeError::Damaged { at: at.get(), size: manifest.archive.size, why },
+        Wrong::Unwanted => DecodeError::Unwanted,
+    })
+}
+
+fn decompress(manifest: &Manifest, mut archive: impl BufRead, emit: &mut dyn FnMut(Piece) -> bool) -> Result<()> {
+    if manifest.archive.container != "tar" {
+        return Err(Wrong::With(format!("its container is {:?}, which is not known", manifest.archive.container)));
+    }
+    match manifest.archive.compression {
+        Compression::Gzip => {
+            // One member; its CRC-32 and length are checked when its end is read.
+            let mut gzip = flate2::bufread::GzDecoder::new(archive);
+            untar(&manifest.entries, &mut gzip, emit)?;
+            at_end(&mut gzip.into_inner(), "the gzip member")
+        }
+        Compression::Zstd => {
+            let mut zstd = zstd::stream::read::Decoder::with_buffer(archive)?;
+            zstd.window_log_max(ZSTD_WINDOW_LOG)?;
+            // Ends only where the archive does.
+            untar(&manifest.entries, &mut zstd, emit)
+        }
+        Compression::None => untar(&manifest.entries, &mut archive, emit),
+    }
+}
+
+/// The tar layer: for each file its header, its bytes, zeros to the end of its block; then two blocks of zeros.
+fn untar(entries: &[Entry], tar: &mut impl Read, emit: &mut dyn FnMut(Piece) -> bool) -> Result<()> {
+    for entry in entries {
+        let mut header = [0; HEADER_LEN];
+        tar.read_exact(&mut header)?;
+        let header = TarHeader::from_bytes(&header)?;
+        let sha256 = header.sha256.map_or_else(|| entry.sha256.clone(), |sha256| hex(&sha256));
+        if (&header.name, header.size, &sha256) != (&entry.name, entry.size, &entry.sha256) {
+            let TarHeader { name, size, .. } = header;
+            return Err(Wrong::With(format!(
+                "it holds {name:?} with {size} bytes and SHA-256 {sha256}, and its manifest says {:?} with {} bytes and \
+                 SHA-256 {}",
+                entry.name, entry.size, entry.sha256
+            )));
+        }
+        file(entry, tar, emit)?;
+        zeros(tar, padding(entry.size), "the padding of a file")?;
+    }
+    zeros(tar, END_LEN, "the end of the tar archive")?;
+    at_end(tar, "the tar archive")
+}
+
+/// One file's bytes, hashed on the way.
+fn file(entry: &Entry, content: &mut impl Read, emit: &mut dyn FnMut(Piece) -> bool) -> Result<()> {
+    let wanted = |wanted| if wanted { Ok(()) } else { Err(Wrong::Unwanted) };
+    wanted(emit(Piece::Begin))?;
+    let (mut hash, mut left) = (Sha256::new(), entry.size);
+    loop {
+        let size = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        let mut piece = BytesMut::zeroed(size);
+        content.read_exact(&mut piece)?;
+        hash.update(&piece);
+        left -= size as u64;
+        if left > 0 {
+            wanted(emit(Piece::Data(piece.freeze())))?;
+            continue;
+        }
+        // Before the last bytes are given away: a file is never seen whole that is not the one.
+        let (name, expected, sha256) = (&entry.name, &entry.sha256, hex(&hash.finalize()));
+        if sha256 != *expected {
+            return Err(Wrong::With(format!("the SHA-256 of {name:?} is {sha256}, and its manifest says {expected}")));
+        }
+        return wanted(emit(Piece::Data(piece.freeze())));
+    }
+}
+
+fn zeros(tar: &mut impl Read, length: usize, what: &str) -> Result<()> {
+    let mut block = [0; BLOCK + END_LEN];
+    tar.read_exact(&mut block[..length])?;
+    if block[..length].iter().all(|byte| *byte == 0) {
+        Ok(())
+    } else {
+        Err(Wrong::With(format!("{what} is not zeros")))
+    }
+}
+
+fn at_end(rest: &mut impl Read, what: &str) -> Result<()> {
+    if rest.read(&mut [0])? == 0 { Ok(()) } else { Err(Wrong::With(format!("something follows the end of {what}"))) }
+}
+
+/// A reader that counts what was taken from it.
+struct Counted<'a, R> {
+    archive: R,
+    at: &'a Cell<u64>,
+}
+
+impl<R: BufRead> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.archive.read(buffer)?;
+        self.at.set(self.at.get() + read as u64);
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.archive.fill_buf()
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.at.set(self.at.get() + length as u64);
+        self.archive.consume(length);
+    }
+}

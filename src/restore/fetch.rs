@@ -1,0 +1,162 @@
+//! The first step back: the volumes' bytes, in order, by several ranged requests at once.
+//!
+//! ```text
+//! memory = (in flight + one being read) × range
+//! ```
+//!
+//! A connection that breaks is taken up again at the byte where it broke, for as long as bytes arrive at all: only
+//! `retry_for` without a single one is the end. Every volume's CRC-64/NVME is compared with its manifest's when its last
+//! byte has gone by, so that no flipped bit passes.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Progress, RestoreError, Stored};
+use crate::catalog::Volume;
+use crate::store::retry::{Backoff, RetryPolicy};
+use crate::store::{Checksum, ChecksumKind, Digest, ErrorKind, SharedStore, StoreError};
+
+/// Bytes asked for by one request: so many that a request's latency does not count.
+pub(super) const RANGE: u64 = 8 << 20;
+/// Requests at once.
+const IN_FLIGHT: usize = 4;
+
+/// Asks for every volume without reading it: it is there, is of this backup, and has the size and, where the store
+/// keeps one of the same kind, the checksum of its manifest. Returns whether all checksums could be compared.
+///
+/// # Errors
+/// The first volume with which something is wrong.
+pub async fn check(stored: &Stored) -> Result<bool, RestoreError> {
+    let mut compared = true;
+    for (key, volume) in stored.volumes() {
+        let damaged = |why: String| RestoreError::Damaged(format!("{key}: {why}"));
+        let Some(object) = stored.store.head(&key).await? else {
+            return Err(damaged("the volume is missing".into()));
+        };
+        if object.size != volume.size {
+            let (has, size) = (object.size, volume.size);
+            return Err(damaged(format!("the volume has {has} bytes, and its manifest says {size}")));
+        }
+        if object.backup_id.as_ref().is_some_and(|id| id != stored.manifest.backup_id.as_str()) {
+            return Err(damaged("the object was written by another backup".into()));
+        }
+        let expected = checksum(volume)?;
+        match object.checksum.filter(|checksum| checksum.kind() == expected.kind()) {
+            Some(checksum) if checksum != expected => {
+                return Err(damaged("its checksum in the store is not its manifest's".into()));
+            }
+            Some(_) => {}
+            None => compared = false,
+        }
+    }
+    Ok(compared)
+}
+
+/// Sends the bytes of all volumes to `to`, in order. Ends early, without an error, when nobody reads them any more.
+///
+/// # Errors
+/// When the store fails for too long, or a volume is not what its manifest says; then the last thing sent is an error
+/// too, so that a reader cannot take the end for the archive's.
+pub async fn fetch(stored: Arc<Stored>, to: mpsc::Sender<io::Result<Bytes>>) -> Result<(), RestoreError> {
+    for (key, volume) in stored.volumes() {
+        if let Err(error) = fetch_volume(&stored, &key, volume, &to).await {
+            let _ = to.send(Err(io::Error::other("the archive could not be read"))).await;
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+async fn fetch_volume(
+    stored: &Arc<Stored>,
+    key: &str,
+    volume: &Volume,
+    to: &mpsc::Sender<io::Result<Bytes>>,
+) -> Result<(), RestoreError> {
+    let expected = checksum(volume)?;
+    let starts = (0..volume.size).step_by(usize::try_from(RANGE).expect("a range fits in memory"));
+    let requests = starts.map(|start| {
+        let range = start..(start + RANGE).min(volume.size);
+        let (store, retry, progress) = (stored.store.clone(), stored.retry, stored.progress.clone());
+        let key = key.to_owned();
+        AbortOnDropHandle::new(tokio::spawn(async move { fetch_range(&store, retry, &key, range, &progress).await }))
+    });
+    let mut in_order = stream::iter(requests).buffered(IN_FLIGHT);
+    let mut digest = Digest::new(ChecksumKind::Crc64Nvme);
+    while let Some(fetched) = in_order.next().await {
+        let fetched = fetched
+            .map_err(|error| StoreError::new(ErrorKind::Invalid, format!("reading {key} broke down: {error}")))??;
+        for buffer in fetched {
+            digest.update(&buffer);
+            if to.send(Ok(buffer)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    let found = digest.finish();
+    if found == expected {
+        return Ok(());
+    }
+    let (found, expected) = (found.to_base64(), expected.to_base64());
+    Err(RestoreError::Damaged(format!("{key}: the volume's CRC-64/NVME is {found}, and its manifest says {expected}")))
+}
+
+fn checksum(volume: &Volume) -> Result<Checksum, RestoreError> {
+    let checksum = Checksum::from_base64(ChecksumKind::Crc64Nvme, &volume.crc64nvme);
+    checksum.ok_or_else(|| RestoreError::Damaged(format!("the manifest has no checksum of {}", volume.name)))
+}
+
+/// Reads one range, in as many requests as it takes.
+async fn fetch_range(
+    store: &SharedStore,
+    retry: RetryPolicy,
+    key: &str,
+    range: Range<u64>,
+    progress: &Progress,
+) -> Result<Vec<Bytes>, StoreError> {
+    let (mut at, mut buffers) = (range.start, Vec::new());
+    let mut backoff = Backoff::new(retry);
+    while at < range.end {
+        let before = at;
+        let error = match read_from(store, key, at..range.end, &mut buffers, &mut at, progress).await {
+            Ok(()) if at == range.end => break,
+            Ok(()) => StoreError::new(ErrorKind::Transient, "the connection ended too early"),
+            Err(error) => error,
+        };
+        if at > before {
+            backoff = Backoff::new(retry);
+        }
+        progress.add_retry();
+        backoff.after(error.context(format!("reading {key} from byte {at}"))).await?;
+    }
+    Ok(buffers)
+}
+
+async fn read_from(
+    store: &SharedStore,
+    key: &str,
+    range: Range<u64>,
+    buffers: &mut Vec<Bytes>,
+    at: &mut u64,
+    progress: &Progress,
+) -> Result<(), StoreError> {
+    let end = range.end;
+    let mut body = store.get(key, Some(range)).await?;
+    while let Some(buffer) = body.next().await {
+        let buffer = buffer?;
+        let length = buffer.len() as u64;
+        if length > end - *at {
+            return Err(StoreError::new(ErrorKind::Invalid, "the store sent more than the range that was asked for"));
+        }
+        *at += length;
+        progress.add_fetched(length);
+        buffers.push(buffer);
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! The read path of one backup, on one screen: [`restore`].
+//!
+//! ```text
+//! fetch ──bytes──▶ decode ──pieces──▶ target
+//! (ranges of       (gunzip, untar,    (client's stdin, file,
+//!  the volumes)     SHA-256)           stdout, nowhere)
+//! ```
+//!
+//! The last piece is **held** until everything behind it has been checked too: the tar's end, the compression's
+//! checksum, every volume's CRC. So no target ever sees the end of a dump that is not the one that was stored, and a
+//! client that works in one transaction has nothing to commit: on any failure it is ended before its stdin is.
+//! Verifying is restoring to nowhere.
+
+mod decode;
+mod fetch;
+mod target;
+
+use std::io::{self, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::catalog::{Manifest, Volume, backup_prefix};
+use crate::engine::ToolError;
+use crate::store::retry::RetryPolicy;
+use crate::store::{SharedStore, StoreError};
+pub use decode::{DecodeError, Piece, decode};
+pub use fetch::check;
+pub use target::Target;
+
+/// Pieces and fetched buffers on their way: enough that no step waits for a wake-up, a few MiB at most.
+const ON_THE_WAY: usize = 8;
+
+/// A backup in its store, and how to read it.
+pub struct Stored {
+    /// Where it is; tries nothing again by itself.
+    pub store: SharedStore,
+    /// What it is.
+    pub manifest: Manifest,
+    /// How long a read is tried again without a byte.
+    pub retry: RetryPolicy,
+    /// What is counted.
+    pub progress: Arc<Progress>,
+}
+
+impl Stored {
+    /// The volumes with their keys, in order.
+    fn volumes(&self) -> impl Iterator<Item = (String, &Volume)> {
+        let prefix = backup_prefix(&self.manifest.database, &self.manifest.backup_id);
+        self.manifest.archive.volumes.iter().map(move |volume| (format!("{prefix}{}", volume.name), volume))
+    }
+}
+
+/// Counters of one restore; written by the read path, read by the display.
+#[derive(Debug, Default)]
+pub struct Progress {
+    fetched: AtomicU64,
+    written: AtomicU64,
+    retries: AtomicU64,
+}
+
+impl Progress {
+    /// Archive bytes that have arrived.
+    pub fn fetched(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
+    }
+
+    /// Dump bytes that the target has taken.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Connections that broke and were taken up again.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    fn add_fetched(&self, bytes: u64) {
+        self.fetched.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn add_retry(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a backup was not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The store failed, after all retries.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// What is in the store is not what was put there.
+    #[error("{0}")]
+    Damaged(String),
+    /// The target did not take it.
+    #[error("{0}")]
+    Target(String),
+    /// It was interrupted.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+impl From<ToolError> for RestoreError {
+    fn from(error: ToolError) -> Self {
+        Self::Target(error.0)
+    }
+}
+
+/// Proof that an archive was read to its end and is, byte for byte, what its manifest says.
+#[derive(Debug)]
+pub struct Whole(());
+
+/// Restores a backup into `target`. When this returns well, sizes and checksums were right and the target has finished.
+///
+/// # Errors
+/// [`RestoreError`]; then the target was abandoned: its client ended before the end of its input, its file removed.
+pub async fn restore(stored: Arc<Stored>, mut target: Target, cancel: &CancellationToken) -> Result<(), RestoreError> {
+    let result = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(RestoreError::Cancelled),
+        result = async {
+            let whole = read(stored, &mut target).await?;
+            target.finish(whole).await
+        } => result,
+    };
+    if result.is_err() {
+        target.abandon().await;
+    }
+    result
+}
+
+/// The path itself: every byte goes to the target, the last ones when all is known to be right.
+async fn read(stored: Arc<Stored>, target: &mut Target) -> Result<Whole, RestoreError> {
+    check(&stored).await?;
+    let (fetched_in, fetched) = mpsc::channel(ON_THE_WAY);
+    let (pieces_in, mut pieces) = mpsc::channel(ON_THE_WAY);
+    let fetch = AbortOnDropHandle::new(tokio::spawn(fetch::fetch(stored.clone(), fetched_in)));
+    let manifest = stored.manifest.clone();
+    let decode = spawn_blocking(move || {
+        let archive = BufReader::with_capacity(1 << 20, Arriving { fetched, buffer: Bytes::new() });
+        decode(&manifest, archive, &mut |piece| pieces_in.blocking_send(piece).is_ok())
+    });
+
+    let progress = &stored.progress;
+    let mut held = Bytes::new();
+    while let Some(piece) = pieces.recv().await {
+        let ready = match piece {
+            Piece::Begin => continue,
+            Piece::Data(bytes) => std::mem::replace(&mut held, bytes),
+        };
+        progress.written.fetch_add(ready.len() as u64, Ordering::Relaxed);
+        target.write(ready).await?;
+    }
+
+    let broke_down = |error| RestoreError::Damaged(format!("reading the archive broke down: {error}"));
+    let decoded = decode.await.map_err(broke_down)?;
+    // The decoder's end of input, when it comes too early, is the fetch's failure.
+    fetch.await.map_err(broke_down)??;
+    decoded.map_err(|error| RestoreError::Damaged(error.to_string()))?;
+    progress.written.fetch_add(held.len() as u64, Ordering::Relaxed);
+    target.write(held).await?;
+    Ok(Whole(()))
+}
+
+/// What fetch sends, as a reader for the decoder's thread.
+struct Arriving {
+    fetched: mpsc::Receiver<io::Result<Bytes>>,
+    buffer: Bytes,
+}
+
+impl Read for Arriving {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.buffer.is_empty() {
+            match self.fetched.blocking_recv() {
+                Some(buffer) => self.buffer = buffer?,
+                None => return Ok(0),
+            }
+        }
+        let length = into.len().min(self.buffer.len());
+        into[..length].copy_from_slice(&self.buffer.split_to(length));
+        Ok(length)
+    }
+}

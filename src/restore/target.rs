@@ -1,0 +1,161 @@
+//! The last step back: where a dump goes.
+//!
+//! A target only shows a result when [`Target::finish`] is given the proof that the dump is whole. A client's stdin
+//! stays open until then, a file has another name until then.
+
+use std::io;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tempfile::{NamedTempFile, TempPath};
+use tokio::fs::File;
+use tokio::io::{AsyncWriteExt, Stdout};
+use tokio::process::ChildStdin;
+
+use super::{RestoreError, Whole};
+use crate::engine::{Child, ChildError, ToolCommand};
+
+/// Where a dump goes.
+pub enum Target {
+    /// Nowhere: to verify it.
+    Nowhere,
+    /// This program's stdout.
+    Stdout(Stdout),
+    /// A file.
+    File(NewFile),
+    /// A client that reads it from its stdin.
+    Client(Client),
+}
+
+/// A file that has its name only when it is whole.
+pub struct NewFile {
+    file: File,
+    beside: Option<TempPath>,
+    path: PathBuf,
+    stale: Vec<PathBuf>,
+}
+
+/// A running client.
+pub struct Client {
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl From<ChildError> for RestoreError {
+    fn from(error: ChildError) -> Self {
+        Self::Target(error.to_string())
+    }
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> RestoreError {
+    move |error| RestoreError::Target(format!("{}: {error}", path.display()))
+}
+
+impl Target {
+    /// A file at `path`, written beside it and renamed in the end. `stale` is what goes with the file that it replaces.
+    ///
+    /// # Errors
+    /// When no file can be made in its folder.
+    pub fn file(path: &Path, stale: Vec<PathBuf>) -> Result<Self, RestoreError> {
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let made = tempfile::Builder::new().prefix(".tapline-").tempfile_in(folder).map_err(failed(folder))?;
+        let (file, beside) = NamedTempFile::into_parts(made);
+        Ok(Self::File(NewFile { file: File::from_std(file), beside: Some(beside), path: path.to_owned(), stale }))
+    }
+
+    /// A client, started now.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn client(command: &ToolCommand) -> Result<Self, RestoreError> {
+        let (child, stdin) = Child::writing(command)?;
+        Ok(Self::Client(Client { child, stdin: Some(stdin) }))
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// When they cannot be written; of a client, its own failure.
+    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), RestoreError> {
+        match self {
+            Target::Nowhere => Ok(()),
+            Target::Stdout(stdout) => stdout.write_all(&bytes).await.map_err(failed(Path::new("stdout"))),
+            Target::File(new) => new.file.write_all(&bytes).await.map_err(failed(&new.path)),
+            Target::Client(client) => client.write(&bytes).await,
+        }
+    }
+
+    /// The dump is whole and all of it was written: makes it count.
+    ///
+    /// # Errors
+    /// When the client fails after all, or the file cannot take its place.
+    pub(super) async fn finish(&mut self, _whole: Whole) -> Result<(), RestoreError> {
+        match self {
+            Target::Nowhere => Ok(()),
+            Target::Stdout(stdout) => stdout.flush().await.map_err(failed(Path::new("stdout"))),
+            Target::File(new) => new.finish().await,
+            Target::Client(client) => client.finish().await,
+        }
+    }
+
+    /// The dump is not whole: nothing of it may look as if it were.
+    pub(super) async fn abandon(self) {
+        match self {
+            // What stdout's reader makes of it is the exit code's to tell; a file beside goes when dropped.
+            Target::Nowhere | Target::Stdout(_) | Target::File(_) => {}
+            // Its stdin is still open: it has not seen the end.
+            Target::Client(mut client) => client.child.kill().await,
+        }
+    }
+}
+
+impl Client {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        let stdin = self.stdin.as_mut().expect("open until finished");
+        let mut write = std::pin::pin!(stdin.write_all(bytes));
+        let written = loop {
+            tokio::select! {
+                written = &mut write => break written,
+                // A client that failed may leave its stdin open in a process of its own.
+                ended = self.child.wait(), if !self.child.has_exited_well() => ended?,
+            }
+        };
+        if written.is_ok() {
+            return Ok(());
+        }
+        self.child.wait().await?;
+        Err(RestoreError::Target(format!("{} exited before it had read the whole dump", self.child.program())))
+    }
+
+    async fn finish(&mut self) -> Result<(), RestoreError> {
+        let mut stdin = self.stdin.take().expect("finished once");
+        // Fails when the client is gone already; then its exit status tells.
+        let _ = stdin.shutdown().await;
+        drop(stdin);
+        Ok(self.child.wait().await?)
+    }
+}
+
+impl NewFile {
+    async fn finish(&mut self) -> Result<(), RestoreError> {
+        let failed = failed(&self.path);
+        self.file.flush().await.map_err(&failed)?;
+        self.file.sync_all().await.map_err(&failed)?;
+        let beside = self.beside.take().expect("finished once");
+        if let Ok(old) = std::fs::metadata(&self.path) {
+            // Whoever used the old file uses the new one.
+            std::fs::set_permissions(&beside, old.permissions()).map_err(&failed)?;
+            let _ = chown(&beside, Some(old.uid()), Some(old.gid()));
+        }
+        for path in self.stale.iter().filter(|path| path.exists()) {
+            std::fs::remove_file(path).map_err(self::failed(path))?;
+        }
+        beside.persist(&self.path).map_err(|error| failed(error.error))?;
+        let folder = self.path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    }
+}
