@@ -4,9 +4,9 @@
 //! is divided by the number of jobs that can run at once, and a job takes its whole share before it starts: jobs
 //! cannot wait for each other's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backup::meter::{Busy, Meter, Phase, Step};
 use crate::backup::{self, BackupError, Cores, Layout};
 use crate::catalog::{BackupId, Manifest, Mode};
-use crate::config::{ConfigError, Database, Inventory, RunSettings, Secret, Selection};
+use crate::config::{ConfigError, Database, Inventory, RunSettings, Secret, Selection, StoreSettings};
 use crate::engine::{self, Access, Engine};
 use crate::store::retry::{RetryPolicy, Retrying};
 use crate::store::s3::S3Store;
@@ -133,14 +133,44 @@ type Source = (Database, Result<Arc<dyn Engine>, String>);
 /// # Errors
 /// When a secret is missing.
 pub async fn open_stores(inventory: &Inventory) -> Result<HashMap<String, Arc<S3Store>>, ConfigError> {
-    let limit = inventory.run.connect_timeout;
     let mut stores = HashMap::new();
     for (name, settings) in &inventory.stores {
-        let credentials = match &settings.credentials {
-            Some((access, secret)) => Some((access.resolve(limit).await?, secret.resolve(limit).await?)),
-            None => None,
+        stores.insert(name.clone(), Arc::new(open_store(settings, inventory.run.connect_timeout).await?));
+    }
+    Ok(stores)
+}
+
+async fn open_store(settings: &StoreSettings, limit: Duration) -> Result<S3Store, ConfigError> {
+    let credentials = match &settings.credentials {
+        Some((access, secret)) => Some((access.resolve(limit).await?, secret.resolve(limit).await?)),
+        None => None,
+    };
+    Ok(S3Store::open(settings, credentials).await)
+}
+
+/// Opens the inventory's stores, or only the one called `only`, for commands other than `backup`: what fails for a
+/// passing reason is tried again for `run.retry_for`, and the log says so once.
+///
+/// # Errors
+/// When a secret is missing, or there is no such store.
+pub async fn open_patient_stores(
+    inventory: &Inventory,
+    only: Option<&str>,
+) -> Result<BTreeMap<String, SharedStore>, ConfigError> {
+    if let Some(only) = only.filter(|only| !inventory.stores.contains_key(*only)) {
+        let known: Vec<&str> = inventory.stores.keys().map(String::as_str).collect();
+        let path = inventory.path.display();
+        return Err(ConfigError(format!("{path} has no store called {only:?}; it has {}", known.join(", "))));
+    }
+    let mut stores = BTreeMap::new();
+    for (name, settings) in inventory.stores.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
+        let store = open_store(settings, inventory.run.connect_timeout).await?;
+        let (address, once) = (store.address(), Once::new());
+        let say = move || {
+            once.call_once(|| tracing::warn!(store = address, "the store does not answer as it should; trying again"));
         };
-        stores.insert(name.clone(), Arc::new(S3Store::open(settings, credentials).await));
+        let retrying = Retrying::new(Arc::new(store), RetryPolicy::lasting(inventory.run.retry_for), Arc::new(say));
+        stores.insert(name.clone(), Arc::new(retrying) as SharedStore);
     }
     Ok(stores)
 }

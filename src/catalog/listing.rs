@@ -1,6 +1,7 @@
 //! What a store holds, read from one listing of its keys, and the backup that a person means by a name.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 
 use futures_util::{StreamExt, stream};
@@ -53,13 +54,13 @@ pub struct Backup {
     /// What it has in the store.
     pub found: Found,
     /// Its manifest.
-    pub manifest: Result<Manifest, String>,
+    pub manifest: Result<Manifest, StoreError>,
 }
 
 /// The backups among what was found, their manifests read, in the same order.
 pub async fn read_manifests(store: &dyn Store, found: Vec<Found>) -> Vec<Backup> {
     let read = found.into_iter().filter(Found::is_committed).map(async |found| {
-        let manifest = read_manifest(store, &found.database, &found.id).await.map_err(|error| error.to_string());
+        let manifest = read_manifest(store, &found.database, &found.id).await;
         Backup { found, manifest }
     });
     stream::iter(read).buffered(AT_ONCE).collect().await
@@ -107,6 +108,15 @@ impl FromStr for BackupName {
             return Err("write NAME, NAME@ID or NAME@LATEST".into());
         }
         Ok(Self { database: database.to_owned(), id })
+    }
+}
+
+impl fmt::Display for BackupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.id {
+            Some(id) => write!(f, "{}@{id}", self.database),
+            None => write!(f, "{}@LATEST", self.database),
+        }
     }
 }
 

@@ -158,3 +158,30 @@ impl Manifest {
         Ok(())
     }
 }
+
+#[cfg(test)]
+impl Manifest {
+    /// A manifest of the right shape, of a small backup.
+    pub(crate) fn sample(database: &str, id: &BackupId) -> Self {
+        let volume = Volume { name: "x.tar.gz".into(), size: 10, parts: 1, crc64nvme: "AAAAAAAAAAA=".into() };
+        Self {
+            format: FORMAT,
+            tapline: "0".into(),
+            database: database.into(),
+            backup_id: id.clone(),
+            engine: "command".into(),
+            dump_format: "dump".into(),
+            tool: "true".into(),
+            mode: Mode::Streamed,
+            started: id.time(),
+            finished: id.time(),
+            entries: vec![Entry { name: "x".into(), size: 20, sha256: "0".repeat(64) }],
+            archive: Archive {
+                container: "tar".into(),
+                compression: Compression::Gzip,
+                size: 10,
+                volumes: vec![volume],
+            },
+        }
+    }
+}

@@ -4,9 +4,11 @@
 mod id;
 mod key;
 mod listing;
+mod lookup;
 mod manifest;
 
 pub use id::BackupId;
 pub use key::{Located, archive_key, backup_prefix, database_prefix, locate, manifest_key, volume_name};
 pub use listing::{Backup, BackupName, Found, find, read_manifest, read_manifests};
+pub use lookup::{LookupError, Named, look_up};
 pub use manifest::{Archive, Entry, Manifest, ManifestError, Mode, Volume};

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::catalog::LookupError;
 use crate::config::ConfigError;
 use crate::store::StoreError;
 
@@ -14,6 +15,7 @@ Exit codes:
   3    the inventory makes no sense, or a secret is missing
   4    the store cannot be reached or refuses
   5    a check found something wrong
+  6    there is no such backup
   130  interrupted (SIGINT)
   143  terminated (SIGTERM)";
 
@@ -22,9 +24,11 @@ Exit codes:
 pub(super) enum Exit {
     Good = 0,
     Failed = 1,
+    Usage = 2,
     Config = 3,
     Store = 4,
     Check = 5,
+    NoBackup = 6,
     Interrupted = 130,
     Terminated = 143,
 }
@@ -65,6 +69,17 @@ impl From<StoreError> for Failure {
     }
 }
 
+impl From<LookupError> for Failure {
+    fn from(error: LookupError) -> Self {
+        let exit = match error {
+            LookupError::NoSuchBackup(_) => Exit::NoBackup,
+            LookupError::Ambiguous { .. } => Exit::Usage,
+            LookupError::Store(_) => Exit::Store,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::new(Exit::Failed, error.to_string())
@@ -77,8 +92,8 @@ mod tests {
 
     #[test]
     fn every_code_is_in_the_table() {
-        use Exit::{Check, Config, Failed, Good, Interrupted, Store, Terminated};
-        for exit in [Good, Failed, Config, Store, Check, Interrupted, Terminated] {
+        use Exit::{Check, Config, Failed, Good, Interrupted, NoBackup, Store, Terminated, Usage};
+        for exit in [Good, Failed, Usage, Config, Store, Check, NoBackup, Interrupted, Terminated] {
             assert!(TABLE.contains(&format!("\n  {:<3}  ", exit as u8)), "{exit:?}");
         }
     }

@@ -8,8 +8,7 @@ use super::exit::{Exit, Failure};
 use super::text;
 use crate::catalog::{self, BackupId, Manifest};
 use crate::config::Inventory;
-use crate::run::open_stores;
-use crate::store::Store;
+use crate::run::open_patient_stores;
 
 #[derive(Serialize)]
 struct Listing {
@@ -30,12 +29,12 @@ struct Listed {
 pub(super) async fn list(config: &Path, name: Option<&str>, json: bool) -> Result<Exit, Failure> {
     let inventory = Inventory::load(config)?;
     let mut backups = Vec::new();
-    for store in open_stores(&inventory).await?.values() {
+    for store in open_patient_stores(&inventory, None).await?.values() {
         let found = catalog::find(&**store, name).await?;
         for backup in catalog::read_manifests(&**store, found).await {
             let (manifest, error) = match backup.manifest {
                 Ok(manifest) => (Some(manifest), None),
-                Err(error) => (None, Some(error)),
+                Err(error) => (None, Some(error.to_string())),
             };
             let catalog::Found { database, id, .. } = backup.found;
             backups.push(Listed { store: store.address(), database, backup_id: id, manifest, error });
