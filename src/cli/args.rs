@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit::TABLE;
+use crate::catalog::BackupName;
 
 /// Stream databases into S3: dump, archive and upload at once, with no temp file.
 #[derive(Debug, Parser)]
@@ -38,6 +39,10 @@ pub(super) enum LogFormat {
 pub(super) enum Task {
     /// Back up databases: all of the inventory, or those named
     Backup(BackupOptions),
+    /// Restore a backup: into its database, another one, a file, or to stdout
+    Restore(RestoreOptions),
+    /// Read backups back and check every byte, without restoring them: by default the latest of each database
+    Verify(VerifyOptions),
     /// List the backups in the stores
     List {
         /// Only this database
@@ -105,6 +110,57 @@ pub(super) struct BackupOptions {
     /// Log lines instead of progress bars
     #[arg(long)]
     pub no_progress: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct RestoreOptions {
+    /// Which backup: NAME or NAME@LATEST is the latest of that database, NAME@ID any
+    #[arg(value_name = "NAME[@ID]")]
+    pub name: BackupName,
+    /// Into another database of the same server (for SQLite another file), or URL, such as postgres://user@host/database
+    #[arg(long, value_name = "URL-OR-NAME", conflicts_with_all = ["stdout", "output"])]
+    pub to: Option<String>,
+    /// Replace what the target holds
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Write the dump to stdout
+    #[arg(long, conflicts_with = "output")]
+    pub stdout: bool,
+    /// Write the dump to a file
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The environment variable that holds the target's password
+    #[arg(long, value_name = "NAME", conflicts_with = "password_file")]
+    pub password_env: Option<String>,
+    /// The file that holds the target's password
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Look in this store of the inventory only
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
+    /// Log lines instead of a progress bar
+    #[arg(long)]
+    pub no_progress: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct VerifyOptions {
+    /// Which backup: NAME is the latest of that database, NAME@ID any
+    #[arg(value_name = "NAME[@ID]")]
+    pub name: Option<BackupName>,
+    /// All backups, of all databases or of NAME
+    #[arg(long)]
+    pub all: bool,
+    /// Only ask the store whether the objects are there, with the right sizes and checksums
+    #[arg(long, conflicts_with = "drill")]
+    pub quick: bool,
+    /// Restore each into a scratch database that is made and removed on its server (SQLite: a file in the temp folder),
+    /// and count the tables
+    #[arg(long)]
+    pub drill: bool,
+    /// Look in this store of the inventory only
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

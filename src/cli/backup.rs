@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::args::BackupOptions;
 use super::exit::{Exit, Failure};
+use super::interrupt::interruptible;
 use super::progress::Display;
 use super::{report, text};
 use crate::config::Inventory;
@@ -22,26 +22,14 @@ pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Dis
         return Ok(Exit::Good);
     }
     let cancel = CancellationToken::new();
-    let mut signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
-    let mut interrupted = None;
-    let report = {
-        let mut running = std::pin::pin!(run::run(&plan, cancel.clone()));
-        let mut progress = std::pin::pin!(display.show(&plan, !options.no_progress));
-        loop {
-            tokio::select! {
-                report = &mut running => break report,
-                exit = next(&mut signals) => {
-                    if interrupted.is_some() {
-                        return Err(Failure::new(exit, "stopped at once; uploads may have stayed open"));
-                    }
-                    interrupted = Some(exit);
-                    display.suspend(|| eprintln!("tapline: stopping: ending dumps, aborting uploads (again to quit at once)"));
-                    cancel.cancel();
-                }
-                () = &mut progress => unreachable!("progress is shown until the run is over"),
-            }
+    let work = async {
+        tokio::select! {
+            report = run::run(&plan, cancel.clone()) => report,
+            () = display.show(&plan, !options.no_progress) => unreachable!("progress is shown until the run is over"),
         }
     };
+    let stopping = "ending dumps, aborting uploads";
+    let (report, interrupted) = interruptible(display, stopping, cancel.clone(), work).await?;
     display.clear();
     let to_stdout = options.report.as_deref() == Some(Path::new("-"));
     match &options.report {
@@ -61,13 +49,6 @@ pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Dis
         _ if all_stored => Exit::Good,
         _ => Exit::Failed,
     })
-}
-
-async fn next([interrupt, terminate]: &mut [Signal; 2]) -> Exit {
-    tokio::select! {
-        _ = interrupt.recv() => Exit::Interrupted,
-        _ = terminate.recv() => Exit::Terminated,
-    }
 }
 
 fn apply(options: &BackupOptions, inventory: &mut Inventory) {

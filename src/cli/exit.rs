@@ -43,7 +43,7 @@ impl From<Exit> for ExitCode {
 #[derive(Debug)]
 pub(super) struct Failure {
     exit: Exit,
-    message: String,
+    pub message: String,
 }
 
 impl Failure {

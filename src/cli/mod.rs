@@ -6,11 +6,14 @@ mod check;
 #[cfg(feature = "demo")]
 mod demo;
 mod exit;
+mod interrupt;
 mod list;
 mod log;
 mod progress;
 mod report;
+mod restore;
 mod text;
+mod verify;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -47,6 +50,8 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
     let config = || config_path(args.config.as_deref());
     match args.task {
         Task::Backup(options) => backup::backup(&config(), &options, &display).await,
+        Task::Restore(options) => restore::restore_backup(&config(), &options, &display).await,
+        Task::Verify(options) => verify::verify(&config(), &options, &display).await,
         Task::List { name, json } => list::list(&config(), name.as_deref(), json).await,
         Task::Check { names } => check::check(&config(), &names).await,
         Task::Init { file, force } => init(&file, force),

@@ -7,6 +7,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::text::{rate, size};
 use crate::backup::meter::{Meter, Phase, Step};
+use crate::catalog::BackupName;
+use crate::restore::Stored;
 use crate::run::Plan;
 
 const REDRAW: Duration = Duration::from_millis(150);
@@ -85,6 +87,28 @@ impl Display {
                 count(Phase::Queued)
             ));
             total.tick();
+            tokio::time::sleep(REDRAW).await;
+        }
+    }
+
+    /// Shows how far the archive has been read; never returns, to be dropped when it is over.
+    pub async fn show_read(&self, name: &BackupName, stored: &Stored, bars: bool) {
+        let (start, total, progress) = (Instant::now(), stored.manifest.archive.size, &stored.progress);
+        let describe = || {
+            let rate = rate(progress.written(), start.elapsed().as_secs_f64());
+            format!("{} of {} → {}  {rate} MB/s", size(progress.fetched()), size(total), size(progress.written()))
+        };
+        if !(bars && self.terminal) {
+            loop {
+                tokio::time::sleep(LOG).await;
+                tracing::info!(backup = %name, "{}", describe());
+            }
+        }
+        let style = ProgressStyle::with_template("{prefix} {bar:24} {percent}%  {msg}").expect("a constant");
+        let bar = self.lines.add(ProgressBar::new(total).with_style(style).with_prefix(name.to_string()));
+        loop {
+            bar.set_position(progress.fetched());
+            bar.set_message(describe());
             tokio::time::sleep(REDRAW).await;
         }
     }

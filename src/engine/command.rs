@@ -35,7 +35,8 @@ impl Engine for Command {
     }
 
     fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
-        self.tool(&self.database.restore).map(Load::Client).ok_or_else(|| {
+        let load = |command| Load::Client { command, at_once: false };
+        self.tool(&self.database.restore).map(load).ok_or_else(|| {
             let place = &self.database.place;
             ToolError(format!(
                 "{place}: restore is missing; add restore = [\"program\", \"argument\"], or use --stdout or --output FILE"

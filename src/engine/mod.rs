@@ -48,7 +48,12 @@ pub enum Contents {
 #[derive(Debug, Clone)]
 pub enum Load {
     /// A client reads it from its stdin, and exits 0 only when all of it has been loaded.
-    Client(ToolCommand),
+    Client {
+        /// The client.
+        command: ToolCommand,
+        /// Whether it loads all of the dump or nothing.
+        at_once: bool,
+    },
     /// The dump is the database.
     File {
         /// Where it belongs.

@@ -155,7 +155,7 @@ impl Engine for Mysql {
 
     fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
         // In batch mode the client ends at the first error. DDL commits by itself here: one transaction cannot be had.
-        Ok(Load::Client(self.client().args([self.name()?])))
+        Ok(Load::Client { command: self.client().args([self.name()?]), at_once: false })
     }
 
     async fn contents(&self) -> Result<Contents, ToolError> {

@@ -219,7 +219,7 @@ impl Engine for Postgres {
             }
             other => return Err(ToolError(format!("a dump of format {other:?} cannot be loaded"))),
         };
-        Ok(Load::Client(command))
+        Ok(Load::Client { command, at_once: dump_format != "globals" })
     }
 
     async fn contents(&self) -> Result<Contents, ToolError> {

@@ -11,6 +11,7 @@
 //! client that works in one transaction has nothing to commit: on any failure it is ended before its stdin is.
 //! Verifying is restoring to nowhere.
 
+mod database;
 mod decode;
 mod fetch;
 mod target;
@@ -29,6 +30,7 @@ use crate::catalog::{Manifest, Volume, backup_prefix};
 use crate::engine::ToolError;
 use crate::store::retry::RetryPolicy;
 use crate::store::{SharedStore, StoreError};
+pub use database::{drill, restore_into};
 pub use decode::{DecodeError, Piece, decode};
 pub use fetch::check;
 pub use target::Target;
@@ -38,7 +40,7 @@ const ON_THE_WAY: usize = 8;
 
 /// A backup in its store, and how to read it.
 pub struct Stored {
-    /// Where it is; tries nothing again by itself.
+    /// Where it is.
     pub store: SharedStore,
     /// What it is.
     pub manifest: Manifest,

@@ -6,6 +6,7 @@ mod service;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -33,19 +34,33 @@ pub enum Fault {
     ReplyLost,
 }
 
-/// Faults to come, by operation (`UploadPart`, `CompleteMultipartUpload`, …): each request takes one.
+/// Faults to come.
 #[derive(Debug, Default)]
-pub struct Faults(Mutex<HashMap<&'static str, Vec<Fault>>>);
+pub struct Faults {
+    /// By operation (`UploadPart`, `CompleteMultipartUpload`, …): each request takes one.
+    to_come: Mutex<HashMap<&'static str, Vec<Fault>>>,
+    /// After so many bytes of an object's body the connection breaks; never when 0.
+    cut_after: AtomicU64,
+}
 
 impl Faults {
     /// The next `times` requests of `operation` meet `fault`.
     pub fn add(&self, operation: &'static str, fault: Fault, times: usize) {
-        let mut faults = self.0.lock().expect("no holder panics");
+        let mut faults = self.to_come.lock().expect("no holder panics");
         faults.entry(operation).or_default().extend(std::iter::repeat_n(fault, times));
     }
 
     fn take(&self, operation: &str) -> Option<Fault> {
-        self.0.lock().expect("no holder panics").get_mut(operation)?.pop()
+        self.to_come.lock().expect("no holder panics").get_mut(operation)?.pop()
+    }
+
+    /// From now on every connection breaks when it has carried so many bytes of an object.
+    pub fn cut_bodies_after(&self, bytes: u64) {
+        self.cut_after.store(bytes, Ordering::Relaxed);
+    }
+
+    fn cut_after(&self) -> Option<u64> {
+        Some(self.cut_after.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CommonPrefix, CompleteMultipartUploadInput,
@@ -16,6 +17,7 @@ use s3s::dto::{
 use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::{Fault, Faults};
+use crate::store;
 use crate::store::memory::MemoryStore;
 use crate::store::{Checksum, ChecksumKind, ErrorKind, PartBody, PartReceipt, Store, StoreError, Upload};
 
@@ -86,6 +88,22 @@ impl Service {
 /// Gives the reply, unless it is to get lost.
 fn reply<T>(output: T, lost: bool) -> S3Result<S3Response<T>> {
     if lost { Err(s3_error!(InternalError, "a scripted fault")) } else { Ok(S3Response::new(output)) }
+}
+
+/// An object's body, broken off after `limit` bytes.
+fn cut(body: Vec<store::Result<Bytes>>, limit: Option<u64>) -> Vec<store::Result<Bytes>> {
+    let Some(mut left) = limit else { return body };
+    let mut kept = Vec::new();
+    for buffer in body.into_iter().flatten() {
+        let length = left.min(buffer.len() as u64);
+        left -= length;
+        kept.push(Ok(buffer.slice(..usize::try_from(length).expect("in a buffer"))));
+        if length < buffer.len() as u64 {
+            kept.push(Err(StoreError::new(ErrorKind::Transient, "a scripted fault")));
+            break;
+        }
+    }
+    kept
 }
 
 fn upload(key: String, id: String) -> Upload {
@@ -234,7 +252,7 @@ impl S3 for Service {
         let body = self.store.get(&input.key, range).await.map_err(|error| s3(&error))?;
         let output = GetObjectOutput {
             // All of it is in memory already.
-            body: Some(StreamingBlob::wrap(stream::iter(body.collect::<Vec<_>>().await))),
+            body: Some(StreamingBlob::wrap(stream::iter(cut(body.collect().await, self.faults.cut_after())))),
             content_length: Some(length.cast_signed()),
             content_range,
             last_modified: Some(time(info.modified)),

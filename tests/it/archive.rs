@@ -8,7 +8,9 @@ use tapline::backup::{Cores, Job, Layout, backup};
 use tapline::catalog::BackupId;
 use tapline::engine::ToolCommand;
 use tapline::format::Compression;
+use tapline::restore::{Stored, Target, restore};
 use tapline::store::memory::MemoryStore;
+use tapline::store::retry::RetryPolicy;
 use tapline::store::{ChecksumKind, Limits};
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +49,17 @@ async fn round_trip(dump: &std::path::Path, size: usize, compression: Compressio
     assert_eq!(bytes.len() as u64, manifest.archive.size);
     assert_eq!(manifest.dump_size(), size as u64);
     std::fs::write(&archive, bytes).unwrap();
-    (untar(&archive), manifest.archive.volumes.len())
+    let (untarred, volumes) = (untar(&archive), manifest.archive.volumes.len());
+    let back = folder.path().join("back");
+    let stored = Stored {
+        store: Arc::new(store),
+        manifest,
+        retry: RetryPolicy::lasting(Duration::from_secs(5)),
+        progress: Arc::default(),
+    };
+    restore(Arc::new(stored), Target::file(&back, Vec::new()).unwrap(), &CancellationToken::new()).await.unwrap();
+    assert!(std::fs::read(&back).unwrap() == untarred, "our own reader and stock tar agree");
+    (untarred, volumes)
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod archive;
 mod databases;
 mod failures;
+mod restore;
 mod runs;
 mod servers;
 mod store;

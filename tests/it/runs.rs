@@ -1,10 +1,9 @@
 //! Many jobs: how many at once, what one failure does to the others, signals, memory, and the disk.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::world::{TAPLINE, World, store};
+use super::world::{TAPLINE, World, peak_rss, server_process, store, wait_until};
 
 #[test]
 fn eight_databases_three_at_once_and_one_broken_leaves_seven() {
@@ -56,20 +55,10 @@ fn a_signal_ends_the_children_and_aborts_the_uploads() {
     }
 }
 
-fn wait_until(mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn memory_does_not_grow_with_the_dump() {
     let folder = tempfile::tempdir().unwrap();
-    let mut server = Command::new(TAPLINE).args(["__s3-server", "--discard"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut endpoint = String::new();
-    BufReader::new(server.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
+    let (mut server, endpoint) = server_process(&["--discard"]);
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write("access", tapline::s3_server::ACCESS_KEY);
     write("secret", tapline::s3_server::SECRET_KEY);
@@ -78,19 +67,12 @@ fn memory_does_not_grow_with_the_dump() {
         let script =
             format!("head -c 3000000 /dev/urandom | base64 > x; for i in $(seq {}); do cat x; done", megabytes / 4);
         let database = format!("[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n");
-        write("tapline.toml", &(store(endpoint.trim()) + &database));
-        let mut running =
-            Command::new(TAPLINE).arg("backup").current_dir(folder.path()).stdout(Stdio::null()).spawn().unwrap();
-        let mut peak = 0;
-        while running.try_wait().unwrap().is_none() {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap_or_default();
-            let high = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
-            peak = high.trim().trim_end_matches(" kB").parse::<u64>().unwrap().max(peak);
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        assert!(running.wait().unwrap().success());
-        println!("{megabytes} MB of dump: peak RSS {} MiB", peak / 1024);
-        assert!(peak > 0 && peak < 160 << 10, "{peak} KiB for {megabytes} MB");
+        write("tapline.toml", &(store(&endpoint) + &database));
+        let mut backup = Command::new(TAPLINE);
+        backup.arg("backup").current_dir(folder.path()).stdout(Stdio::null());
+        let peak = peak_rss(backup);
+        println!("{megabytes} MB of dump: peak RSS {} MiB", peak >> 20);
+        assert!(peak > 0 && peak < 160 << 20, "{peak} bytes for {megabytes} MB");
     }
     server.kill().unwrap();
     server.wait().unwrap();

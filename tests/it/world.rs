@@ -1,7 +1,9 @@
 //! A folder with an inventory, an S3 server, and the `tapline` binary to run against both.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tapline::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY};
 use tempfile::TempDir;
@@ -109,4 +111,34 @@ pub fn tool(command: &mut Command) -> Vec<u8> {
 /// What stock tar makes of an archive's one file.
 pub fn untar(archive: &Path) -> Vec<u8> {
     tool(Command::new("tar").arg("xOf").arg(archive))
+}
+
+/// An S3 server in a process of its own, and its endpoint.
+pub fn server_process(args: &[&str]) -> (Child, String) {
+    let mut server = Command::new(TAPLINE).arg("__s3-server").args(args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut endpoint = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
+    (server, endpoint.trim().to_owned())
+}
+
+/// Runs a command to its end, which must be a good one, and returns the most memory that it had, in bytes.
+pub fn peak_rss(mut command: Command) -> u64 {
+    let mut running = command.spawn().unwrap();
+    let mut peak = 0;
+    while running.try_wait().unwrap().is_none() {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap_or_default();
+        let high = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+        peak = high.trim().trim_end_matches(" kB").parse::<u64>().unwrap().max(peak);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(running.wait().unwrap().success());
+    peak << 10
+}
+
+pub fn wait_until(mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -1,0 +1,156 @@
+//! `tapline restore`: a backup back into a database, a file, or stdout.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use super::args::RestoreOptions;
+use super::exit::{Exit, Failure};
+use super::interrupt::interruptible;
+use super::progress::Display;
+use super::text;
+use crate::catalog::{BackupName, Manifest, Named, look_up};
+use crate::config::{self, Database, EngineKind, Inventory, RunSettings, Secret, SecretFrom, Selection};
+use crate::engine::{self, Engine};
+use crate::restore::{Progress, RestoreError, Stored, Target, restore, restore_into};
+use crate::run::{access, open_patient_stores};
+use crate::store::SharedStore;
+use crate::store::retry::RetryPolicy;
+
+pub(super) async fn restore_backup(
+    config: &Path,
+    options: &RestoreOptions,
+    display: &Display,
+) -> Result<Exit, Failure> {
+    let inventory = Inventory::load(config)?;
+    let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
+    let Named { store, manifest } = look_up(&stores, &options.name).await?;
+    let name = BackupName { database: manifest.database.clone(), id: Some(manifest.backup_id.clone()) };
+    let place = Place::choose(&inventory, options, &manifest).await?;
+    let (backup, cancel, start) = (stored(store, manifest, &inventory.run), CancellationToken::new(), Instant::now());
+    let work = async {
+        let restored = async {
+            match &place {
+                Place::Stdout => restore(backup.clone(), Target::Stdout(tokio::io::stdout()), &cancel).await,
+                Place::File(path) => restore(backup.clone(), Target::file(path, Vec::new())?, &cancel).await,
+                Place::Database(engine, _) => restore_into(backup.clone(), &**engine, options.overwrite, &cancel).await,
+            }
+        };
+        tokio::select! {
+            restored = restored => restored,
+            () = display.show_read(&name, &backup, !options.no_progress) => {
+                unreachable!("progress is shown until the restore is over")
+            }
+        }
+    };
+    let (restored, interrupted) = interruptible(display, "ending the client", cancel.clone(), work).await?;
+    display.clear();
+    match (restored, interrupted) {
+        (Ok(()), _) => {
+            let (size, seconds) = (backup.progress.written(), start.elapsed().as_secs_f64());
+            let what = format!(
+                "{name} restored to {place}: {} in {}, {} MB/s; size and SHA-256 are right\n",
+                text::size(size),
+                text::time(seconds),
+                text::rate(size, seconds)
+            );
+            if matches!(place, Place::Stdout) {
+                eprint!("{what}");
+            } else {
+                text::out(&what);
+            }
+            Ok(Exit::Good)
+        }
+        (Err(RestoreError::Cancelled), Some(exit)) => Err(Failure::new(exit, format!("{name} was not restored"))),
+        (Err(error), _) => {
+            let (exit, hint) = match error {
+                RestoreError::Store(_) => (Exit::Store, String::new()),
+                RestoreError::Damaged(_) => (Exit::Check, String::new()),
+                RestoreError::Target(_) if backup.progress.written() > 0 => {
+                    (Exit::Failed, format!("\n`tapline verify {name}` tells whether the backup itself is whole"))
+                }
+                RestoreError::Target(_) | RestoreError::Cancelled => (Exit::Failed, String::new()),
+            };
+            Err(Failure::new(exit, format!("{name} was not restored: {error}{hint}")))
+        }
+    }
+}
+
+/// A backup, ready to be read.
+pub(super) fn stored(store: SharedStore, manifest: Manifest, settings: &RunSettings) -> Arc<Stored> {
+    let retry = RetryPolicy::lasting(settings.retry_for);
+    Arc::new(Stored { store, manifest, retry, progress: Arc::<Progress>::default() })
+}
+
+/// Where a backup is restored to.
+enum Place {
+    Stdout,
+    File(PathBuf),
+    Database(Arc<dyn Engine>, String),
+}
+
+impl Place {
+    async fn choose(inventory: &Inventory, options: &RestoreOptions, manifest: &Manifest) -> Result<Self, Failure> {
+        if options.stdout {
+            return Ok(Self::Stdout);
+        }
+        if let Some(path) = &options.output {
+            if path.exists() && !options.overwrite {
+                let why = format!("{} exists: nothing was done; --overwrite replaces it", path.display());
+                return Err(Failure::new(Exit::Failed, why));
+            }
+            return Ok(Self::File(path.clone()));
+        }
+        let password = match (&options.password_env, &options.password_file) {
+            (Some(name), _) => Some((SecretFrom::Env(name.clone()), "--password-env")),
+            (None, Some(path)) => Some((SecretFrom::File(path.clone()), "--password-file")),
+            (None, None) => None,
+        };
+        let password = password.map(|(from, flag)| Secret { from, place: flag.into() });
+        let database = target(inventory, manifest, options.to.as_deref(), password)?;
+        let engine = engine::open(&database, access(&database, &inventory.run, std::env::current_exe()?).await?);
+        Ok(Self::Database(engine, describe(&database)))
+    }
+}
+
+/// The database that a backup is restored into: its own, or what `to` says.
+pub(super) fn target(
+    inventory: &Inventory,
+    manifest: &Manifest,
+    to: Option<&str>,
+    password: Option<Secret>,
+) -> Result<Database, Failure> {
+    let name = &manifest.database;
+    let Some(kind) = EngineKind::named(&manifest.engine) else {
+        let why = format!("{name}: this tapline does not know the engine {:?}", manifest.engine);
+        return Err(Failure::new(Exit::Config, why));
+    };
+    let entry = inventory.select(std::slice::from_ref(name)).ok().and_then(|found| found.first().copied().cloned());
+    Ok(config::target(name, kind, entry.as_ref(), to, password)?)
+}
+
+fn describe(database: &Database) -> String {
+    let kind = database.engine.name();
+    let at = match (&database.host, &database.socket) {
+        (Some(host), _) => format!(" on {host}"),
+        (None, Some(socket)) => format!(" on {}", socket.display()),
+        (None, None) => String::new(),
+    };
+    match (&database.database, &database.path) {
+        (Selection::One(name), _) => format!("{kind} database {name:?}{at}"),
+        (_, Some(path)) => path.display().to_string(),
+        _ => format!("{kind}{at}"),
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Stdout => f.write_str("stdout"),
+            Place::File(path) => write!(f, "{}", path.display()),
+            Place::Database(_, what) => f.write_str(what),
+        }
+    }
+}
