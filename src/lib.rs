@@ -25,6 +25,7 @@
 //! | [`cli`] | what a person types and sees |
 //! | [`config`] | the inventory, validated |
 //! | [`run`] | many jobs: places, memory, cancellation |
+//! | [`resources`] | what a run took from the machine |
 //! | [`backup`] | one job: source → encode → upload → commit |
 //! | [`restore`] | one backup back: fetch → decode → target; verifying is a restore to nowhere |
 //! | [`catalog`] | backup ids, object keys, the manifest |
@@ -39,6 +40,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod format;
+pub mod resources;
 pub mod restore;
 pub mod run;
 #[cfg(feature = "demo")]

@@ -4,15 +4,15 @@
 //! is divided by the number of jobs that can run at once, and a job takes its whole share before it starts: jobs
 //! cannot wait for each other's.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use serde::Serialize;
-use tokio::sync::Semaphore;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,7 @@ use crate::backup::{self, BackupError, Cores, Layout};
 use crate::catalog::{BackupId, Manifest, Mode};
 use crate::config::{ConfigError, Database, Inventory, RunSettings, Secret, Selection, StoreSettings};
 use crate::engine::{self, Access, Engine};
+use crate::resources::Resources;
 use crate::store::retry::{RetryPolicy, Retrying};
 use crate::store::s3::S3Store;
 use crate::store::{SharedStore, Store};
@@ -30,7 +31,7 @@ const MEMORY_PER_JOB: u64 = 128 << 20;
 
 /// What a run will do.
 pub struct Plan {
-    /// When the run was planned; spans of the report count from here.
+    /// When the run began, which is when its planning did: times of the report count from here.
     pub epoch: Instant,
     /// Limits.
     pub settings: RunSettings,
@@ -57,7 +58,7 @@ pub struct Planned {
 }
 
 /// What a run did. Serialised as the report, version 1.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunReport {
     /// Version of the report's format.
     pub version: u32,
@@ -67,12 +68,14 @@ pub struct RunReport {
     pub started: Timestamp,
     /// How long it took, in seconds.
     pub seconds: f64,
+    /// What it took from the machine.
+    pub resources: Resources,
     /// The jobs, in the plan's order.
     pub jobs: Vec<JobReport>,
 }
 
 /// What became of one job.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobReport {
     /// Name of the database in the inventory.
     pub database: String,
@@ -103,7 +106,7 @@ pub struct JobReport {
 }
 
 /// Seconds waited for each step; the largest is what bounded the job.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Waited {
     /// For the dump tool's next bytes.
     pub dump: f64,
@@ -114,7 +117,7 @@ pub struct Waited {
 }
 
 /// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobResult {
     /// The backup exists.
@@ -302,9 +305,9 @@ async fn job(
 /// Carries out a plan. Returns when every job is over; when `cancel` fires, jobs are ended, their
 /// children killed and their uploads aborted first.
 pub async fn run(plan: &Plan, cancel: CancellationToken) -> RunReport {
-    let (started, start) = (Timestamp::now(), Instant::now());
+    let started = Timestamp::now() - plan.epoch.elapsed();
     let cores = Cores::all();
-    let places = Arc::new(Semaphore::new(plan.settings.jobs));
+    let places = Places::new(plan.settings.jobs.min(plan.jobs.len()));
     let mut hosts: HashMap<&str, Arc<Semaphore>> = HashMap::new();
     let mut running = JoinSet::new();
     for (at, planned) in plan.jobs.iter().enumerate() {
@@ -323,13 +326,14 @@ pub async fn run(plan: &Plan, cancel: CancellationToken) -> RunReport {
                     Some(host) => Some(host.acquire_owned().await.expect("never closed")),
                     None => None,
                 };
-                (host, places.acquire_owned().await.expect("never closed"))
+                (host, places.take().await)
             };
-            let _permits = tokio::select! {
+            let (_host, place) = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return (at, Err(Ended::Cancelled), Duration::ZERO),
                 permits = permits => permits,
             };
+            job.meter.set_worker(place.number);
             let start = Instant::now();
             tracing::info!(database = job.database, "backup begins");
             let result = backup::backup(&job, &BackupId::now(), &cores, &cancel).await;
@@ -359,7 +363,43 @@ pub async fn run(plan: &Plan, cancel: CancellationToken) -> RunReport {
         mode: Mode::Streamed,
         started,
         jobs: jobs.collect(),
-        seconds: start.elapsed().as_secs_f64(),
+        seconds: plan.epoch.elapsed().as_secs_f64(),
+        resources: Resources::taken(0),
+    }
+}
+
+/// The places among the jobs that run at once, numbered from 0.
+#[derive(Clone)]
+struct Places {
+    permits: Arc<Semaphore>,
+    free: Arc<Mutex<BTreeSet<usize>>>,
+}
+
+/// One of the places, free again when dropped.
+struct Place {
+    number: usize,
+    free: Arc<Mutex<BTreeSet<usize>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Places {
+    fn new(count: usize) -> Self {
+        let free = (0..count).collect();
+        Self { permits: Arc::new(Semaphore::new(count)), free: Arc::new(Mutex::new(free)) }
+    }
+
+    /// Waits for a place and takes the lowest that is free.
+    async fn take(self) -> Place {
+        let permit = self.permits.acquire_owned().await.expect("never closed");
+        let lowest = self.free.lock().expect("no holder panics").pop_first();
+        Place { number: lowest.expect("as many as permits"), free: self.free, _permit: permit }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Before the permit, which goes with the fields.
+        self.free.lock().expect("no holder panics").insert(self.number);
     }
 }
 

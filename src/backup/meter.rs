@@ -1,13 +1,13 @@
 //! What a job does, counted while it does it: bytes, what it waits for, and when each step was busy.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A step of a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
     /// The engine's tool makes the dump.
@@ -47,10 +47,13 @@ pub enum Phase {
 }
 
 /// A span in which a step was busy, in seconds from the run's start.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Busy {
     /// The step.
     pub step: Step,
+    /// Which of the step's workers, from 0. In a streamed run the three workers of one number are one place among
+    /// the jobs at once.
+    pub worker: usize,
     /// From.
     pub start: f64,
     /// To.
@@ -67,10 +70,12 @@ pub struct Meter {
     phase: AtomicU8,
     waited: [AtomicU64; 3],
     waiting: [AtomicU64; 3],
-    busy: Mutex<Vec<Busy>>,
+    worker: AtomicUsize,
+    /// Of each step, ascending by end.
+    busy: Mutex<[Vec<Busy>; 3]>,
 }
 
-/// Spans of one step that are closer than this are one span, in seconds; keeps the list short.
+/// Spans of one worker that are closer than this are one span, in seconds; keeps the list short.
 const SAME_SPAN: f64 = 0.05;
 
 impl Meter {
@@ -84,6 +89,7 @@ impl Meter {
             phase: AtomicU8::new(Phase::Queued as u8),
             waited: Default::default(),
             waiting: Default::default(),
+            worker: AtomicUsize::new(0),
             busy: Mutex::default(),
         }
     }
@@ -123,9 +129,9 @@ impl Meter {
         Step::ALL.into_iter().rev().find(|step| self.waiting[*step as usize].load(Ordering::Relaxed) > 0)
     }
 
-    /// When each step was busy, merged where spans of one step nearly touch.
+    /// When each step was busy, step by step, merged where spans of one worker nearly touch.
     pub fn busy_spans(&self) -> Vec<Busy> {
-        self.busy.lock().expect("no holder panics").clone()
+        self.busy.lock().expect("no holder panics").concat()
     }
 
     /// Counts dump bytes.
@@ -146,6 +152,11 @@ impl Meter {
     /// Says where the job is.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Says which worker, from 0, does what is recorded from here on.
+    pub fn set_worker(&self, worker: usize) {
+        self.worker.store(worker, Ordering::Relaxed);
     }
 
     /// Awaits `work` and counts the time as waited for `step`.
@@ -177,13 +188,34 @@ impl Meter {
     /// Records that `step` was busy from `start` until now.
     pub fn was_busy(&self, step: Step, start: Instant) {
         let (start, end) = ((start - self.epoch).as_secs_f64(), self.epoch.elapsed().as_secs_f64());
-        let mut spans = self.busy.lock().expect("no holder panics");
-        match spans.iter_mut().rev().find(|span| span.step == step) {
-            Some(last) if start <= last.end + SAME_SPAN => {
-                last.start = last.start.min(start);
-                last.end = last.end.max(end);
-            }
-            _ => spans.push(Busy { step, start, end }),
+        let mut span = Busy { step, worker: self.worker.load(Ordering::Relaxed), start, end };
+        let spans = &mut self.busy.lock().expect("no holder panics")[step as usize];
+        while let Some(last) = spans.pop_if(|last| last.worker == span.worker && span.start <= last.end + SAME_SPAN) {
+            span.start = span.start.min(last.start);
+            span.end = span.end.max(last.end);
         }
+        spans.push(span);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_of_one_worker_that_touch_are_one() {
+        let epoch = Instant::now().checked_sub(Duration::from_mins(1)).unwrap();
+        let meter = Meter::new(epoch);
+        let now = Instant::now();
+        let before = |seconds: u64| now.checked_sub(Duration::from_secs(seconds)).unwrap();
+        meter.was_busy(Step::Upload, before(5));
+        meter.was_busy(Step::Upload, before(1));
+        meter.was_busy(Step::Upload, before(9));
+        meter.was_busy(Step::Dump, before(2));
+        meter.set_worker(3);
+        meter.was_busy(Step::Upload, before(4));
+        let spans = meter.busy_spans();
+        let shown: Vec<_> = spans.iter().map(|span| (span.step, span.worker, span.start.round())).collect();
+        assert_eq!(shown, [(Step::Dump, 0, 58.0), (Step::Upload, 0, 51.0), (Step::Upload, 3, 56.0)]);
     }
 }

@@ -16,7 +16,7 @@ mod source;
 mod upload;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
@@ -145,7 +145,10 @@ async fn stream(
     let read = async move {
         loop {
             let permit = meter.wait_for_encode(memory.clone().acquire_owned()).await.expect("never closed");
-            match meter.wait_for(Step::Dump, source.next(layout.segment, meter)).await? {
+            let start = Instant::now();
+            let next = meter.wait_for(Step::Dump, source.next(layout.segment, meter)).await?;
+            meter.was_busy(Step::Dump, start);
+            match next {
                 Next::Segment(segment) => {
                     let encoding = Encoding::begin(*compression, *level, segment, permit, cores, meter);
                     if encoded.send(encoding).await.is_err() {
