@@ -107,6 +107,10 @@ pub(super) struct BackupOptions {
     /// Write a JSON report to a file, or to stdout with -
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Draw which worker was busy with which database: as text after the run, or into FILE.svg or FILE.html
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-",
+          value_parser = timeline)]
+    pub timeline: Option<Timeline>,
     /// Log lines instead of progress bars
     #[arg(long)]
     pub no_progress: bool,
@@ -161,6 +165,24 @@ pub(super) struct VerifyOptions {
     /// Look in this store of the inventory only
     #[arg(long, value_name = "NAME")]
     pub store: Option<String>,
+}
+
+/// How and where to draw a timeline.
+#[derive(Debug, Clone)]
+pub(super) enum Timeline {
+    Text,
+    Svg(PathBuf),
+    Html(PathBuf),
+}
+
+fn timeline(text: &str) -> Result<Timeline, String> {
+    let path = PathBuf::from(text);
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("svg") => Ok(Timeline::Svg(path)),
+        Some("html") => Ok(Timeline::Html(path)),
+        _ if text == "-" => Ok(Timeline::Text),
+        _ => Err("write a file that ends with .svg or .html, or --timeline alone for text".into()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
-use super::args::BackupOptions;
+use super::args::{BackupOptions, Timeline};
 use super::exit::{Exit, Failure};
 use super::interrupt::interruptible;
 use super::progress::Display;
-use super::{report, text};
+use super::{plot, report, text, timeline};
 use crate::config::Inventory;
 use crate::run::{self, JobResult, Plan};
 
@@ -34,14 +34,20 @@ pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Dis
     let to_stdout = options.report.as_deref() == Some(Path::new("-"));
     match &options.report {
         Some(_) if to_stdout => text::out(&report::json(&report)),
-        Some(file) => std::fs::write(file, report::json(&report))
-            .map_err(|error| Failure::new(Exit::Failed, format!("cannot write {}: {error}", file.display())))?,
+        Some(file) => write(file, &report::json(&report))?,
         None => {}
     }
+    let mut shown = report::text(&report);
+    match &options.timeline {
+        None => {}
+        Some(Timeline::Text) => shown += &format!("\n{}", timeline::text(&report)),
+        Some(Timeline::Svg(file)) => write(file, &plot::svg(&report)?)?,
+        Some(Timeline::Html(file)) => write(file, &plot::html(&report)?)?,
+    }
     if to_stdout {
-        eprint!("{}", report::text(&report));
+        eprint!("{shown}");
     } else {
-        text::out(&report::text(&report));
+        text::out(&shown);
     }
     let all_stored = report.jobs.iter().all(|job| job.result == JobResult::Stored);
     Ok(match interrupted {
@@ -49,6 +55,11 @@ pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Dis
         _ if all_stored => Exit::Good,
         _ => Exit::Failed,
     })
+}
+
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |error| Failure::new(Exit::Failed, format!("cannot write {}: {error}", file.display()));
+    std::fs::write(file, text).map_err(failed)
 }
 
 fn apply(options: &BackupOptions, inventory: &mut Inventory) {

@@ -9,10 +9,12 @@ mod exit;
 mod interrupt;
 mod list;
 mod log;
+mod plot;
 mod progress;
 mod report;
 mod restore;
 mod text;
+mod timeline;
 mod verify;
 
 use std::io::Write;

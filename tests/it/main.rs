@@ -1,6 +1,7 @@
 //! Integration tests: the real binary, real database servers, the S3 protocol. `tests/run.sh` installs what they need.
 
 mod archive;
+mod bench;
 mod databases;
 mod failures;
 mod restore;
