@@ -26,6 +26,7 @@
 //! | [`config`] | the inventory, validated |
 //! | [`run`] | many jobs: places, memory, cancellation |
 //! | [`resources`] | what a run took from the machine |
+//! | [`staged`] | the baseline: one job as dump → archive → upload, by pools of workers that hand over files |
 //! | [`backup`] | one job: source → encode → upload → commit |
 //! | [`restore`] | one backup back: fetch → decode → target; verifying is a restore to nowhere |
 //! | [`catalog`] | backup ids, object keys, the manifest |
@@ -38,11 +39,14 @@ pub mod backup;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod disk;
 pub mod engine;
 pub mod format;
+pub mod places;
 pub mod resources;
 pub mod restore;
 pub mod run;
 #[cfg(feature = "demo")]
 pub mod s3_server;
+pub mod staged;
 pub mod store;

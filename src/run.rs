@@ -4,24 +4,29 @@
 //! is divided by the number of jobs that can run at once, and a job takes its whole share before it starts: jobs
 //! cannot wait for each other's.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::meter::{Busy, Meter, Phase, Step};
 use crate::backup::{self, BackupError, Cores, Layout};
 use crate::catalog::{BackupId, Manifest, Mode};
-use crate::config::{ConfigError, Database, Inventory, RunSettings, Secret, Selection, StoreSettings};
-use crate::engine::{self, Access, Engine};
+use crate::config::{
+    ConfigError, Container, Database, Inventory, RunSettings, Secret, Selection, StagedSettings, StoreSettings,
+};
+use crate::engine::{self, Access, Engine, StagedDump};
+use crate::format::Compression;
+use crate::places::Places;
 use crate::resources::Resources;
+use crate::staged::{self, Staging};
 use crate::store::retry::{RetryPolicy, Retrying};
 use crate::store::s3::S3Store;
 use crate::store::{SharedStore, Store};
@@ -35,6 +40,8 @@ pub struct Plan {
     pub epoch: Instant,
     /// Limits.
     pub settings: RunSettings,
+    /// Pools and folder of a staged run.
+    pub staged: StagedSettings,
     /// The jobs, in the inventory's order.
     pub jobs: Vec<Planned>,
     /// Memory of one job, in bytes.
@@ -54,7 +61,15 @@ pub struct Planned {
     /// What it counts; shared with the progress display.
     pub meter: Arc<Meter>,
     /// The job.
-    pub job: Result<Arc<backup::Job>, String>,
+    pub job: Result<Arc<PlannedJob>, String>,
+}
+
+/// A job, and how it is done.
+pub struct PlannedJob {
+    /// What both ways need.
+    pub job: backup::Job,
+    /// How a staged run dumps it; `None` in a streamed one.
+    pub staged: Option<StagedDump>,
 }
 
 /// What a run did. Serialised as the report, version 1.
@@ -209,7 +224,12 @@ pub async fn plan(inventory: &Inventory, names: &[String], tapline: PathBuf) -> 
         let access = access(database, &inventory.run, tapline.clone()).await?;
         expand(database, &access, names, &mut sources).await;
     }
-    let at_once = inventory.run.jobs.min(sources.len()).max(1) as u64;
+    let StagedSettings { archive, upload, .. } = inventory.staged;
+    let at_once = match inventory.run.mode {
+        Mode::Streamed => inventory.run.jobs.min(sources.len()).max(1) as u64,
+        // Those that encode, and those that hold parts.
+        Mode::Staged => (archive + upload) as u64,
+    };
     let memory_per_job = inventory.run.memory.unwrap_or(MEMORY_PER_JOB * at_once) / at_once;
     let mut jobs = Vec::new();
     for (database, engine) in sources {
@@ -217,7 +237,7 @@ pub async fn plan(inventory: &Inventory, names: &[String], tapline: PathBuf) -> 
         let store = stores[&database.store].clone();
         let address = store.address();
         let job = match engine {
-            Ok(engine) => job(&database, &*engine, store, &meter, &inventory.run, memory_per_job).await.map(Arc::new),
+            Ok(engine) => job(&database, &*engine, store, &meter, inventory, memory_per_job).await.map(Arc::new),
             Err(error) => Err(error),
         };
         let host = database.host.clone().or_else(|| database.socket.as_ref().map(|path| path.display().to_string()));
@@ -231,7 +251,7 @@ pub async fn plan(inventory: &Inventory, names: &[String], tapline: PathBuf) -> 
             database: database.name,
         });
     }
-    Ok(Plan { epoch, settings: inventory.run.clone(), jobs, memory_per_job })
+    Ok(Plan { epoch, settings: inventory.run.clone(), staged: inventory.staged.clone(), jobs, memory_per_job })
 }
 
 /// An entry's sources: itself, or every database of its server.
@@ -269,9 +289,10 @@ async fn job(
     engine: &dyn Engine,
     store: SharedStore,
     meter: &Arc<Meter>,
-    settings: &RunSettings,
+    inventory: &Inventory,
     memory: u64,
-) -> Result<backup::Job, String> {
+) -> Result<PlannedJob, String> {
+    let settings = &inventory.run;
     let expected = match database.expected_size {
         Some(size) => Some(size),
         // A server that does not answer fails the dump, with better words than the size query's.
@@ -284,10 +305,22 @@ async fn job(
     })?;
     let counter = meter.clone();
     let retry = RetryPolicy::lasting(settings.retry_for);
-    Ok(backup::Job {
+    let (staged, dump_format) = match settings.mode {
+        Mode::Streamed => (None, engine.dump_format()),
+        Mode::Staged => {
+            if inventory.staged.container == Container::Zip && database.compression == Compression::Zstd {
+                return Err(
+                    "a zip is compressed by gzip's method or not at all: set compression or staged.container".into()
+                );
+            }
+            let (dump, format) = engine.staged_dump(inventory.staged.parallel).map_err(|error| error.to_string())?;
+            (Some(dump), format)
+        }
+    };
+    let job = backup::Job {
         database: database.name.clone(),
         engine: database.engine.name().into(),
-        dump_format: engine.dump_format().into(),
+        dump_format: dump_format.into(),
         tool: engine.version().await.map_err(|error| error.to_string())?,
         command: engine.dump_command().map_err(|error| error.to_string())?,
         end_marker: engine.end_marker(),
@@ -299,12 +332,17 @@ async fn job(
         meter: meter.clone(),
         exit_timeout: settings.exit_timeout,
         stall_timeout: settings.stall_timeout,
-    })
+    };
+    Ok(PlannedJob { job, staged })
 }
 
 /// Carries out a plan. Returns when every job is over; when `cancel` fires, jobs are ended, their
 /// children killed and their uploads aborted first.
 pub async fn run(plan: &Plan, cancel: CancellationToken) -> RunReport {
+    let staging = match plan.settings.mode {
+        Mode::Streamed => None,
+        Mode::Staged => Some(Staging::begin(&plan.staged).map(Arc::new).map_err(|error| error.to_string())),
+    };
     let started = Timestamp::now() - plan.epoch.elapsed();
     let cores = Cores::all();
     let places = Places::new(plan.settings.jobs.min(plan.jobs.len()));
@@ -313,13 +351,21 @@ pub async fn run(plan: &Plan, cancel: CancellationToken) -> RunReport {
     for (at, planned) in plan.jobs.iter().enumerate() {
         let on_host = Arc::new(Semaphore::new(plan.settings.jobs_per_host));
         let on_host = planned.host.as_deref().map(|host| hosts.entry(host).or_insert(on_host).clone());
-        let (places, cores, cancel) = (places.clone(), cores.clone(), cancel.clone());
+        let (places, cores, cancel, staging) = (places.clone(), cores.clone(), cancel.clone(), staging.clone());
         let job = planned.job.clone();
         running.spawn(async move {
             let job = match job {
                 Ok(job) => job,
                 Err(error) => return (at, Err(Ended::Failed(error)), Duration::ZERO),
             };
+            let PlannedJob { job, staged } = &*job;
+            if let (Some(dump), Some(staging)) = (staged, staging) {
+                let (result, seconds) = match staging {
+                    Ok(staging) => staged::backup(job, dump, &staging, on_host, &cancel).await,
+                    Err(error) => (Err(BackupError::Disk(error)), Duration::ZERO),
+                };
+                return (at, result.map_err(Ended::from), seconds);
+            }
             // Always the host first: whoever holds a place among all jobs runs.
             let permits = async {
                 let host = match on_host {
@@ -336,13 +382,8 @@ pub async fn run(plan: &Plan, cancel: CancellationToken) -> RunReport {
             job.meter.set_worker(place.number);
             let start = Instant::now();
             tracing::info!(database = job.database, "backup begins");
-            let result = backup::backup(&job, &BackupId::now(), &cores, &cancel).await;
-            let seconds = start.elapsed();
-            let result = result.map_err(|error| match error {
-                BackupError::Cancelled => Ended::Cancelled,
-                error => Ended::Failed(error.to_string()),
-            });
-            (at, result, seconds)
+            let result = backup::backup(job, &BackupId::now(), &cores, &cancel).await;
+            (at, result.map_err(Ended::from), start.elapsed())
         });
     }
     let mut reports: Vec<Option<JobReport>> = plan.jobs.iter().map(|_| None).collect();
@@ -360,46 +401,11 @@ pub async fn run(plan: &Plan, cancel: CancellationToken) -> RunReport {
     });
     RunReport {
         version: 1,
-        mode: Mode::Streamed,
+        mode: plan.settings.mode,
         started,
         jobs: jobs.collect(),
         seconds: plan.epoch.elapsed().as_secs_f64(),
-        resources: Resources::taken(0),
-    }
-}
-
-/// The places among the jobs that run at once, numbered from 0.
-#[derive(Clone)]
-struct Places {
-    permits: Arc<Semaphore>,
-    free: Arc<Mutex<BTreeSet<usize>>>,
-}
-
-/// One of the places, free again when dropped.
-struct Place {
-    number: usize,
-    free: Arc<Mutex<BTreeSet<usize>>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Places {
-    fn new(count: usize) -> Self {
-        let free = (0..count).collect();
-        Self { permits: Arc::new(Semaphore::new(count)), free: Arc::new(Mutex::new(free)) }
-    }
-
-    /// Waits for a place and takes the lowest that is free.
-    async fn take(self) -> Place {
-        let permit = self.permits.acquire_owned().await.expect("never closed");
-        let lowest = self.free.lock().expect("no holder panics").pop_first();
-        Place { number: lowest.expect("as many as permits"), free: self.free, _permit: permit }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // Before the permit, which goes with the fields.
-        self.free.lock().expect("no holder panics").insert(self.number);
+        resources: Resources::taken(staging.and_then(Result::ok).map_or(0, |staging| staging.peak())),
     }
 }
 
@@ -407,6 +413,15 @@ impl Drop for Place {
 enum Ended {
     Failed(String),
     Cancelled,
+}
+
+impl From<BackupError> for Ended {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Cancelled => Ended::Cancelled,
+            error => Ended::Failed(error.to_string()),
+        }
+    }
 }
 
 fn log(report: &JobReport) {

@@ -5,10 +5,23 @@
 //! put; before the manifest there is no backup, after it there is one.
 
 use super::meter::{Meter, Step};
+use super::source::DumpEnd;
 use super::upload::{Sealed, SealedVolume, SharedFootprint};
 use crate::catalog::{Archive, Entry, Manifest, Volume, manifest_key};
-use crate::format::hex;
 use crate::store::{ErrorKind, Store, StoreError, get_small};
+
+/// Proof that what is in an archive is a whole dump, and what it is.
+#[derive(Debug)]
+pub struct Whole {
+    entries: Vec<Entry>,
+}
+
+impl Whole {
+    /// The files of an archive that was made of the dump that has ended so.
+    pub fn new(_end: DumpEnd, entries: Vec<Entry>) -> Self {
+        Self { entries }
+    }
+}
 
 /// What a manifest says that is known before the dump: everything but the entries and the archive's volumes.
 pub type Facts = Manifest;
@@ -22,7 +35,6 @@ pub async fn commit(
     meter: &Meter,
     footprint: &SharedFootprint,
     sealed: Sealed,
-    file_name: &str,
     mut facts: Facts,
 ) -> Result<Manifest, StoreError> {
     for volume in &sealed.volumes {
@@ -30,8 +42,7 @@ pub async fn commit(
         meter.wait_for(Step::Upload, complete).await?;
         footprint.lock().expect("no holder panics").completed(&volume.upload);
     }
-    facts.entries =
-        vec![Entry { name: file_name.to_owned(), size: sealed.end.size(), sha256: hex(&sealed.end.sha256()) }];
+    facts.entries = sealed.whole.entries;
     facts.archive = Archive {
         size: sealed.volumes.iter().map(|volume| volume.size).sum(),
         volumes: sealed.volumes.iter().map(describe).collect(),

@@ -10,6 +10,7 @@
 
 mod commit;
 mod encode;
+mod hash;
 mod layout;
 pub mod meter;
 mod source;
@@ -19,20 +20,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Archive, BackupId, Manifest, Mode, archive_key};
+use crate::catalog::{Archive, BackupId, Entry, Manifest, Mode, archive_key};
 use crate::engine::{EndMarker, ToolCommand};
-use crate::format::{Compression, END_LEN, TarHeader, padding};
+use crate::format::{Compression, END_LEN, TarHeader, hex, padding};
 use crate::store::{SharedStore, StoreError};
-pub use encode::Cores;
-use encode::Encoding;
+pub use commit::{Facts, Whole, commit};
+pub use encode::{Cores, Inlet, Outlet, Room, encoder};
+use hash::Hash;
 pub use layout::Layout;
 use meter::{Meter, Phase, Step};
-pub use source::{DumpEnd, DumpError};
-use source::{Next, Source};
-use upload::{SharedFootprint, Uploader};
+pub use source::{DumpEnd, DumpError, Next, Source};
+pub use upload::{SharedFootprint, Uploader};
 
 /// How long a failed or cancelled job tries to take away what it has put into the store.
 const ERASE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -69,6 +69,26 @@ pub struct Job {
     pub stall_timeout: Option<Duration>,
 }
 
+impl Job {
+    /// What the manifest of a backup says that is known before the archive is in the store.
+    pub fn facts(&self, id: &BackupId, mode: Mode, started: Timestamp, archive: Archive) -> Facts {
+        Manifest {
+            format: Manifest::FORMAT,
+            tapline: env!("CARGO_PKG_VERSION").into(),
+            database: self.database.clone(),
+            backup_id: id.clone(),
+            engine: self.engine.clone(),
+            dump_format: self.dump_format.clone(),
+            tool: self.tool.clone(),
+            mode,
+            started,
+            finished: started,
+            entries: Vec::new(),
+            archive,
+        }
+    }
+}
+
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -78,6 +98,9 @@ pub enum BackupError {
     /// The compressor failed.
     #[error("encode: {0}")]
     Encode(#[from] std::io::Error),
+    /// A staged job cannot keep its files.
+    #[error("{0}")]
+    Disk(String),
     /// The store failed, after all retries.
     #[error("upload: {0}")]
     Upload(#[from] StoreError),
@@ -110,15 +133,7 @@ pub async fn backup(
     };
     if let Err(error) = &result {
         source.kill().await;
-        let footprint = std::mem::take(&mut *footprint.lock().expect("no holder panics"));
-        let left = match tokio::time::timeout(ERASE_TIMEOUT, footprint.erase(&job.store)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(left)) => Some(left.to_string()),
-            Err(_) => Some(format!("the store did not answer for {ERASE_TIMEOUT:?}")),
-        };
-        if let Some(left) = left {
-            tracing::error!(database = job.database, %error, "the failed backup may have left something in the store: {left}");
-        }
+        erase(job, &footprint, error).await;
     }
     job.meter.set_phase(Phase::Done);
     result
@@ -139,68 +154,60 @@ async fn stream(
         Uploader::begin(job.store.clone(), meter.clone(), footprint.clone(), *layout, names, compression.head_len())
             .await?;
 
-    // One permit is the memory of one segment and what it compresses to.
-    let memory = Arc::new(Semaphore::new(layout.workers + 1));
-    let (encoded, mut in_order) = mpsc::channel(layout.workers + 1);
+    let (inlet, mut outlet) = encoder(layout.workers, (*compression, *level), cores, meter);
     let read = async move {
+        let mut hash = Hash::new();
         loop {
-            let permit = meter.wait_for_encode(memory.clone().acquire_owned()).await.expect("never closed");
-            let start = Instant::now();
+            let (room, start) = (inlet.room().await, Instant::now());
             let next = meter.wait_for(Step::Dump, source.next(layout.segment, meter)).await?;
             meter.was_busy(Step::Dump, start);
             match next {
                 Next::Segment(segment) => {
-                    let encoding = Encoding::begin(*compression, *level, segment, permit, cores, meter);
-                    if encoded.send(encoding).await.is_err() {
-                        // The other end failed, and its error is the one to report.
-                        std::future::pending::<()>().await;
-                    }
+                    hash.update(segment.clone()).await?;
+                    inlet.put(segment, room).await;
                 }
-                Next::End(end) => return Ok::<_, BackupError>(end),
+                Next::End(end) => return Ok::<_, BackupError>((end, hash.finish().await?)),
             }
         }
     };
     let write = async {
-        let mut content = crc32fast::Hasher::new();
-        while let Some(encoding) = in_order.recv().await {
-            let (encoded, permit): (crate::format::Encoded, _) = encoding.finish().await?;
-            content.combine(&encoded.crc);
-            for buffer in encoded.buffers {
+        while let Some((buffers, _room)) = outlet.next().await? {
+            for buffer in buffers {
                 uploader.push(buffer).await?;
             }
-            drop(permit);
         }
-        Ok::<_, BackupError>(content)
+        Ok::<_, BackupError>(())
     };
-    let (end, segments) = tokio::try_join!(read, write)?;
+    let ((end, sha256), ()) = tokio::try_join!(read, write)?;
 
     // The dump is whole: what could not be written before can be now.
     meter.set_phase(Phase::Committing);
-    let header = TarHeader { name: job.file_name.clone(), size: end.size(), sha256: Some(end.sha256()) }.to_bytes();
+    let header = TarHeader { name: job.file_name.clone(), size: end.size(), sha256: Some(sha256) }.to_bytes();
     let mut content = crc32fast::Hasher::new();
     content.update(&header);
-    content.combine(&segments);
+    content.combine(&outlet.content());
     uploader.push(compression.tail(padding(end.size()) + END_LEN, &content)).await?;
-    let sealed = uploader.seal(compression.head(&header), end).await?;
-    let facts = Manifest {
-        format: Manifest::FORMAT,
-        tapline: env!("CARGO_PKG_VERSION").into(),
-        database: job.database.clone(),
-        backup_id: id.clone(),
-        engine: job.engine.clone(),
-        dump_format: job.dump_format.clone(),
-        tool: job.tool.clone(),
-        mode: Mode::Streamed,
-        started,
-        finished: started,
-        entries: Vec::new(),
-        archive: Archive { container: "tar".into(), compression: *compression, size: 0, volumes: Vec::new() },
+    let entry = Entry { name: job.file_name.clone(), size: end.size(), sha256: hex(&sha256) };
+    let sealed = uploader.seal(compression.head(&header), Whole::new(end, vec![entry])).await?;
+    let archive = Archive { container: "tar".into(), compression: *compression, size: 0, volumes: Vec::new() };
+    let facts = job.facts(id, Mode::Streamed, started, archive);
+    Ok(commit(&*job.store, meter, footprint, sealed, facts).await?)
+}
+
+/// Takes away what a failed job has put into the store; what cannot be taken away is logged beside the job's own error.
+pub async fn erase(job: &Job, footprint: &SharedFootprint, error: &BackupError) {
+    let footprint = std::mem::take(&mut *footprint.lock().expect("no holder panics"));
+    let left = match tokio::time::timeout(ERASE_TIMEOUT, footprint.erase(&job.store)).await {
+        Ok(Ok(())) => return,
+        Ok(Err(left)) => left.to_string(),
+        Err(_) => format!("the store did not answer for {ERASE_TIMEOUT:?}"),
     };
-    Ok(commit::commit(&*job.store, meter, footprint, sealed, &job.file_name, facts).await?)
+    let database = &job.database;
+    tracing::error!(database, %error, "the failed backup may have left something in the store: {left}");
 }
 
 /// Returns when nothing has moved for `timeout`; never without one.
-async fn watch(meter: &Meter, timeout: Option<Duration>) -> BackupError {
+pub async fn watch(meter: &Meter, timeout: Option<Duration>) -> BackupError {
     let Some(timeout) = timeout else { return std::future::pending().await };
     loop {
         let before = (meter.dump_bytes(), meter.archive_bytes());

@@ -7,10 +7,8 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio::process::ChildStdout;
-use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::meter::Meter;
@@ -47,22 +45,16 @@ pub enum DumpError {
     },
 }
 
-/// Proof that a dump is whole, and what is known only then. Made by `Source::next` alone.
+/// Proof that a dump is whole, and what is known only then. Made by [`Source::next`] alone.
 #[derive(Debug)]
 pub struct DumpEnd {
     size: u64,
-    sha256: [u8; 32],
 }
 
 impl DumpEnd {
-    /// Size of the dump, in bytes.
+    /// Bytes that the tool wrote to its stdout.
     pub fn size(&self) -> u64 {
         self.size
-    }
-
-    /// SHA-256 of the dump.
-    pub fn sha256(&self) -> [u8; 32] {
-        self.sha256
     }
 }
 
@@ -84,7 +76,6 @@ pub struct Source {
     at_eof: bool,
     tail: BytesMut,
     size: u64,
-    hash: JoinHandle<Sha256>,
 }
 
 impl Source {
@@ -94,16 +85,7 @@ impl Source {
     /// [`DumpError::Tool`].
     pub fn spawn(command: &ToolCommand, marker: Option<EndMarker>, exit_timeout: Duration) -> Result<Self, DumpError> {
         let (child, stdout) = Child::reading(command)?;
-        Ok(Self {
-            child,
-            stdout,
-            marker,
-            exit_timeout,
-            at_eof: false,
-            tail: BytesMut::new(),
-            size: 0,
-            hash: tokio::spawn(async { Sha256::new() }),
-        })
+        Ok(Self { child, stdout, marker, exit_timeout, at_eof: false, tail: BytesMut::new(), size: 0 })
     }
 
     /// Reads the next `segment` bytes, or fewer at the end; then, once, the end.
@@ -136,18 +118,7 @@ impl Source {
             let surplus = self.tail.len().saturating_sub(marker.within);
             let _ = self.tail.split_to(surplus);
         }
-        self.hash_next(bytes.clone()).await?;
         Ok(Next::Segment(bytes))
-    }
-
-    /// Hashes in the background while the next segment is read, one behind at most.
-    async fn hash_next(&mut self, bytes: Bytes) -> Result<(), DumpError> {
-        let mut hash = (&mut self.hash).await.map_err(std::io::Error::other)?;
-        self.hash = spawn_blocking(move || {
-            hash.update(&bytes);
-            hash
-        });
-        Ok(())
     }
 
     async fn end(&mut self) -> Result<DumpEnd, DumpError> {
@@ -169,8 +140,7 @@ impl Source {
                 last_words: self.child.last_words().await,
             });
         }
-        let hash = (&mut self.hash).await.map_err(std::io::Error::other)?;
-        Ok(DumpEnd { size: self.size, sha256: hash.finalize().into() })
+        Ok(DumpEnd { size: self.size })
     }
 
     /// Ends the tool and every process of its group.

@@ -19,9 +19,9 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::commit::Whole;
 use super::layout::Layout;
 use super::meter::{Meter, Step};
-use super::source::DumpEnd;
 use crate::catalog::volume_name;
 use crate::store::{Checksum, ChecksumKind, PartBody, PartReceipt, SharedStore, StoreError, Upload};
 
@@ -84,7 +84,7 @@ pub struct SealedVolume {
 #[derive(Debug)]
 pub struct Sealed {
     pub(super) volumes: Vec<SealedVolume>,
-    pub(super) end: DumpEnd,
+    pub(super) whole: Whole,
 }
 
 /// Cuts an archive into parts and uploads them.
@@ -272,7 +272,7 @@ impl Uploader {
     ///
     /// # Errors
     /// When a part fails, or the receipts do not add up to what was pushed.
-    pub async fn seal(mut self, head: Bytes, end: DumpEnd) -> Result<Sealed, StoreError> {
+    pub async fn seal(mut self, head: Bytes, whole: Whole) -> Result<Sealed, StoreError> {
         assert_eq!(head.len() as u64, self.head_len, "the head's length is fixed");
         if !self.filling.is_empty() || self.fills_held() {
             self.close_part();
@@ -283,7 +283,7 @@ impl Uploader {
         self.send(0, 1, first, None);
         self.drain().await?;
         let volumes = self.volumes.into_iter().map(Volume::seal).collect::<Result<_, _>>()?;
-        Ok(Sealed { volumes, end })
+        Ok(Sealed { volumes, whole })
     }
 }
 

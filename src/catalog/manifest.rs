@@ -152,6 +152,10 @@ impl Manifest {
         if self.entries.is_empty() {
             return Err("it names no file in the archive".into());
         }
+        let plain = |name: &str| !name.contains('\0') && name.split('/').all(|part| !["", ".", ".."].contains(&part));
+        if let Some(entry) = self.entries.iter().find(|entry| !plain(&entry.name)) {
+            return Err(format!("{:?} is not the name of a file in an archive", entry.name));
+        }
         if self.entries.iter().try_fold(0u64, |sum, entry| sum.checked_add(entry.size)).is_none() {
             return Err("its files' sizes add up to more than can be".into());
         }

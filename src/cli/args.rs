@@ -130,7 +130,7 @@ pub(super) struct RestoreOptions {
     /// Write the dump to stdout
     #[arg(long, conflicts_with = "output")]
     pub stdout: bool,
-    /// Write the dump to a file
+    /// Write the dump to a file; to a folder when it was staged and has several files
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// The environment variable that holds the target's password

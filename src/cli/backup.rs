@@ -10,6 +10,7 @@ use super::interrupt::interruptible;
 use super::progress::Display;
 use super::{plot, report, text, timeline};
 use crate::config::Inventory;
+use crate::engine::StagedDump;
 use crate::run::{self, JobResult, Plan};
 
 pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Display) -> Result<Exit, Failure> {
@@ -78,10 +79,12 @@ fn describe(plan: &Plan) -> String {
         text += &format!("{} ({})\n", planned.database, planned.engine);
         match &planned.job {
             Err(error) => text += &format!("  would fail  {error}\n"),
-            Ok(job) => {
+            Ok(planned_job) => {
+                let (job, staged) = (&planned_job.job, &planned_job.staged);
+                let command = staged.as_ref().map_or(&job.command, StagedDump::command);
                 let layout = &job.layout;
                 let prefix = crate::catalog::database_prefix(&job.database);
-                text += &format!("  dump     {}\n", job.command.display());
+                text += &format!("  dump     {}\n", command.display());
                 text += &format!("  object   {}/{prefix}BACKUP-ID/….{}\n", planned.store, job.compression.extension());
                 let expected = layout.expected.map_or("unknown".into(), text::size);
                 text += &format!("  expected {expected}\n");

@@ -34,8 +34,12 @@ pub(super) async fn restore_backup(
         let restored = async {
             match &place {
                 Place::Stdout => restore(backup.clone(), Target::Stdout(tokio::io::stdout()), &cancel).await,
+                Place::Folder(path) => restore(backup.clone(), Target::folder(path)?, &cancel).await,
                 Place::File(path) => restore(backup.clone(), Target::file(path, Vec::new())?, &cancel).await,
-                Place::Database(engine, _) => restore_into(backup.clone(), &**engine, options.overwrite, &cancel).await,
+                Place::Database(engine, _) => {
+                    let unpack_in = &inventory.staged.dir;
+                    restore_into(backup.clone(), &**engine, options.overwrite, unpack_in, &cancel).await
+                }
             }
         };
         tokio::select! {
@@ -88,20 +92,30 @@ pub(super) fn stored(store: SharedStore, manifest: Manifest, settings: &RunSetti
 enum Place {
     Stdout,
     File(PathBuf),
+    Folder(PathBuf),
     Database(Arc<dyn Engine>, String),
 }
 
 impl Place {
     async fn choose(inventory: &Inventory, options: &RestoreOptions, manifest: &Manifest) -> Result<Self, Failure> {
+        if options.stdout && manifest.dump_format == "directory" {
+            let why = "a dump of several files that only together make sense: give --output FOLDER instead of --stdout";
+            return Err(Failure::new(Exit::Usage, why));
+        }
         if options.stdout {
             return Ok(Self::Stdout);
         }
         if let Some(path) = &options.output {
+            if manifest.entries.len() > 1 && path.exists() {
+                let why = format!("{} exists: nothing was done; name a folder that does not", path.display());
+                return Err(Failure::new(Exit::Failed, why));
+            }
             if path.exists() && !options.overwrite {
                 let why = format!("{} exists: nothing was done; --overwrite replaces it", path.display());
                 return Err(Failure::new(Exit::Failed, why));
             }
-            return Ok(Self::File(path.clone()));
+            let folder = manifest.entries.len() > 1;
+            return Ok(if folder { Self::Folder(path.clone()) } else { Self::File(path.clone()) });
         }
         let password = match (&options.password_env, &options.password_file) {
             (Some(name), _) => Some((SecretFrom::Env(name.clone()), "--password-env")),
@@ -149,7 +163,7 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Place::Stdout => f.write_str("stdout"),
-            Place::File(path) => write!(f, "{}", path.display()),
+            Place::File(path) | Place::Folder(path) => write!(f, "{}", path.display()),
             Place::Database(_, what) => f.write_str(what),
         }
     }

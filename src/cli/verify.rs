@@ -142,6 +142,7 @@ async fn drilled(
     let database = target(inventory, manifest, Some(&place), None).map_err(|failure| failure.message)?;
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let access = access(&database, &inventory.run, own).await.map_err(|error| error.to_string())?;
-    let tables = drill(stored.clone(), &*engine::open(&database, access), cancel).await.map_err(words)?;
+    let tables =
+        drill(stored.clone(), &*engine::open(&database, access), &inventory.staged.dir, cancel).await.map_err(words)?;
     Ok(tables.map(|tables| format!("restored into a scratch database: {tables} tables")))
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::catalog::Mode;
 use crate::format::Compression;
 use crate::store::ChecksumKind;
 
@@ -15,15 +16,57 @@ pub struct Inventory {
     pub path: PathBuf,
     /// `[run]`.
     pub run: RunSettings,
+    /// `[staged]`.
+    pub staged: StagedSettings,
     /// `[stores.NAME]`.
     pub stores: BTreeMap<String, Arc<StoreSettings>>,
     /// `[databases.NAME]`, in the file's order, with `[defaults]` filled in.
     pub databases: Vec<Database>,
 }
 
+/// `[staged]`: the pools of a staged run, and where it keeps its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedSettings {
+    /// Under which a run makes its folder; the system's folder for temp files when the inventory says nothing.
+    pub dir: PathBuf,
+    /// Workers that dump.
+    pub dump: usize,
+    /// Workers that archive.
+    pub archive: usize,
+    /// Workers that upload.
+    pub upload: usize,
+    /// How many databases may wait between two steps.
+    pub queue: usize,
+    /// Connections of one dump, where the tool can use several (`pg_dump --jobs`).
+    pub parallel: usize,
+    /// What the files are archived in.
+    pub container: Container,
+}
+
+/// What a staged backup's files are archived in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Container {
+    /// `.tar.gz`, `.tar.zst` or `.tar`.
+    Tar,
+    /// `.zip`.
+    Zip,
+}
+
+impl Container {
+    /// As the inventory and the manifest name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Container::Tar => "tar",
+            Container::Zip => "zip",
+        }
+    }
+}
+
 /// `[run]`: how many at once, with how much memory, and how long to wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSettings {
+    /// Streamed, or staged as the baseline is.
+    pub mode: Mode,
     /// Jobs at once; 1 is the sequential mode.
     pub jobs: usize,
     /// Jobs at once on one host.

@@ -12,6 +12,8 @@ pub(super) struct Inventory {
     #[serde(default)]
     pub run: Run,
     #[serde(default)]
+    pub staged: Staged,
+    #[serde(default)]
     pub stores: BTreeMap<Spanned<String>, Store>,
     #[serde(default)]
     pub defaults: Database,
@@ -22,6 +24,7 @@ pub(super) struct Inventory {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Run {
+    pub mode: Option<Spanned<String>>,
     pub jobs: Option<Spanned<usize>>,
     pub jobs_per_host: Option<Spanned<usize>>,
     pub memory: Option<Spanned<Size>>,
@@ -29,6 +32,18 @@ pub(super) struct Run {
     pub stall_timeout: Option<Spanned<String>>,
     pub exit_timeout: Option<Spanned<String>>,
     pub connect_timeout: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Staged {
+    pub dir: Option<PathBuf>,
+    pub dump: Option<Spanned<usize>>,
+    pub archive: Option<Spanned<usize>>,
+    pub upload: Option<Spanned<usize>>,
+    pub queue: Option<Spanned<usize>>,
+    pub parallel: Option<Spanned<usize>>,
+    pub container: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

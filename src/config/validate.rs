@@ -9,9 +9,10 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::{
-    ConfigError, Database, DumpFormat, EngineKind, Inventory, RunSettings, Secret, SecretFrom, Selection,
-    StoreSettings, line_of, raw,
+    ConfigError, Container, Database, DumpFormat, EngineKind, Inventory, RunSettings, Secret, SecretFrom, Selection,
+    StagedSettings, StoreSettings, line_of, raw,
 };
+use crate::catalog::Mode;
 use crate::format::{Compression, MAX_NAME};
 use crate::store::{ChecksumKind, Limits};
 
@@ -34,6 +35,16 @@ impl File<'_> {
 
     fn relative(&self, path: &Path) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    fn count(&self, value: Option<&Spanned<usize>>, key: &str, default: usize) -> Result<usize> {
+        match value {
+            Some(value) if *value.get_ref() == 0 => {
+                self.wrong(&value.span(), key, "must be 1 or more; 1 is one at a time")
+            }
+            Some(value) => Ok(*value.get_ref()),
+            None => Ok(default),
+        }
     }
 
     fn duration(&self, value: Option<&Spanned<String>>, key: &str) -> Result<Option<Duration>> {
@@ -85,6 +96,7 @@ impl File<'_> {
 pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result<Inventory> {
     let file = File { path, text };
     let run = run(&file, &raw.run)?;
+    let staged = staged(&file, &raw.staged)?;
     let stores: BTreeMap<String, Arc<StoreSettings>> = raw
         .stores
         .iter()
@@ -96,26 +108,57 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
         .into_iter()
         .map(|(name, entry)| database(&file, name, entry, &raw.defaults, &stores))
         .collect::<Result<Vec<_>>>()?;
-    Ok(Inventory { path: path.to_owned(), run, stores, databases })
+    Ok(Inventory { path: path.to_owned(), run, staged, stores, databases })
 }
 
 fn run(file: &File, raw: &raw::Run) -> Result<RunSettings> {
-    let at_least_one = |value: &Option<Spanned<usize>>, key: &str, default: usize| match value {
-        Some(value) if *value.get_ref() == 0 => file.wrong(&value.span(), key, "must be 1 or more; 1 is one at a time"),
-        Some(value) => Ok(*value.get_ref()),
-        None => Ok(default),
-    };
     let duration = |value: &Option<Spanned<String>>, key: &str, default: u64| {
         file.duration(value.as_ref(), key).map(|given| given.unwrap_or(Duration::from_secs(default)))
     };
+    let mode = match &raw.mode {
+        None => Mode::Streamed,
+        Some(mode) => match mode.get_ref().as_str() {
+            "streamed" => Mode::Streamed,
+            "staged" => Mode::Staged,
+            _ => return file.wrong(&mode.span(), "run.mode", "must be \"streamed\" or \"staged\""),
+        },
+    };
     Ok(RunSettings {
-        jobs: at_least_one(&raw.jobs, "run.jobs", 4)?,
-        jobs_per_host: at_least_one(&raw.jobs_per_host, "run.jobs_per_host", 2)?,
+        mode,
+        jobs: file.count(raw.jobs.as_ref(), "run.jobs", 4)?,
+        jobs_per_host: file.count(raw.jobs_per_host.as_ref(), "run.jobs_per_host", 2)?,
         memory: file.size(raw.memory.as_ref(), "run.memory")?,
         retry_for: duration(&raw.retry_for, "run.retry_for", 15 * 60)?,
         stall_timeout: file.duration(raw.stall_timeout.as_ref(), "run.stall_timeout")?,
         exit_timeout: duration(&raw.exit_timeout, "run.exit_timeout", 60)?,
         connect_timeout: duration(&raw.connect_timeout, "run.connect_timeout", 15)?,
+    })
+}
+
+fn staged(file: &File, raw: &raw::Staged) -> Result<StagedSettings> {
+    let container = match &raw.container {
+        None => Container::Tar,
+        Some(container) => match container.get_ref().as_str() {
+            "tar" => Container::Tar,
+            "zip" => Container::Zip,
+            _ => return file.wrong(&container.span(), "staged.container", "must be \"tar\" or \"zip\""),
+        },
+    };
+    let count = |value: &Option<Spanned<usize>>, key: &str, default| {
+        file.count(value.as_ref(), &format!("staged.{key}"), default)
+    };
+    Ok(StagedSettings {
+        dir: raw.dir.as_ref().map_or_else(std::env::temp_dir, |dir| file.relative(dir)),
+        dump: count(&raw.dump, "dump", 1)?,
+        archive: count(&raw.archive, "archive", 1)?,
+        upload: count(&raw.upload, "upload", 1)?,
+        queue: count(&raw.queue, "queue", 8)?,
+        parallel: count(
+            &raw.parallel,
+            "parallel",
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        )?,
+        container,
     })
 }
 

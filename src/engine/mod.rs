@@ -44,6 +44,36 @@ pub enum Contents {
     Unknown,
 }
 
+/// How a dump becomes files in a folder, for a staged backup.
+#[derive(Debug, Clone)]
+pub enum StagedDump {
+    /// One file: the tool's stdout.
+    Stdout(ToolCommand),
+    /// A file for each table: the tool's stdout, cut before the lines that begin so.
+    Tables {
+        /// The tool.
+        command: ToolCommand,
+        /// A table's name follows those that end with a backquote.
+        cuts: &'static [&'static str],
+    },
+    /// The tool writes a folder by itself.
+    Folder {
+        /// The tool.
+        command: ToolCommand,
+        /// What comes before the folder's path in its last argument, such as `--file=`.
+        option: &'static str,
+    },
+}
+
+impl StagedDump {
+    /// The tool.
+    pub fn command(&self) -> &ToolCommand {
+        let (StagedDump::Stdout(command) | StagedDump::Tables { command, .. } | StagedDump::Folder { command, .. }) =
+            self;
+        command
+    }
+}
+
 /// How a dump gets into its database.
 #[derive(Debug, Clone)]
 pub enum Load {
@@ -54,6 +84,8 @@ pub enum Load {
         /// Whether it loads all of the dump or nothing.
         at_once: bool,
     },
+    /// A client reads it from a folder, whose path is its last argument.
+    Folder(ToolCommand),
     /// The dump is the database.
     File {
         /// Where it belongs.
@@ -81,6 +113,11 @@ pub struct Access {
 pub trait Engine: Send + Sync {
     /// The command that writes the dump to its stdout and exits 0 only when the dump is whole.
     fn dump_command(&self) -> Result<ToolCommand, ToolError>;
+
+    /// The same for a staged backup, where the tool may use `parallel` connections, and the format that its dump has.
+    fn staged_dump(&self, _parallel: usize) -> Result<(StagedDump, &'static str), ToolError> {
+        Ok((StagedDump::Stdout(self.dump_command()?), self.dump_format()))
+    }
 
     /// File name of the dump in the archive, such as `shop.sql`, when the inventory gives none.
     fn file_name(&self) -> String;
@@ -155,7 +192,7 @@ pub fn open(database: &Database, access: Access) -> Arc<dyn Engine> {
 }
 
 /// A database's name as a file name: no slash, no control character, not too long for a tar header.
-fn file_stem(name: &str) -> String {
+pub fn file_stem(name: &str) -> String {
     let safe: String = name.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect();
     let mut end = safe.len().min(200);
     while !safe.is_char_boundary(end) {

@@ -8,8 +8,16 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::postgres::unhex;
 use super::tool::{SECRET_PATH, ToolCommand, ToolError, first_in_path};
-use super::{ADMIN_TIMEOUT, Access, Contents, EndMarker, Engine, Load, file_stem, number};
+use super::{ADMIN_TIMEOUT, Access, Contents, EndMarker, Engine, Load, StagedDump, file_stem, number};
 use crate::config::{Database, EngineKind, Selection};
+
+/// Where a dump is cut into files: at its tables, and where what concerns no single table begins.
+const CUTS: &[&str] = &[
+    "-- Table structure for table `",
+    "-- Dumping events for database",
+    "-- Dumping routines for database",
+    "-- Final view structure for view",
+];
 
 pub(super) struct Mysql {
     pub(super) database: Database,
@@ -106,6 +114,11 @@ impl Engine for Mysql {
             .args(["--default-character-set=utf8mb4"])
             .args(self.database.options.iter().cloned())
             .args([name]))
+    }
+
+    fn staged_dump(&self, _: usize) -> Result<(StagedDump, &'static str), ToolError> {
+        // One run of the tool, so that all tables are of one snapshot.
+        Ok((StagedDump::Tables { command: self.dump_command()?, cuts: CUTS }, self.dump_format()))
     }
 
     fn file_name(&self) -> String {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::tool::{SECRET_PATH, ToolCommand, ToolError, first_in_path};
-use super::{ADMIN_TIMEOUT, Access, Contents, EndMarker, Engine, Load, file_stem, number};
+use super::{ADMIN_TIMEOUT, Access, Contents, EndMarker, Engine, Load, StagedDump, file_stem, number};
 use crate::config::{Database, DumpFormat, Selection};
 
 /// The database that queries about the server are asked in; every server has it.
@@ -144,6 +144,16 @@ impl Engine for Postgres {
         Ok(self.tool(self.program(), self.name()).args(args))
     }
 
+    fn staged_dump(&self, parallel: usize) -> Result<(StagedDump, &'static str), ToolError> {
+        if self.globals() {
+            return Ok((StagedDump::Stdout(self.dump_command()?), self.dump_format()));
+        }
+        let parallel = format!("--jobs={parallel}");
+        let args = ["--no-password", "--format=directory", "--compress=0", &parallel];
+        let command = self.tool(self.program(), self.name()).args(args).args(self.database.options.iter().cloned());
+        Ok((StagedDump::Folder { command, option: "--file=" }, "directory"))
+    }
+
     fn file_name(&self) -> String {
         match (&self.database.database, self.database.dump_format) {
             (Selection::Globals, _) => "globals.sql".into(),
@@ -209,7 +219,7 @@ impl Engine for Postgres {
                 let strict = psql().args(["-v", "ON_ERROR_STOP=1", "--single-transaction"]);
                 strict.args(clear.iter().copied()).args(["-f", "-"])
             }
-            "custom" => {
+            "custom" | "directory" => {
                 let clear: &[&str] = if replace { &["--clean", "--if-exists"] } else { &[] };
                 let name = self.name().replace('\\', r"\\").replace('\'', r"\'");
                 self.tool(first_in_path(&["pg_restore"]), self.name())
@@ -219,6 +229,9 @@ impl Engine for Postgres {
             }
             other => return Err(ToolError(format!("a dump of format {other:?} cannot be loaded"))),
         };
+        if dump_format == "directory" {
+            return Ok(Load::Folder(command));
+        }
         Ok(Load::Client { command, at_once: dump_format != "globals" })
     }
 

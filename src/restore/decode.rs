@@ -20,8 +20,8 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 /// What comes out of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// The next file of the manifest begins.
-    Begin,
+    /// The next file of the manifest begins, of this name.
+    Begin(String),
     /// Its next bytes.
     Data(Bytes),
 }
@@ -86,8 +86,10 @@ pub fn decode(
 }
 
 fn decompress(manifest: &Manifest, mut archive: impl BufRead, emit: &mut dyn FnMut(Piece) -> bool) -> Result<()> {
-    if manifest.archive.container != "tar" {
-        return Err(Wrong::With(format!("its container is {:?}, which is not known", manifest.archive.container)));
+    match manifest.archive.container.as_str() {
+        "tar" => {}
+        "zip" => return unzip(&manifest.entries, &mut archive, emit),
+        other => return Err(Wrong::With(format!("its container is {other:?}, which is not known"))),
     }
     match manifest.archive.compression {
         Compression::Gzip => {
@@ -128,10 +130,34 @@ fn untar(entries: &[Entry], tar: &mut impl Read, emit: &mut dyn FnMut(Piece) -> 
     at_end(tar, "the tar archive")
 }
 
+/// A zip, read from its front: each file behind its own header, whose CRC-32 is checked; what follows the last file is
+/// the directory for those who read from the end.
+fn unzip(entries: &[Entry], zip: &mut impl Read, emit: &mut dyn FnMut(Piece) -> bool) -> Result<()> {
+    for entry in entries {
+        let Some(mut found) = zip::read::read_zipfile_from_stream(zip).map_err(io::Error::from)? else {
+            return Err(Wrong::With(format!("it does not hold {:?}", entry.name)));
+        };
+        let (name, size) = (found.name().map_err(io::Error::from)?.into_owned(), found.size());
+        if (&name, size) != (&entry.name, entry.size) {
+            let Entry { name: expected, size: expected_size, .. } = entry;
+            return Err(Wrong::With(format!(
+                "it holds {name:?} with {size} bytes, and its manifest says {expected:?} with {expected_size} bytes"
+            )));
+        }
+        file(entry, &mut found, emit)?;
+        at_end(&mut found, "a file")?;
+    }
+    if zip::read::read_zipfile_from_stream(zip).map_err(io::Error::from)?.is_some() {
+        return Err(Wrong::With("it holds more files than its manifest says".into()));
+    }
+    io::copy(zip, &mut io::sink())?;
+    Ok(())
+}
+
 /// One file's bytes, hashed on the way.
 fn file(entry: &Entry, content: &mut impl Read, emit: &mut dyn FnMut(Piece) -> bool) -> Result<()> {
     let wanted = |wanted| if wanted { Ok(()) } else { Err(Wrong::Unwanted) };
-    wanted(emit(Piece::Begin))?;
+    wanted(emit(Piece::Begin(entry.name.clone())))?;
     let (mut hash, mut left) = (Sha256::new(), entry.size);
     loop {
         let size = usize::try_from(left).unwrap_or(PIECE).min(PIECE);

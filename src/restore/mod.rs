@@ -152,12 +152,16 @@ async fn read(stored: Arc<Stored>, target: &mut Target) -> Result<Whole, Restore
     let progress = &stored.progress;
     let mut held = Bytes::new();
     while let Some(piece) = pieces.recv().await {
-        let ready = match piece {
-            Piece::Begin => continue,
-            Piece::Data(bytes) => std::mem::replace(&mut held, bytes),
+        let next = match &piece {
+            Piece::Begin(_) => Bytes::new(),
+            Piece::Data(bytes) => bytes.clone(),
         };
+        let ready = std::mem::replace(&mut held, next);
         progress.written.fetch_add(ready.len() as u64, Ordering::Relaxed);
         target.write(ready).await?;
+        if let Piece::Begin(name) = piece {
+            target.begin(&name).await?;
+        }
     }
 
     let broke_down = |error| RestoreError::Damaged(format!("reading the archive broke down: {error}"));

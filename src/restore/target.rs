@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::{NamedTempFile, TempDir, TempPath};
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt, Stdout};
 use tokio::process::ChildStdin;
@@ -24,6 +24,8 @@ pub enum Target {
     Stdout(Stdout),
     /// A file.
     File(NewFile),
+    /// A folder, for the files of a staged dump.
+    Folder(NewFolder),
     /// A client that reads it from its stdin.
     Client(Client),
 }
@@ -34,6 +36,13 @@ pub struct NewFile {
     beside: Option<TempPath>,
     path: PathBuf,
     stale: Vec<PathBuf>,
+}
+
+/// A folder that has its name only when it is whole.
+pub struct NewFolder {
+    beside: Option<TempDir>,
+    path: PathBuf,
+    open: Option<File>,
 }
 
 /// A running client.
@@ -48,6 +57,10 @@ impl From<ChildError> for RestoreError {
     }
 }
 
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
+}
+
 fn failed(path: &Path) -> impl Fn(io::Error) -> RestoreError {
     move |error| RestoreError::Target(format!("{}: {error}", path.display()))
 }
@@ -58,13 +71,20 @@ impl Target {
     /// # Errors
     /// When no file can be made in its folder.
     pub fn file(path: &Path, stale: Vec<PathBuf>) -> Result<Self, RestoreError> {
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(path);
         let made = tempfile::Builder::new().prefix(".tapline-").tempfile_in(folder).map_err(failed(folder))?;
         let (file, beside) = NamedTempFile::into_parts(made);
         Ok(Self::File(NewFile { file: File::from_std(file), beside: Some(beside), path: path.to_owned(), stale }))
+    }
+
+    /// A folder at `path`, filled beside it and renamed in the end.
+    ///
+    /// # Errors
+    /// When no folder can be made there.
+    pub fn folder(path: &Path) -> Result<Self, RestoreError> {
+        let folder = folder_of(path);
+        let beside = tempfile::Builder::new().prefix(".tapline-").tempdir_in(folder).map_err(failed(folder))?;
+        Ok(Self::Folder(NewFolder { beside: Some(beside), path: path.to_owned(), open: None }))
     }
 
     /// A client, started now.
@@ -76,6 +96,17 @@ impl Target {
         Ok(Self::Client(Client { child, stdin: Some(stdin) }))
     }
 
+    /// The next file of the dump begins. Where there is only one place for bytes, files follow one another.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(super) async fn begin(&mut self, name: &str) -> Result<(), RestoreError> {
+        match self {
+            Target::Folder(new) => new.begin(name).await,
+            Target::Nowhere | Target::Stdout(_) | Target::File(_) | Target::Client(_) => Ok(()),
+        }
+    }
+
     /// Takes the next bytes.
     ///
     /// # Errors
@@ -85,6 +116,7 @@ impl Target {
             Target::Nowhere => Ok(()),
             Target::Stdout(stdout) => stdout.write_all(&bytes).await.map_err(failed(Path::new("stdout"))),
             Target::File(new) => new.file.write_all(&bytes).await.map_err(failed(&new.path)),
+            Target::Folder(new) => new.write(&bytes).await,
             Target::Client(client) => client.write(&bytes).await,
         }
     }
@@ -98,6 +130,7 @@ impl Target {
             Target::Nowhere => Ok(()),
             Target::Stdout(stdout) => stdout.flush().await.map_err(failed(Path::new("stdout"))),
             Target::File(new) => new.finish().await,
+            Target::Folder(new) => new.finish().await,
             Target::Client(client) => client.finish().await,
         }
     }
@@ -106,7 +139,7 @@ impl Target {
     pub(super) async fn abandon(self) {
         match self {
             // What stdout's reader makes of it is the exit code's to tell; a file beside goes when dropped.
-            Target::Nowhere | Target::Stdout(_) | Target::File(_) => {}
+            Target::Nowhere | Target::Stdout(_) | Target::File(_) | Target::Folder(_) => {}
             // Its stdin is still open: it has not seen the end.
             Target::Client(mut client) => client.child.kill().await,
         }
@@ -140,6 +173,45 @@ impl Client {
     }
 }
 
+impl NewFolder {
+    async fn begin(&mut self, name: &str) -> Result<(), RestoreError> {
+        self.close().await?;
+        // The archive's own folder is this one. A manifest's names are plain.
+        let name = name.split_once('/').map_or(name, |(_, rest)| rest);
+        let beside = self.beside.as_ref().expect("filled before it is finished");
+        let path = beside.path().join(name);
+        let made = async {
+            tokio::fs::create_dir_all(folder_of(&path)).await?;
+            File::create_new(&path).await
+        };
+        self.open = Some(made.await.map_err(failed(&path))?);
+        Ok(())
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        match &mut self.open {
+            Some(file) => file.write_all(bytes).await.map_err(failed(&self.path)),
+            None => Ok(()),
+        }
+    }
+
+    async fn close(&mut self) -> Result<(), RestoreError> {
+        match self.open.take() {
+            Some(mut file) => file.flush().await.map_err(failed(&self.path)),
+            None => Ok(()),
+        }
+    }
+
+    async fn finish(&mut self) -> Result<(), RestoreError> {
+        self.close().await?;
+        let beside = self.beside.take().expect("finished once");
+        std::fs::rename(beside.path(), &self.path).map_err(failed(&self.path))?;
+        // There is nothing left to remove.
+        let _ = beside.keep();
+        Ok(())
+    }
+}
+
 impl NewFile {
     async fn finish(&mut self) -> Result<(), RestoreError> {
         let failed = failed(&self.path);
@@ -155,7 +227,6 @@ impl NewFile {
             std::fs::remove_file(path).map_err(self::failed(path))?;
         }
         beside.persist(&self.path).map_err(|error| failed(error.error))?;
-        let folder = self.path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+        std::fs::File::open(folder_of(&self.path)).and_then(|folder| folder.sync_all()).map_err(failed)
     }
 }
