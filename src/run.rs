@@ -29,7 +29,6 @@ use crate::resources::Resources;
 use crate::staged::{self, Staging};
 use crate::store::retry::{RetryPolicy, Retrying};
 use crate::store::s3::S3Store;
-use crate::store::{SharedStore, Store};
 
 /// Memory of a job when the inventory says nothing, in bytes.
 const MEMORY_PER_JOB: u64 = 128 << 20;
@@ -98,6 +97,8 @@ pub struct JobReport {
     pub engine: String,
     /// Address of its store.
     pub store: String,
+    /// The dump's format, as the manifest says it; absent when the job could not begin.
+    pub dump_format: Option<String>,
     /// `stored`, `failed` or `cancelled`.
     pub result: JobResult,
     /// The backup, when there is one.
@@ -212,13 +213,18 @@ pub async fn access(database: &Database, settings: &RunSettings, tapline: PathBu
 }
 
 /// Chooses the databases called `names` (all when empty), resolves secrets, discovers databases, asks for sizes, and
-/// fixes every size. Starts no dump and writes nothing. `tapline` is this program's own binary.
+/// fixes every size. Starts no dump and writes nothing. `stores` are the inventory's, by name; `tapline` is this
+/// program's own binary.
 ///
 /// # Errors
 /// What is wrong with the inventory or a secret. A server that cannot be asked is that job's failure, later.
-pub async fn plan(inventory: &Inventory, names: &[String], tapline: PathBuf) -> Result<Plan, ConfigError> {
+pub async fn plan(
+    inventory: &Inventory,
+    stores: &BTreeMap<String, SharedStore>,
+    names: &[String],
+    tapline: PathBuf,
+) -> Result<Plan, ConfigError> {
     let epoch = Instant::now();
-    let stores = open_stores(inventory).await?;
     let mut sources: Vec<Source> = Vec::new();
     for database in inventory.select(names)? {
         let access = access(database, &inventory.run, tapline.clone()).await?;
@@ -445,6 +451,7 @@ fn report(planned: &Planned, result: Result<Manifest, Ended>, time: Duration) ->
         database: planned.database.clone(),
         engine: planned.engine.into(),
         store: planned.store.clone(),
+        dump_format: planned.job.as_ref().ok().map(|job| job.dump_format.clone()),
         result,
         error,
         backup_id: manifest.as_ref().map(|manifest| manifest.backup_id.clone()),

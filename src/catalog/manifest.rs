@@ -39,13 +39,24 @@ pub struct Manifest {
 }
 
 /// How a backup was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Dump, archive and upload at once, nothing on disk.
+    #[default]
     Streamed,
     /// Dump to files, then archive to a file, then upload it.
     Staged,
+}
+
+impl Mode {
+    /// As the command line and the manifest name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Streamed => "streamed",
+            Mode::Staged => "staged",
+        }
+    }
 }
 
 /// A file in the archive.

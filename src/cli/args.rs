@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit::TABLE;
-use crate::catalog::BackupName;
+use crate::catalog::{BackupName, Mode};
+use crate::engine::synthetic::{self, Synthetic};
+use crate::format::Compression;
 
 /// Stream databases into S3: dump, archive and upload at once, with no temp file.
 #[derive(Debug, Parser)]
@@ -38,7 +41,7 @@ pub(super) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(super) enum Task {
     /// Back up databases: all of the inventory, or those named
-    Backup(BackupOptions),
+    Backup(Box<BackupOptions>),
     /// Restore a backup: into its database, another one, a file, or to stdout
     Restore(RestoreOptions),
     /// Read backups back and check every byte, without restoring them: by default the latest of each database
@@ -69,6 +72,12 @@ pub(super) enum Task {
     /// Write a SQLite database's page image to stdout
     #[command(name = crate::engine::sqlite::SUBCOMMAND, hide = true)]
     SqliteDump { path: PathBuf },
+    /// Write a synthetic dump to stdout
+    #[command(name = synthetic::SUBCOMMAND, hide = true)]
+    Synthetic {
+        #[arg(value_name = "SIZE[:RATIO]")]
+        source: Synthetic,
+    },
     /// See it work: an S3 server on loopback, sample databases, a backup, and the archives read back
     #[cfg(feature = "demo")]
     Demo,
@@ -101,6 +110,27 @@ pub(super) struct BackupOptions {
     /// End a job in which nothing moved for so long
     #[arg(long, env = "TAPLINE_STALL_TIMEOUT", value_name = "TIME", value_parser = duration)]
     pub stall_timeout: Option<Duration>,
+    /// Stream, or stage: dump to files, then archive, then upload
+    #[arg(long, env = "TAPLINE_MODE", value_parser = modes())]
+    pub mode: Option<Mode>,
+    /// Where a staged run keeps its files [default: the temp folder]
+    #[arg(long, value_name = "DIR")]
+    pub staged_dir: Option<PathBuf>,
+    /// Compress all databases so
+    #[arg(long, value_parser = compressions())]
+    pub compression: Option<Compression>,
+    /// At this level: gzip 1 to 9, zstd 1 to 19
+    #[arg(long)]
+    pub level: Option<i32>,
+    /// Instead of databases, a dump that is made up: `synthetic:SIZE[:RATIO]`
+    #[arg(long, hide = true, conflicts_with = "names", value_parser = source)]
+    pub source: Option<Synthetic>,
+    /// Instead of the stores, one that swallows everything
+    #[arg(long, hide = true, value_parser = ["null"])]
+    pub store: Option<String>,
+    /// Below the stores' own prefixes
+    #[arg(long, hide = true, value_name = "PREFIX")]
+    pub under: Option<String>,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -165,6 +195,26 @@ pub(super) struct VerifyOptions {
     /// Look in this store of the inventory only
     #[arg(long, value_name = "NAME")]
     pub store: Option<String>,
+}
+
+/// The parser of one of a few values, by name.
+fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
+    values: [(&'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
+    let value = move |given: String| values.into_iter().find(|(name, _)| *name == given).expect("one of the names").1;
+    PossibleValuesParser::new(values.map(|(name, _)| name)).map(value)
+}
+
+fn modes() -> impl TypedValueParser<Value = Mode> {
+    one_of([Mode::Streamed, Mode::Staged].map(|mode| (mode.name(), mode)))
+}
+
+fn compressions() -> impl TypedValueParser<Value = Compression> {
+    one_of([Compression::Gzip, Compression::Zstd, Compression::None].map(|one| (one.name(), one)))
+}
+
+fn source(text: &str) -> Result<Synthetic, String> {
+    text.strip_prefix("synthetic:").ok_or("write synthetic:SIZE or synthetic:SIZE:RATIO")?.parse()
 }
 
 /// How and where to draw a timeline.

@@ -8,16 +8,15 @@ use super::args::{BackupOptions, Timeline};
 use super::exit::{Exit, Failure};
 use super::interrupt::interruptible;
 use super::progress::Display;
-use super::{plot, report, text, timeline};
-use crate::config::Inventory;
+use super::{inventory, plot, report, text, timeline};
 use crate::engine::StagedDump;
 use crate::run::{self, JobResult, Plan};
 
 pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Display) -> Result<Exit, Failure> {
-    let mut inventory = Inventory::load(config)?;
-    apply(options, &mut inventory);
+    let inventory = inventory::load(config, options)?;
+    let stores = inventory::stores(&inventory, options).await?;
     let own_binary = std::env::current_exe()?;
-    let plan = run::plan(&inventory, &options.names, own_binary).await?;
+    let plan = run::plan(&inventory, &stores, &options.names, own_binary).await?;
     if options.dry_run {
         text::out(&describe(&plan));
         return Ok(Exit::Good);
@@ -61,15 +60,6 @@ pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Dis
 fn write(file: &Path, text: &str) -> Result<(), Failure> {
     let failed = |error| Failure::new(Exit::Failed, format!("cannot write {}: {error}", file.display()));
     std::fs::write(file, text).map_err(failed)
-}
-
-fn apply(options: &BackupOptions, inventory: &mut Inventory) {
-    let run = &mut inventory.run;
-    run.jobs = options.jobs.map_or(run.jobs, usize::from);
-    run.jobs_per_host = options.jobs_per_host.map_or(run.jobs_per_host, usize::from);
-    run.memory = options.memory.map(|size| size.as_u64()).or(run.memory);
-    run.retry_for = options.retry_for.unwrap_or(run.retry_for);
-    run.stall_timeout = options.stall_timeout.or(run.stall_timeout);
 }
 
 /// What a run would do; never a secret.

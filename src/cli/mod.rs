@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod exit;
 mod interrupt;
+mod inventory;
 mod list;
 mod log;
 mod plot;
@@ -26,12 +27,16 @@ use clap::{CommandFactory, Parser};
 use args::{Args, Task};
 use exit::{Exit, Failure};
 
+use crate::engine::synthetic::Synthetic;
+
 /// Parses the command line, does what it says, and tells the exit code.
 pub fn main() -> ExitCode {
     let args = Args::parse();
     // A child process of a run writes its dump to stdout and has nothing else to do.
-    if let Task::SqliteDump { path } = &args.task {
-        return sqlite_dump(path);
+    match args.task {
+        Task::SqliteDump { path } => return sqlite_dump(&path),
+        Task::Synthetic { source } => return synthetic(source),
+        _ => {}
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -65,9 +70,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
             clap_complete::generate(shell, &mut Args::command(), "tapline", &mut std::io::stdout());
             Ok(Exit::Good)
         }
-        Task::SqliteDump { path } => {
-            Ok(if sqlite_dump(&path) == ExitCode::SUCCESS { Exit::Good } else { Exit::Failed })
-        }
+        Task::SqliteDump { .. } | Task::Synthetic { .. } => unreachable!("a child process is not dispatched"),
     }
 }
 
@@ -102,5 +105,12 @@ fn sqlite_dump(path: &Path) -> ExitCode {
     match crate::engine::sqlite::dump(path, &mut out).and_then(|_| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => Failure::new(Exit::Failed, format!("{}: {error}", path.display())).print(),
+    }
+}
+
+fn synthetic(source: Synthetic) -> ExitCode {
+    match source.write(&mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => Failure::new(Exit::Failed, error.to_string()).print(),
     }
 }

@@ -8,7 +8,6 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::text::time;
 use super::timeline::{Timeline, tick_name, ticks};
-use crate::catalog::Mode;
 use crate::run::RunReport;
 
 /// A place to draw, in pixels.
@@ -68,11 +67,7 @@ pub(super) fn picture(height: u32, draw: impl FnOnce(&Area) -> Drawn) -> io::Res
 
 /// `3 databases streamed in 3.5 s`
 pub(super) fn heading(report: &RunReport) -> String {
-    let how = match report.mode {
-        Mode::Streamed => "streamed",
-        Mode::Staged => "staged",
-    };
-    let (count, seconds) = (report.jobs.len(), time(report.seconds));
+    let (count, how, seconds) = (report.jobs.len(), report.mode.name(), time(report.seconds));
     format!("{count} database{} {how} in {seconds}", if count == 1 { "" } else { "s" })
 }
 

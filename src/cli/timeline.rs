@@ -205,6 +205,7 @@ pub(super) mod tests {
             database: (*name).into(),
             engine: "command".into(),
             store: "memory:".into(),
+            dump_format: None,
             result: JobResult::Stored,
             backup_id: None,
             error: None,

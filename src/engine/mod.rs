@@ -9,6 +9,7 @@ mod command;
 mod mysql;
 mod postgres;
 pub mod sqlite;
+pub mod synthetic;
 mod tool;
 
 use std::path::PathBuf;

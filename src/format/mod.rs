@@ -21,6 +21,15 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// As the inventory and the manifest name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+            Compression::None => "none",
+        }
+    }
+
     /// The archive's file name extension, without the leading dot.
     pub fn extension(self) -> &'static str {
         match self {

@@ -157,3 +157,33 @@ fn without_credentials_a_backup_fails_at_once_and_says_so() {
     assert!(stdout.contains("credentials") && stdout.contains("access_key"), "{stdout}");
     assert!(start.elapsed() < Duration::from_mins(1), "it was tried again for minutes");
 }
+
+#[test]
+fn compression_and_prefix_follow_the_flags() {
+    let world = World::new("[databases.x]\nengine = \"command\"\ncommand = [\"seq\", \"1000\"]\n");
+    let run = world.run(&["backup", "--compression", "zstd", "--level", "19", "--under", "other/place"]);
+    assert_eq!(run.code, Some(0));
+    let keys = world.server.store().keys();
+    assert!(keys.iter().all(|key| key.starts_with("backups/other/place/x/")), "{keys:?}");
+    assert!(keys.iter().any(|key| key.ends_with("/x.tar.zst")), "{keys:?}");
+    let run = world.run(&["backup", "--level", "19"]);
+    assert!(run.code == Some(2) && run.stderr.contains("the levels of gzip are 1 to 9"));
+    assert_eq!(world.run(&["backup", "--compression", "lz4"]).code, Some(2));
+    assert_eq!(world.run(&["backup", "--staged-dir", "nowhere"]).code, Some(2));
+}
+
+#[test]
+fn a_synthetic_source_and_no_store_need_no_inventory() {
+    let folder = tempfile::tempdir().unwrap();
+    let backup = Command::new(TAPLINE)
+        .args(["backup", "--source", "synthetic:20MB:3", "--store", "null", "--report", "-"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(backup.status.success(), "{}", String::from_utf8_lossy(&backup.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&backup.stdout).unwrap();
+    let job = &report["jobs"][0];
+    assert_eq!((job["database"].as_str(), job["dump_bytes"].as_u64()), (Some("synthetic"), Some(20_000_000)));
+    assert!((5_000_000..8_000_000).contains(&job["archive_bytes"].as_u64().unwrap()), "{job}");
+    assert_eq!(job["dump_format"], "dump");
+}

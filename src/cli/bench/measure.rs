@@ -1,0 +1,166 @@
+//! One measured run: `tapline backup` as a child process, and what it took.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use tokio::process::Command;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Mode;
+use crate::cli::args::BackupOptions;
+use crate::cli::exit::{Exit, Failure};
+use crate::run::RunReport;
+
+/// How often the scratch folder is looked at: a file that lives shorter may be missed.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What one run took.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Sample {
+    pub mode: Mode,
+    /// From the child's start to its end.
+    pub wall_seconds: f64,
+    /// Dump bytes by wall time.
+    pub mb_per_second: f64,
+    /// User and system, the dump tools included.
+    pub cpu_seconds: Option<f64>,
+    pub peak_rss: Option<u64>,
+    pub peak_temp_disk: u64,
+    pub disk_written: Option<u64>,
+    pub dump_bytes: u64,
+    pub archive_bytes: u64,
+    #[serde(skip)]
+    pub report: RunReport,
+}
+
+/// Runs `tapline backup` once, in a scratch folder of its own, and measures it.
+///
+/// # Errors
+/// When it cannot be started, fails (with its own words), or `cancel` fires; then it has been told, and has ended.
+pub(super) async fn measure(
+    config: &Path,
+    options: &BackupOptions,
+    scratch: &Path,
+    cancel: &CancellationToken,
+) -> Result<Sample, Failure> {
+    std::fs::create_dir_all(scratch)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments(config, options)).arg("--staged-dir").arg(scratch).env("TMPDIR", scratch);
+    // In a group of its own: a signal from the terminal comes here alone, and is passed on.
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    let start = Instant::now();
+    let child = command.spawn()?;
+    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let mut ended = std::pin::pin!(child.wait_with_output());
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut peak, mut told) = (0, false);
+    let output = loop {
+        tokio::select! {
+            output = &mut ended => break output?,
+            () = cancel.cancelled(), if !told => {
+                told = true;
+                // It aborts its uploads itself; one that has just ended needs no telling.
+                let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+            }
+            _ = look.tick() => peak = peak.max(occupied(scratch)),
+        }
+    };
+    let wall_seconds = start.elapsed().as_secs_f64();
+    std::fs::remove_dir_all(scratch)?;
+    if told {
+        return Err(Failure::new(Exit::Terminated, "interrupted"));
+    }
+    let report = report(options.mode, &output)?;
+    let dump_bytes: u64 = report.jobs.iter().map(|job| job.dump_bytes).sum();
+    let resources = &report.resources;
+    #[expect(clippy::cast_precision_loss, reason = "for display")]
+    Ok(Sample {
+        mode: options.mode,
+        wall_seconds,
+        mb_per_second: dump_bytes as f64 / wall_seconds / 1e6,
+        cpu_seconds: resources.cpu_seconds_user.zip(resources.cpu_seconds_system).map(|(user, system)| user + system),
+        peak_rss: resources.peak_rss,
+        peak_temp_disk: peak.max(resources.peak_temp_disk),
+        disk_written: resources.disk_written,
+        dump_bytes,
+        archive_bytes: report.jobs.iter().map(|job| job.archive_bytes).sum(),
+        report,
+    })
+}
+
+/// The command line of the run that `options` describe.
+fn arguments(config: &Path, options: &BackupOptions) -> Vec<String> {
+    let BackupOptions { names, jobs, mode, compression, level, source, store, under, .. } = options;
+    let flags = [
+        ("--config", Some(config.display().to_string())),
+        ("--mode", Some(mode.name().to_owned())),
+        ("--report", Some("-".to_owned())),
+        ("--jobs", jobs.map(|jobs| jobs.to_string())),
+        ("--compression", compression.map(|compression| compression.name().to_owned())),
+        ("--level", level.map(|level| level.to_string())),
+        ("--source", source.map(|source| format!("synthetic:{source}"))),
+        ("--store", store.clone()),
+        ("--under", under.clone()),
+    ];
+    let given = flags.into_iter().filter_map(|(flag, value)| Some(format!("{flag}={}", value?)));
+    ["backup", "--quiet", "--no-progress"].map(str::to_owned).into_iter().chain(given).chain(names.clone()).collect()
+}
+
+/// The report of a run in which every job was stored.
+fn report(mode: Mode, output: &Output) -> Result<RunReport, Failure> {
+    let failed = |words: &str| {
+        let how = crate::backup::how(output.status);
+        Failure::new(Exit::Failed, format!("a {} run {how}: {}", mode.name(), words.trim()))
+    };
+    let report: Result<RunReport, _> = serde_json::from_slice(&output.stdout);
+    match (report, output.status.success()) {
+        (Ok(report), true) => Ok(report),
+        (Ok(report), false) => {
+            let errors = report.jobs.iter().filter_map(|job| Some(format!("{}: {}", job.database, job.error.as_ref()?)));
+            Err(failed(&errors.collect::<Vec<_>>().join("\n")))
+        }
+        (Err(_), _) => Err(failed(&String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// The bytes that the files below `folder` occupy; what goes away meanwhile is left out.
+pub(super) fn occupied(folder: &Path) -> u64 {
+    /// As `st_blocks` counts, whatever the file system's blocks are.
+    const BLOCK: u64 = 512;
+    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
+    let mut bytes = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                Ok(metadata) => bytes += metadata.blocks() * BLOCK,
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_in_all_folders_are_counted_by_the_blocks_that_they_occupy() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(occupied(folder.path()), 0);
+        std::fs::create_dir(folder.path().join("inner")).unwrap();
+        std::fs::write(folder.path().join("inner/a"), vec![1; 100_000]).unwrap();
+        let sparse = std::fs::File::create(folder.path().join("sparse")).unwrap();
+        sparse.set_len(1 << 30).unwrap();
+        let bytes = occupied(folder.path());
+        assert!((100_000..200_000).contains(&bytes), "{bytes}");
+        assert_eq!(occupied(Path::new("/nowhere")), 0);
+    }
+}

@@ -1,0 +1,150 @@
+//! The inventory of a backup: the file's, with what the command line changes in it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::args::BackupOptions;
+use super::exit::{Exit, Failure};
+use crate::config::{ConfigError, Database, Inventory};
+use crate::engine::synthetic::{self, Synthetic};
+use crate::run::open_stores;
+use crate::store::memory::MemoryStore;
+use crate::store::{Limits, SharedStore};
+
+/// Reads the inventory and applies the flags, which are stronger.
+pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, Failure> {
+    let mut inventory = match (options.source, &options.store) {
+        (None, _) => Inventory::load(config)?,
+        // Nothing is left for a file to say.
+        (Some(source), Some(_)) => of_synthetic(source)?,
+        (Some(source), None) => {
+            let mut inventory = Inventory::load(config)?;
+            // The file's first database lends its store.
+            let store = inventory.databases[0].store.clone();
+            let databases = of_synthetic(source)?.databases.into_iter();
+            inventory.databases = databases.map(|database| Database { store: store.clone(), ..database }).collect();
+            inventory
+        }
+    };
+    let run = &mut inventory.run;
+    run.mode = options.mode.unwrap_or(run.mode);
+    run.jobs = options.jobs.map_or(run.jobs, usize::from);
+    run.jobs_per_host = options.jobs_per_host.map_or(run.jobs_per_host, usize::from);
+    run.memory = options.memory.map(|size| size.as_u64()).or(run.memory);
+    run.retry_for = options.retry_for.unwrap_or(run.retry_for);
+    run.stall_timeout = options.stall_timeout.or(run.stall_timeout);
+    if let Some(folder) = options.staged_dir.as_ref().filter(|folder| !folder.is_dir()) {
+        return Err(Failure::new(Exit::Usage, format!("--staged-dir {}: there is no such folder", folder.display())));
+    }
+    if let Some(folder) = &options.staged_dir {
+        inventory.staged.dir.clone_from(folder);
+    }
+    if let Some(under) = options.under.as_ref().map(|under| under.trim_matches('/')) {
+        for store in inventory.stores.values_mut() {
+            let prefix = &mut Arc::make_mut(store).prefix;
+            format!("{prefix}/{under}").trim_matches('/').clone_into(prefix);
+        }
+    }
+    compression(options, &mut inventory)?;
+    Ok(inventory)
+}
+
+/// Changes compression and level of the databases that are backed up.
+fn compression(options: &BackupOptions, inventory: &mut Inventory) -> Result<(), Failure> {
+    let selected: Vec<String> =
+        inventory.select(&options.names)?.into_iter().map(|database| database.name.clone()).collect();
+    for database in inventory.databases.iter_mut().filter(|database| selected.contains(&database.name)) {
+        if let Some(compression) = options.compression.filter(|compression| *compression != database.compression) {
+            database.compression = compression;
+            database.level = compression.levels().1;
+        }
+        if let Some(level) = options.level {
+            let (range, _) = database.compression.levels();
+            if !range.contains(&level) {
+                let (name, compression) = (&database.name, database.compression.name());
+                let why = format!("the levels of {compression} are {} to {}", range.start(), range.end());
+                return Err(Failure::new(Exit::Usage, format!("--level {level} for {name}: {why}")));
+            }
+            database.level = level;
+        }
+    }
+    Ok(())
+}
+
+/// An inventory of one database, which this program's own binary makes up.
+fn of_synthetic(source: Synthetic) -> Result<Inventory, Failure> {
+    let tapline = std::env::current_exe()?.display().to_string();
+    let command = toml::Value::from(vec![tapline, synthetic::SUBCOMMAND.to_owned(), source.to_string()]);
+    let text = format!(
+        "[stores.null]\nurl = \"s3://null\"\n\n\
+         [databases.synthetic]\nengine = \"command\"\ncommand = {command}\nfile_name = \"synthetic.sql\"\n\
+         expected_size = {}\n",
+        source.size().max(1)
+    );
+    Ok(Inventory::parse(Path::new("--source"), &text)?)
+}
+
+/// Opens the inventory's stores, or in place of each one that swallows what it gets.
+pub(super) async fn stores(
+    inventory: &Inventory,
+    options: &BackupOptions,
+) -> Result<BTreeMap<String, SharedStore>, ConfigError> {
+    if options.store.is_some() {
+        let null = || Arc::new(MemoryStore::discarding(Limits::S3)) as SharedStore;
+        return Ok(inventory.stores.keys().map(|name| (name.clone(), null())).collect());
+    }
+    let opened = open_stores(inventory).await?.into_iter();
+    Ok(opened.map(|(name, store)| (name, store as SharedStore)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Compression;
+
+    const FILE: &str = "[stores.s]\nurl = \"s3://bucket/backups\"\n\
+                        [databases.a]\nengine = \"sqlite\"\npath = \"a\"\nlevel = 9\n\
+                        [databases.b]\nengine = \"sqlite\"\npath = \"b\"\ncompression = \"zstd\"\n";
+
+    fn loaded(options: &BackupOptions) -> Result<Inventory, Failure> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tapline.toml");
+        std::fs::write(&path, FILE).unwrap();
+        load(&path, options)
+    }
+
+    #[test]
+    fn a_level_must_fit_the_compression_of_what_is_backed_up() {
+        let levels = |options| {
+            let databases = loaded(&options).unwrap().databases.into_iter();
+            databases.map(|database| (database.compression, database.level)).collect::<Vec<_>>()
+        };
+        let (gzip, zstd) = (Some(Compression::Gzip), Some(Compression::Zstd));
+        let default = BackupOptions::default;
+        assert_eq!(levels(default()), [(Compression::Gzip, 9), (Compression::Zstd, 3)]);
+        assert_eq!(
+            levels(BackupOptions { compression: gzip, ..default() }),
+            [(Compression::Gzip, 9), (Compression::Gzip, 6)]
+        );
+        let nineteen = BackupOptions { compression: zstd, level: Some(19), ..default() };
+        assert_eq!(levels(nineteen), [(Compression::Zstd, 19); 2]);
+        let only_b = BackupOptions { names: vec!["b".into()], level: Some(19), ..default() };
+        assert_eq!(levels(only_b), [(Compression::Gzip, 9), (Compression::Zstd, 19)]);
+        let error = loaded(&BackupOptions { level: Some(19), ..default() }).unwrap_err();
+        assert!(format!("{error:?}").contains("--level 19 for a: the levels of gzip are 1 to 9"), "{error:?}");
+    }
+
+    #[test]
+    fn a_synthetic_source_takes_the_place_of_the_databases() {
+        let source = Some("1MiB:3".parse().unwrap());
+        let options = BackupOptions { source, under: Some("/scratch/".into()), ..BackupOptions::default() };
+        let inventory = loaded(&options).unwrap();
+        let [synthetic] = inventory.databases.as_slice() else { panic!("one database") };
+        assert_eq!((synthetic.name.as_str(), synthetic.store.as_str()), ("synthetic", "s"));
+        assert_eq!(synthetic.command[1..], ["__synthetic", "1048576B:3"]);
+        assert_eq!(inventory.stores["s"].prefix, "backups/scratch");
+        let without_file = BackupOptions { store: Some("null".into()), ..options };
+        assert_eq!(load(Path::new("/nowhere"), &without_file).unwrap().databases.len(), 1);
+    }
+}
