@@ -29,6 +29,7 @@ use crate::resources::Resources;
 use crate::staged::{self, Staging};
 use crate::store::retry::{RetryPolicy, Retrying};
 use crate::store::s3::S3Store;
+use crate::store::{SharedStore, Store};
 
 /// Memory of a job when the inventory says nothing, in bytes.
 const MEMORY_PER_JOB: u64 = 128 << 20;
@@ -451,7 +452,7 @@ fn report(planned: &Planned, result: Result<Manifest, Ended>, time: Duration) ->
         database: planned.database.clone(),
         engine: planned.engine.into(),
         store: planned.store.clone(),
-        dump_format: planned.job.as_ref().ok().map(|job| job.dump_format.clone()),
+        dump_format: planned.job.as_ref().ok().map(|planned| planned.job.dump_format.clone()),
         result,
         error,
         backup_id: manifest.as_ref().map(|manifest| manifest.backup_id.clone()),

@@ -46,6 +46,8 @@ pub(super) enum Task {
     Restore(RestoreOptions),
     /// Read backups back and check every byte, without restoring them: by default the latest of each database
     Verify(VerifyOptions),
+    /// Measure streamed against staged runs, on the inventory's databases and stores, and leave nothing behind
+    Bench(Box<BenchOptions>),
     /// List the backups in the stores
     List {
         /// Only this database
@@ -197,6 +199,45 @@ pub(super) struct VerifyOptions {
     pub store: Option<String>,
 }
 
+#[derive(Debug, ClapArgs)]
+pub(super) struct BenchOptions {
+    /// Only these databases
+    pub names: Vec<String>,
+    /// How often each mode is measured
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    pub runs: u16,
+    /// Count the first runs too, which find every cache cold
+    #[arg(long)]
+    pub no_warmup: bool,
+    /// Two modes to compare, or one to measure
+    #[arg(long, default_value = "streamed,staged", value_delimiter = ',', value_parser = modes())]
+    pub modes: Vec<Mode>,
+    /// Instead of databases, a dump that is made up: `synthetic:SIZE[:RATIO]`
+    #[arg(long, conflicts_with = "names", value_parser = source)]
+    pub source: Option<Synthetic>,
+    /// Instead of the stores, one that swallows everything
+    #[arg(long, value_parser = ["null"])]
+    pub store: Option<String>,
+    /// Compress all databases so
+    #[arg(long, value_parser = compressions())]
+    pub compression: Option<Compression>,
+    /// At this level: gzip 1 to 9, zstd 1 to 19
+    #[arg(long)]
+    pub level: Option<i32>,
+    /// Databases at once
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Where temp files go, in a folder that is removed again [default: the temp folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Write all that was measured as JSON to a file, or to stdout with -
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Draw the measures and the median runs' timelines into FILE.svg
+    #[arg(long, value_name = "FILE.svg", value_parser = svg)]
+    pub plot: Option<PathBuf>,
+}
+
 /// The parser of one of a few values, by name.
 fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
     values: [(&'static str, T); N],
@@ -232,6 +273,13 @@ fn timeline(text: &str) -> Result<Timeline, String> {
         Some("html") => Ok(Timeline::Html(path)),
         _ if text == "-" => Ok(Timeline::Text),
         _ => Err("write a file that ends with .svg or .html, or --timeline alone for text".into()),
+    }
+}
+
+fn svg(text: &str) -> Result<PathBuf, String> {
+    match timeline(text) {
+        Ok(Timeline::Svg(path)) => Ok(path),
+        _ => Err("write a file that ends with .svg".into()),
     }
 }
 

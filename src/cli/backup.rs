@@ -57,7 +57,7 @@ pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Dis
     })
 }
 
-fn write(file: &Path, text: &str) -> Result<(), Failure> {
+pub(super) fn write(file: &Path, text: &str) -> Result<(), Failure> {
     let failed = |error| Failure::new(Exit::Failed, format!("cannot write {}: {error}", file.display()));
     std::fs::write(file, text).map_err(failed)
 }

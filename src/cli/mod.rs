@@ -2,6 +2,7 @@
 
 mod args;
 mod backup;
+mod bench;
 mod check;
 #[cfg(feature = "demo")]
 mod demo;
@@ -59,6 +60,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Task::Backup(options) => backup::backup(&config(), &options, &display).await,
         Task::Restore(options) => restore::restore_backup(&config(), &options, &display).await,
         Task::Verify(options) => verify::verify(&config(), &options, &display).await,
+        Task::Bench(options) => bench::bench(&config(), &options, &display).await,
         Task::List { name, json } => list::list(&config(), name.as_deref(), json).await,
         Task::Check { names } => check::check(&config(), &names).await,
         Task::Init { file, force } => init(&file, force),

@@ -16,9 +16,9 @@ pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 pub(super) type Drawn<T = ()> = Result<T, DrawingAreaErrorKind<io::Error>>;
 
 /// Width of a picture, in pixels.
-pub(super) const WIDTH: u32 = 1000;
+const WIDTH: u32 = 1000;
 /// Space around a picture.
-pub(super) const MARGIN: u32 = 16;
+const MARGIN: u32 = 16;
 /// A line of text: the heading, and each line of the legend.
 const LINE: u32 = 24;
 const ROW: u32 = 26;

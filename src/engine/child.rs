@@ -156,7 +156,7 @@ impl Child {
 }
 
 /// How a process ended, in words.
-fn how(status: ExitStatus) -> String {
+pub fn how(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with status {code}"),

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use crate::config::{Database, EngineKind};
-pub use child::{Child, ChildError, words};
+pub use child::{Child, ChildError, how, words};
 pub use tool::{SECRET_PATH, ToolCommand, ToolError};
 
 /// What one dump's end looks like, for engines whose tools write a marker last.

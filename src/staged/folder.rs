@@ -5,7 +5,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +15,7 @@ use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::disk::sum;
+use crate::disk::occupied;
 
 const PREFIX: &str = "tapline-staged-";
 /// A folder is locked well within this time after it was made.
@@ -84,8 +83,8 @@ fn remove_abandoned(dir: &Path) -> io::Result<()> {
 async fn measure(folder: std::path::PathBuf, peak: Arc<AtomicU64>) {
     loop {
         let folder = folder.clone();
-        let occupied = spawn_blocking(move || sum(&folder, &|file| file.blocks() * 512)).await;
-        peak.fetch_max(occupied.unwrap_or_default(), Ordering::Relaxed);
+        let now = spawn_blocking(move || occupied(&folder)).await;
+        peak.fetch_max(now.unwrap_or_default(), Ordering::Relaxed);
         tokio::time::sleep(MEASURE).await;
     }
 }

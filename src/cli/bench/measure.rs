@@ -1,7 +1,6 @@
 //! One measured run: `tapline backup` as a child process, and what it took.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::Mode;
 use crate::cli::args::BackupOptions;
 use crate::cli::exit::{Exit, Failure};
+use crate::disk::occupied;
 use crate::run::RunReport;
 
 /// How often the scratch folder is looked at: a file that lives shorter may be missed.
@@ -76,12 +76,13 @@ pub(super) async fn measure(
     if told {
         return Err(Failure::new(Exit::Terminated, "interrupted"));
     }
-    let report = report(options.mode, &output)?;
+    let mode = options.mode.unwrap_or(Mode::Streamed);
+    let report = report(mode, &output)?;
     let dump_bytes: u64 = report.jobs.iter().map(|job| job.dump_bytes).sum();
     let resources = &report.resources;
     #[expect(clippy::cast_precision_loss, reason = "for display")]
     Ok(Sample {
-        mode: options.mode,
+        mode,
         wall_seconds,
         mb_per_second: dump_bytes as f64 / wall_seconds / 1e6,
         cpu_seconds: resources.cpu_seconds_user.zip(resources.cpu_seconds_system).map(|(user, system)| user + system),
@@ -99,7 +100,7 @@ fn arguments(config: &Path, options: &BackupOptions) -> Vec<String> {
     let BackupOptions { names, jobs, mode, compression, level, source, store, under, .. } = options;
     let flags = [
         ("--config", Some(config.display().to_string())),
-        ("--mode", Some(mode.name().to_owned())),
+        ("--mode", mode.map(|mode| mode.name().to_owned())),
         ("--report", Some("-".to_owned())),
         ("--jobs", jobs.map(|jobs| jobs.to_string())),
         ("--compression", compression.map(|compression| compression.name().to_owned())),
@@ -115,52 +116,17 @@ fn arguments(config: &Path, options: &BackupOptions) -> Vec<String> {
 /// The report of a run in which every job was stored.
 fn report(mode: Mode, output: &Output) -> Result<RunReport, Failure> {
     let failed = |words: &str| {
-        let how = crate::backup::how(output.status);
+        let how = crate::engine::how(output.status);
         Failure::new(Exit::Failed, format!("a {} run {how}: {}", mode.name(), words.trim()))
     };
     let report: Result<RunReport, _> = serde_json::from_slice(&output.stdout);
     match (report, output.status.success()) {
         (Ok(report), true) => Ok(report),
         (Ok(report), false) => {
-            let errors = report.jobs.iter().filter_map(|job| Some(format!("{}: {}", job.database, job.error.as_ref()?)));
+            let errors =
+                report.jobs.iter().filter_map(|job| Some(format!("{}: {}", job.database, job.error.as_ref()?)));
             Err(failed(&errors.collect::<Vec<_>>().join("\n")))
         }
         (Err(_), _) => Err(failed(&String::from_utf8_lossy(&output.stderr))),
-    }
-}
-
-/// The bytes that the files below `folder` occupy; what goes away meanwhile is left out.
-pub(super) fn occupied(folder: &Path) -> u64 {
-    /// As `st_blocks` counts, whatever the file system's blocks are.
-    const BLOCK: u64 = 512;
-    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
-    let mut bytes = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
-                Ok(metadata) => bytes += metadata.blocks() * BLOCK,
-                Err(_) => {}
-            }
-        }
-    }
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_in_all_folders_are_counted_by_the_blocks_that_they_occupy() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(occupied(folder.path()), 0);
-        std::fs::create_dir(folder.path().join("inner")).unwrap();
-        std::fs::write(folder.path().join("inner/a"), vec![1; 100_000]).unwrap();
-        let sparse = std::fs::File::create(folder.path().join("sparse")).unwrap();
-        sparse.set_len(1 << 30).unwrap();
-        let bytes = occupied(folder.path());
-        assert!((100_000..200_000).contains(&bytes), "{bytes}");
-        assert_eq!(occupied(Path::new("/nowhere")), 0);
     }
 }
