@@ -29,7 +29,8 @@
 //! | [`staged`] | the baseline: one job as dump → archive → upload, by pools of workers that hand over files |
 //! | [`backup`] | one job: source → encode → upload → commit |
 //! | [`restore`] | one backup back: fetch → decode → target; verifying is a restore to nowhere |
-//! | [`catalog`] | backup ids, object keys, the manifest |
+//! | [`upkeep`] | what takes away from a store |
+//! | [`catalog`] | backup ids, object keys, the manifest, retention |
 //! | [`engine`] | what differs per database |
 //! | [`format`](mod@format) | the archive's bytes |
 //! | [`store`] | a bucket and prefix |
@@ -50,3 +51,4 @@ pub mod run;
 pub mod s3_server;
 pub mod staged;
 pub mod store;
+pub mod upkeep;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backup::meter::{Busy, Meter, Phase, Step};
 use crate::backup::{self, BackupError, Cores, Layout};
-use crate::catalog::{BackupId, Manifest, Mode};
+use crate::catalog::{BackupId, Manifest, Mode, Retention};
 use crate::config::{
     ConfigError, Container, Database, Inventory, RunSettings, Secret, Selection, StagedSettings, StoreSettings,
 };
@@ -30,6 +30,7 @@ use crate::staged::{self, Staging};
 use crate::store::retry::{RetryPolicy, Retrying};
 use crate::store::s3::S3Store;
 use crate::store::{SharedStore, Store};
+use crate::upkeep;
 
 /// Memory of a job when the inventory says nothing, in bytes.
 const MEMORY_PER_JOB: u64 = 128 << 20;
@@ -60,6 +61,8 @@ pub struct Planned {
     pub host: Option<String>,
     /// What it counts; shared with the progress display.
     pub meter: Arc<Meter>,
+    /// By which policy it is pruned after its success; `None` when it is not.
+    pub prune: Option<Retention>,
     /// The job.
     pub job: Result<Arc<PlannedJob>, String>,
 }
@@ -118,6 +121,10 @@ pub struct JobReport {
     pub waited: Waited,
     /// Store operations tried again.
     pub retries: u64,
+    /// Earlier backups removed after this one's success.
+    pub pruned: usize,
+    /// Why pruning failed, although the backup is stored.
+    pub prune_error: Option<String>,
     /// When each step was busy, in seconds from the run's start.
     pub busy: Vec<Busy>,
 }
@@ -254,6 +261,7 @@ pub async fn plan(
             store: address,
             host: is_server.then(|| host.unwrap_or_else(|| "localhost".into())),
             meter,
+            prune: Some(database.retention).filter(|policy| inventory.run.prune_after_backup && !policy.is_empty()),
             job,
             database: database.name,
         });
@@ -346,65 +354,41 @@ async fn job(
 /// Carries out a plan. Returns when every job is over; when `cancel` fires, jobs are ended, their
 /// children killed and their uploads aborted first.
 pub async fn run(plan: &Plan, cancel: CancellationToken) -> RunReport {
-    let staging = match plan.settings.mode {
-        Mode::Streamed => None,
-        Mode::Staged => Some(Staging::begin(&plan.staged).map(Arc::new).map_err(|error| error.to_string())),
-    };
     let started = Timestamp::now() - plan.epoch.elapsed();
-    let cores = Cores::all();
-    let places = Places::new(plan.settings.jobs.min(plan.jobs.len()));
+    let way = Arc::new(Way::begin(plan));
     let mut hosts: HashMap<&str, Arc<Semaphore>> = HashMap::new();
     let mut running = JoinSet::new();
     for (at, planned) in plan.jobs.iter().enumerate() {
         let on_host = Arc::new(Semaphore::new(plan.settings.jobs_per_host));
         let on_host = planned.host.as_deref().map(|host| hosts.entry(host).or_insert(on_host).clone());
-        let (places, cores, cancel, staging) = (places.clone(), cores.clone(), cancel.clone(), staging.clone());
-        let job = planned.job.clone();
+        let (job, policy, way, cancel) = (planned.job.clone(), planned.prune, way.clone(), cancel.clone());
         running.spawn(async move {
             let job = match job {
                 Ok(job) => job,
-                Err(error) => return (at, Err(Ended::Failed(error)), Duration::ZERO),
+                Err(error) => return (at, Err(Ended::Failed(error)), Duration::ZERO, Pruned::default()),
             };
-            let PlannedJob { job, staged } = &*job;
-            if let (Some(dump), Some(staging)) = (staged, staging) {
-                let (result, seconds) = match staging {
-                    Ok(staging) => staged::backup(job, dump, &staging, on_host, &cancel).await,
-                    Err(error) => (Err(BackupError::Disk(error)), Duration::ZERO),
-                };
-                return (at, result.map_err(Ended::from), seconds);
-            }
-            // Always the host first: whoever holds a place among all jobs runs.
-            let permits = async {
-                let host = match on_host {
-                    Some(host) => Some(host.acquire_owned().await.expect("never closed")),
-                    None => None,
-                };
-                (host, places.take().await)
+            let (result, seconds) = way.carry_out(&job, on_host, &cancel).await;
+            // Pruning takes no place from the jobs that wait.
+            let pruned = match (&result, policy) {
+                (Ok(_), Some(policy)) => prune(&job.job, &policy, &cancel).await,
+                _ => Pruned::default(),
             };
-            let (_host, place) = tokio::select! {
-                biased;
-                () = cancel.cancelled() => return (at, Err(Ended::Cancelled), Duration::ZERO),
-                permits = permits => permits,
-            };
-            job.meter.set_worker(place.number);
-            let start = Instant::now();
-            tracing::info!(database = job.database, "backup begins");
-            let result = backup::backup(job, &BackupId::now(), &cores, &cancel).await;
-            (at, result.map_err(Ended::from), start.elapsed())
+            (at, result.map_err(Ended::from), seconds, pruned)
         });
     }
     let mut reports: Vec<Option<JobReport>> = plan.jobs.iter().map(|_| None).collect();
     while let Some(done) = running.join_next().await {
         // A job that panicked has no report yet and gets one below.
-        if let Ok((at, result, time)) = done {
+        if let Ok((at, result, time, pruned)) = done {
             plan.jobs[at].meter.set_phase(Phase::Done);
-            let report = report(&plan.jobs[at], result, time);
+            let report = report(&plan.jobs[at], result, time, pruned);
             log(&report);
             reports[at] = Some(report);
         }
     }
     let jobs = reports.into_iter().zip(&plan.jobs).map(|(made, planned)| {
-        made.unwrap_or_else(|| report(planned, Err(Ended::Failed("the job broke down".into())), Duration::ZERO))
+        let broke_down = Ended::Failed("the job broke down".into());
+        made.unwrap_or_else(|| report(planned, Err(broke_down), Duration::ZERO, Pruned::default()))
     });
     RunReport {
         version: 1,
@@ -412,7 +396,88 @@ pub async fn run(plan: &Plan, cancel: CancellationToken) -> RunReport {
         started,
         jobs: jobs.collect(),
         seconds: plan.epoch.elapsed().as_secs_f64(),
-        resources: Resources::taken(staging.and_then(Result::ok).map_or(0, |staging| staging.peak())),
+        resources: Resources::taken(way.peak_temp_disk()),
+    }
+}
+
+/// How a run's jobs are done, and what they share.
+enum Way {
+    Streamed { cores: Cores, places: Places },
+    Staged(Result<Staging, String>),
+}
+
+impl Way {
+    fn begin(plan: &Plan) -> Self {
+        match plan.settings.mode {
+            Mode::Streamed => {
+                let places = Places::new(plan.settings.jobs.min(plan.jobs.len()));
+                Self::Streamed { cores: Cores::all(), places }
+            }
+            Mode::Staged => Self::Staged(Staging::begin(&plan.staged).map_err(|error| error.to_string())),
+        }
+    }
+
+    /// One job, and how long it took from its own beginning.
+    async fn carry_out(
+        &self,
+        PlannedJob { job, staged }: &PlannedJob,
+        on_host: Option<Arc<Semaphore>>,
+        cancel: &CancellationToken,
+    ) -> (Result<Manifest, BackupError>, Duration) {
+        let (cores, places) = match (self, staged) {
+            (Way::Streamed { cores, places }, _) => (cores, places),
+            (Way::Staged(Ok(staging)), Some(dump)) => {
+                return staged::backup(job, dump, staging, on_host, cancel).await;
+            }
+            (Way::Staged(Err(error)), _) => return (Err(BackupError::Disk(error.clone())), Duration::ZERO),
+            (Way::Staged(Ok(_)), None) => unreachable!("a staged run's jobs are planned as such"),
+        };
+        // Always the host first: whoever holds a place among all jobs runs.
+        let permits = async {
+            let host = match on_host {
+                Some(host) => Some(host.acquire_owned().await.expect("never closed")),
+                None => None,
+            };
+            (host, places.take().await)
+        };
+        let (_host, place) = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return (Err(BackupError::Cancelled), Duration::ZERO),
+            permits = permits => permits,
+        };
+        job.meter.set_worker(place.number);
+        let start = Instant::now();
+        tracing::info!(database = job.database, "backup begins");
+        (backup::backup(job, &BackupId::now(), cores, cancel).await, start.elapsed())
+    }
+
+    fn peak_temp_disk(&self) -> u64 {
+        match self {
+            Way::Staged(Ok(staging)) => staging.peak(),
+            Way::Staged(Err(_)) | Way::Streamed { .. } => 0,
+        }
+    }
+}
+
+/// What pruning after a success has done.
+#[derive(Default)]
+struct Pruned {
+    backups: usize,
+    error: Option<String>,
+}
+
+async fn prune(job: &backup::Job, policy: &Retention, cancel: &CancellationToken) -> Pruned {
+    let result = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Pruned { backups: 0, error: Some("interrupted before it was over".into()) },
+        result = upkeep::prune::prune(&*job.store, &job.database, policy) => result,
+    };
+    match result {
+        Ok(removed) => Pruned {
+            backups: removed.backups,
+            error: (!removed.failures.is_empty()).then(|| removed.failures.join("; ")),
+        },
+        Err(error) => Pruned { backups: 0, error: Some(error.to_string()) },
     }
 }
 
@@ -434,13 +499,17 @@ impl From<BackupError> for Ended {
 fn log(report: &JobReport) {
     let JobReport { database, seconds, dump_bytes, archive_bytes, .. } = report;
     match (&report.result, &report.error) {
+        (JobResult::Stored, _) if report.prune_error.is_some() => {
+            let error = report.prune_error.as_deref().unwrap_or_default();
+            tracing::error!(database, "backup stored, but pruning failed: {error}");
+        }
         (JobResult::Stored, _) => tracing::info!(database, seconds, dump_bytes, archive_bytes, "backup stored"),
         (JobResult::Cancelled, _) => tracing::warn!(database, "backup cancelled"),
         (JobResult::Failed, error) => tracing::error!(database, "backup failed: {}", error.as_deref().unwrap_or("")),
     }
 }
 
-fn report(planned: &Planned, result: Result<Manifest, Ended>, time: Duration) -> JobReport {
+fn report(planned: &Planned, result: Result<Manifest, Ended>, time: Duration, pruned: Pruned) -> JobReport {
     let meter = &planned.meter;
     let waited = |step| meter.waited(step).as_secs_f64();
     let (result, error, manifest) = match result {
@@ -462,6 +531,8 @@ fn report(planned: &Planned, result: Result<Manifest, Ended>, time: Duration) ->
         seconds: time.as_secs_f64(),
         waited: Waited { dump: waited(Step::Dump), encode: waited(Step::Encode), upload: waited(Step::Upload) },
         retries: meter.retries(),
+        pruned: pruned.backups,
+        prune_error: pruned.error,
         busy: meter.busy_spans(),
     }
 }

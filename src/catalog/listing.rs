@@ -31,6 +31,25 @@ impl Found {
         let manifest = manifest_key(&self.database, &self.id);
         self.objects.iter().any(|object| object.key == manifest)
     }
+
+    /// Size of its objects, in bytes.
+    pub fn size(&self) -> u64 {
+        self.objects.iter().map(|object| object.size).sum()
+    }
+
+    /// Why the backup whose manifest this is cannot be restored from these objects; `None` when every volume is there, with
+    /// the size that the manifest says.
+    pub fn flaw(&self, manifest: &Manifest) -> Option<String> {
+        manifest.volume_keys().zip(&manifest.archive.volumes).find_map(|(key, volume)| {
+            match self.objects.iter().find(|object| object.key == key) {
+                None => Some(format!("{} is missing", volume.name)),
+                Some(object) if object.size != volume.size => {
+                    Some(format!("{} has {} bytes and not {}", volume.name, object.size, volume.size))
+                }
+                Some(_) => None,
+            }
+        })
+    }
 }
 
 /// Lists what backups of `database` (of all when `None`) have in the store, by database and id. Objects whose keys are no
@@ -59,11 +78,14 @@ pub struct Backup {
 
 /// The backups among what was found, their manifests read, in the same order.
 pub async fn read_manifests(store: &dyn Store, found: Vec<Found>) -> Vec<Backup> {
-    let read = found.into_iter().filter(Found::is_committed).map(async |found| {
-        let manifest = read_manifest(store, &found.database, &found.id).await;
-        Backup { found, manifest }
-    });
+    let committed = found.into_iter().filter(Found::is_committed);
+    let read: Vec<_> = committed.map(|found| read_backup(store, found)).collect();
     stream::iter(read).buffered(AT_ONCE).collect().await
+}
+
+async fn read_backup(store: &dyn Store, found: Found) -> Backup {
+    let manifest = read_manifest(store, &found.database, &found.id).await;
+    Backup { found, manifest }
 }
 
 /// Reads the manifest of one backup.

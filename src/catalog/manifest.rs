@@ -116,11 +116,15 @@ impl Manifest {
         self.entries.iter().map(|entry| entry.size).sum()
     }
 
+    /// The keys of the archive's volumes, in order.
+    pub fn volume_keys(&self) -> impl Iterator<Item = String> {
+        let prefix = super::backup_prefix(&self.database, &self.backup_id);
+        self.archive.volumes.iter().map(move |volume| format!("{prefix}{}", volume.name))
+    }
+
     /// The keys of the backup's objects, the manifest last.
     pub fn keys(&self) -> Vec<String> {
-        let prefix = super::backup_prefix(&self.database, &self.backup_id);
-        let volumes = self.archive.volumes.iter().map(|volume| format!("{prefix}{}", volume.name));
-        volumes.chain([super::manifest_key(&self.database, &self.backup_id)]).collect()
+        self.volume_keys().chain([super::manifest_key(&self.database, &self.backup_id)]).collect()
     }
 
     /// The manifest as the JSON text that is stored.

@@ -1,14 +1,16 @@
-//! What is in a store and what it is called: backup ids, object keys, and the manifest that makes a
-//! backup exist.
+//! What is in a store and what it is called: backup ids, object keys, the manifest that makes a backup exist, and which
+//! backups a policy keeps.
 
 mod id;
 mod key;
 mod listing;
 mod lookup;
 mod manifest;
+mod retention;
 
 pub use id::BackupId;
 pub use key::{Located, archive_key, backup_prefix, database_prefix, locate, manifest_key, volume_name};
 pub use listing::{Backup, BackupName, Found, find, read_manifest, read_manifests};
 pub use lookup::{LookupError, Named, look_up};
 pub use manifest::{Archive, Entry, Manifest, ManifestError, Mode, Volume};
+pub use retention::{Decision, Retention, Rule, Within, plan};

@@ -1,5 +1,6 @@
 //! The command line as typed.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit::TABLE;
-use crate::catalog::{BackupName, Mode};
+use crate::catalog::{BackupName, Mode, Retention, Within};
 use crate::engine::synthetic::{self, Synthetic};
 use crate::format::Compression;
 
@@ -56,6 +57,8 @@ pub(super) enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Remove the backups that no rule keeps, never the newest good one; without --confirm only say which
+    Prune(PruneOptions),
     /// Try everything without dumping: inventory, tools, logins, stores
     Check {
         /// Only these databases
@@ -133,6 +136,9 @@ pub(super) struct BackupOptions {
     /// Below the stores' own prefixes
     #[arg(long, hide = true, value_name = "PREFIX")]
     pub under: Option<String>,
+    /// Prune each database after its own success, by its keep_… rules in the inventory
+    #[arg(long)]
+    pub prune_after_backup: bool,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -280,6 +286,63 @@ fn svg(text: &str) -> Result<PathBuf, String> {
     match timeline(text) {
         Ok(Timeline::Svg(path)) => Ok(path),
         _ => Err("write a file that ends with .svg".into()),
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct PruneOptions {
+    /// Only these databases; with rules given as options also some that are not in the inventory
+    pub names: Vec<String>,
+    /// Only in this store of the inventory
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
+    /// Remove them; otherwise nothing is
+    #[arg(long)]
+    pub confirm: bool,
+    #[command(flatten)]
+    pub rules: Rules,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Rules; when one is given they are the whole policy, in place of the inventory's")]
+pub(super) struct Rules {
+    /// Keep the newest N
+    #[arg(long = "keep-last", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    last: Option<u32>,
+    /// Keep the newest of each of the last N hours that have a backup
+    #[arg(long = "keep-hourly", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    hourly: Option<u32>,
+    /// The same of N days, in UTC
+    #[arg(long = "keep-daily", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    daily: Option<u32>,
+    /// The same of N weeks, which begin on Monday
+    #[arg(long = "keep-weekly", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    weekly: Option<u32>,
+    /// The same of N months
+    #[arg(long = "keep-monthly", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    monthly: Option<u32>,
+    /// The same of N years
+    #[arg(long = "keep-yearly", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    yearly: Option<u32>,
+    /// Keep what is at most so much older than the newest, such as 30d or "1y 6mo"
+    #[arg(long = "keep-within", value_name = "TIME")]
+    within: Option<Within>,
+}
+
+impl Rules {
+    /// The policy that they are; `None` when none is given.
+    pub fn policy(&self) -> Option<Retention> {
+        let number = |given: Option<u32>| given.and_then(NonZeroU32::new);
+        let policy = Retention {
+            last: number(self.last),
+            hourly: number(self.hourly),
+            daily: number(self.daily),
+            weekly: number(self.weekly),
+            monthly: number(self.monthly),
+            yearly: number(self.yearly),
+            within: self.within,
+        };
+        (!policy.is_empty()).then_some(policy)
     }
 }
 

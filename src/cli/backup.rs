@@ -49,10 +49,10 @@ pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Dis
     } else {
         text::out(&shown);
     }
-    let all_stored = report.jobs.iter().all(|job| job.result == JobResult::Stored);
+    let all_good = report.jobs.iter().all(|job| job.result == JobResult::Stored && job.prune_error.is_none());
     Ok(match interrupted {
-        Some(exit) if !all_stored => exit,
-        _ if all_stored => Exit::Good,
+        Some(exit) if !all_good => exit,
+        _ if all_good => Exit::Good,
         _ => Exit::Failed,
     })
 }
@@ -90,6 +90,9 @@ fn describe(plan: &Plan) -> String {
                     layout.workers
                 );
                 text += &format!("  memory   {}\n", text::size(layout.memory));
+                if let Some(policy) = &planned.prune {
+                    text += &format!("  then     prune, keeping {policy}\n");
+                }
             }
         }
     }

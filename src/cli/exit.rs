@@ -10,7 +10,7 @@ use crate::store::StoreError;
 pub(super) const TABLE: &str = "\
 Exit codes:
   0    all good
-  1    some backups failed
+  1    some backups failed, or what was to be removed was not
   2    the command line makes no sense
   3    the inventory makes no sense, or a secret is missing
   4    the store cannot be reached or refuses

@@ -33,6 +33,7 @@ pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, 
     run.jobs_per_host = options.jobs_per_host.map_or(run.jobs_per_host, usize::from);
     run.memory = options.memory.map(|size| size.as_u64()).or(run.memory);
     run.retry_for = options.retry_for.unwrap_or(run.retry_for);
+    run.prune_after_backup |= options.prune_after_backup;
     run.stall_timeout = options.stall_timeout.or(run.stall_timeout);
     if let Some(folder) = options.staged_dir.as_ref().filter(|folder| !folder.is_dir()) {
         return Err(Failure::new(Exit::Usage, format!("--staged-dir {}: there is no such folder", folder.display())));

@@ -56,7 +56,7 @@ pub(super) async fn list(config: &Path, name: Option<&str>, json: bool) -> Resul
 }
 
 fn row(listed: &Listed) -> [String; 7] {
-    let begun = listed.backup_id.time().strftime("%Y-%m-%d %H:%M:%S").to_string();
+    let begun = text::begun(&listed.backup_id);
     let [dump, archive, ratio, engine] = match (&listed.manifest, &listed.error) {
         (Some(manifest), _) => {
             let (dump, archive) = (manifest.dump_size(), manifest.archive.size);

@@ -13,6 +13,7 @@ mod list;
 mod log;
 mod plot;
 mod progress;
+mod prune;
 mod report;
 mod restore;
 mod text;
@@ -62,6 +63,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Task::Verify(options) => verify::verify(&config(), &options, &display).await,
         Task::Bench(options) => bench::bench(&config(), &options, &display).await,
         Task::List { name, json } => list::list(&config(), name.as_deref(), json).await,
+        Task::Prune(options) => prune::prune(&config(), &options).await,
         Task::Check { names } => check::check(&config(), &names).await,
         Task::Init { file, force } => init(&file, force),
         #[cfg(feature = "demo")]

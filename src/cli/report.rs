@@ -19,9 +19,12 @@ pub(super) fn text(report: &RunReport) -> String {
         ]
     });
     let mut text = table(header, rows);
-    for JobReport { database, error, .. } in &report.jobs {
+    for JobReport { database, error, prune_error, .. } in &report.jobs {
         if let Some(error) = error {
             text += &format!("\n{database}: {error}\n");
+        }
+        if let Some(error) = prune_error {
+            text += &format!("\n{database}: stored, but pruning failed: {error}\n");
         }
     }
     let count = |result| report.jobs.iter().filter(|job| job.result == result).count();
@@ -30,6 +33,10 @@ pub(super) fn text(report: &RunReport) -> String {
         if count(result) > 0 {
             text += &format!(", {} {}", count(result), name(result));
         }
+    }
+    let pruned: usize = report.jobs.iter().map(|job| job.pruned).sum();
+    if pruned > 0 {
+        text += &format!(", {pruned} earlier backups pruned");
     }
     text + &format!(" in {}\n", time(report.seconds))
 }

@@ -4,6 +4,8 @@ use std::io::Write;
 
 use comfy_table::{Table, presets};
 
+use crate::catalog::BackupId;
+
 /// Writes to stdout; a reader that has gone (`tapline list | head`) is no error.
 pub(super) fn out(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
@@ -35,6 +37,11 @@ pub(super) fn rate(bytes: u64, seconds: f64) -> String {
 #[expect(clippy::cast_precision_loss, reason = "for display")]
 pub(super) fn ratio(dump: u64, archive: u64) -> String {
     if archive > 0 { format!("{:.2}", dump as f64 / archive as f64) } else { "-".into() }
+}
+
+/// When a backup began, in UTC.
+pub(super) fn begun(id: &BackupId) -> String {
+    id.time().strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// A plain table, columns aligned.

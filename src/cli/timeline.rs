@@ -215,6 +215,8 @@ pub(super) mod tests {
             seconds: 1.0,
             waited: Waited { dump: 0.0, encode: 0.0, upload: 0.0 },
             retries: 0,
+            pruned: 0,
+            prune_error: None,
             busy: spans.iter().map(|&(step, worker, start, end)| Busy { step, worker, start, end }).collect(),
         };
         RunReport {

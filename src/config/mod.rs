@@ -60,22 +60,32 @@ impl Inventory {
     /// # Errors
     /// When the inventory has no such database.
     pub fn select(&self, names: &[String]) -> Result<Vec<&Database>, ConfigError> {
-        let fits = |database: &Database, name: &String| {
-            database.name == *name
-                || matches!(database.database, Selection::All { .. })
-                    && name.strip_prefix(&database.name).is_some_and(|rest| rest.starts_with('/'))
-        };
         if self.databases.is_empty() {
             let path = self.path.display();
             return Err(ConfigError(format!("{path}: databases: there is none; add a table [databases.NAME]")));
         }
-        if let Some(name) = names.iter().find(|name| !self.databases.iter().any(|database| fits(database, name))) {
+        if let Some(name) = names.iter().find(|name| !self.databases.iter().any(|database| database.covers(name))) {
             let known: Vec<&str> = self.databases.iter().map(|database| database.name.as_str()).collect();
             let path = self.path.display();
             return Err(ConfigError(format!("{path} has no database called {name:?}; it has {}", known.join(", "))));
         }
-        let selected = |database: &&Database| names.is_empty() || names.iter().any(|name| fits(database, name));
+        let selected = |database: &&Database| names.is_empty() || names.iter().any(|name| database.covers(name));
         Ok(self.databases.iter().filter(selected).collect())
+    }
+
+    /// The entry of the database called `name`: its own, or the `database = "*"` that stands for it.
+    pub fn entry(&self, name: &str) -> Option<&Database> {
+        let own = self.databases.iter().find(|database| database.name == name);
+        own.or_else(|| self.databases.iter().find(|database| database.covers(name)))
+    }
+}
+
+impl Database {
+    /// Whether `name` is this entry's, or of one of the databases that its `database = "*"` stands for.
+    pub fn covers(&self, name: &str) -> bool {
+        self.name == name
+            || matches!(self.database, Selection::All { .. })
+                && name.strip_prefix(&self.name).is_some_and(|rest| rest.starts_with('/'))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::Mode;
+use crate::catalog::{Mode, Retention};
 use crate::format::Compression;
 use crate::store::ChecksumKind;
 
@@ -81,6 +81,8 @@ pub struct RunSettings {
     pub exit_timeout: Duration,
     /// How long a login, a discovery query, or a `{ command = […] }` secret may take.
     pub connect_timeout: Duration,
+    /// Whether a database is pruned after its own success, by its own policy.
+    pub prune_after_backup: bool,
 }
 
 /// `[stores.NAME]`.
@@ -209,6 +211,8 @@ pub struct Database {
     pub store: String,
     /// Expected size of the dump, in bytes; the engine's estimate when absent.
     pub expected_size: Option<u64>,
+    /// Which of its backups `tapline prune` keeps.
+    pub retention: Retention,
 }
 
 /// `database = …`

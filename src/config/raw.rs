@@ -32,6 +32,7 @@ pub(super) struct Run {
     pub stall_timeout: Option<Spanned<String>>,
     pub exit_timeout: Option<Spanned<String>>,
     pub connect_timeout: Option<Spanned<String>>,
+    pub prune_after_backup: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]
@@ -87,6 +88,13 @@ pub(super) struct Database {
     pub level: Option<Spanned<i32>>,
     pub store: Option<Spanned<String>>,
     pub expected_size: Option<Spanned<Size>>,
+    pub keep_last: Option<Spanned<u32>>,
+    pub keep_hourly: Option<Spanned<u32>>,
+    pub keep_daily: Option<Spanned<u32>>,
+    pub keep_weekly: Option<Spanned<u32>>,
+    pub keep_monthly: Option<Spanned<u32>>,
+    pub keep_yearly: Option<Spanned<u32>>,
+    pub keep_within: Option<Spanned<String>>,
 }
 
 /// A number of bytes, or text such as `16MiB`.

@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::{ConfigError, Database, DumpFormat, EngineKind, Secret, Selection};
+use crate::catalog::Retention;
 use crate::format::Compression;
 
 /// The database to restore into. `entry` is the inventory's of that name, if there is one; `to` is a URL, or the name of
@@ -125,6 +126,7 @@ fn url(name: &str, engine: EngineKind, text: &str, password: Option<Secret>) -> 
         level: 0,
         store: String::new(),
         expected_size: None,
+        retention: Retention::default(),
     })
 }
 

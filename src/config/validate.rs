@@ -1,6 +1,7 @@
 //! From the file as written to the model. Every error names file, line, key, and the fix.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::{
     ConfigError, Container, Database, DumpFormat, EngineKind, Inventory, RunSettings, Secret, SecretFrom, Selection,
     StagedSettings, StoreSettings, line_of, raw,
 };
-use crate::catalog::Mode;
+use crate::catalog::{Mode, Retention, Within};
 use crate::format::{Compression, MAX_NAME};
 use crate::store::{ChecksumKind, Limits};
 
@@ -66,6 +67,19 @@ impl File<'_> {
             Some(size) if size > 0 => Ok(Some(size)),
             _ => self.wrong(&value.span(), key, "not a size; write one such as \"512MiB\" or \"40GB\""),
         }
+    }
+
+    fn number(&self, value: Option<&Spanned<u32>>, key: &str) -> Result<Option<NonZeroU32>> {
+        let Some(value) = value else { return Ok(None) };
+        match NonZeroU32::new(*value.get_ref()) {
+            Some(number) => Ok(Some(number)),
+            None => self.wrong(&value.span(), key, "must be 1 or more; leave it out when the rule is not wanted"),
+        }
+    }
+
+    fn within(&self, value: Option<&Spanned<String>>, key: &str) -> Result<Option<Within>> {
+        let Some(value) = value else { return Ok(None) };
+        value.get_ref().parse().map(Some).or_else(|why| self.wrong(&value.span(), key, format_args!("{why}")))
     }
 
     fn secret(&self, value: &Spanned<raw::Secret>, key: &str) -> Result<Secret> {
@@ -132,6 +146,7 @@ fn run(file: &File, raw: &raw::Run) -> Result<RunSettings> {
         stall_timeout: file.duration(raw.stall_timeout.as_ref(), "run.stall_timeout")?,
         exit_timeout: duration(&raw.exit_timeout, "run.exit_timeout", 60)?,
         connect_timeout: duration(&raw.connect_timeout, "run.connect_timeout", 15)?,
+        prune_after_backup: raw.prune_after_backup.unwrap_or_default(),
     })
 }
 
@@ -314,6 +329,15 @@ fn database(
         level,
         store: chosen_store(file, &here, &place, value!(store), stores)?,
         expected_size: file.size(value!(expected_size), &key("expected_size"))?,
+        retention: Retention {
+            last: file.number(value!(keep_last), &key("keep_last"))?,
+            hourly: file.number(value!(keep_hourly), &key("keep_hourly"))?,
+            daily: file.number(value!(keep_daily), &key("keep_daily"))?,
+            weekly: file.number(value!(keep_weekly), &key("keep_weekly"))?,
+            monthly: file.number(value!(keep_monthly), &key("keep_monthly"))?,
+            yearly: file.number(value!(keep_yearly), &key("keep_yearly"))?,
+            within: file.within(value!(keep_within), &key("keep_within"))?,
+        },
     })
 }
 
@@ -425,6 +449,20 @@ mod tests {
     }
 
     #[test]
+    fn each_retention_rule_has_its_own_default() {
+        let text = format!(
+            "{STORE}[defaults]\nengine = \"sqlite\"\npath = \"x\"\nkeep_last = 3\nkeep_within = \"1y 6mo\"\n\
+             [databases.a]\nkeep_daily = 7\n[databases.b]\nkeep_last = 9\n"
+        );
+        let inventory = Inventory::parse(Path::new("t.toml"), &text).unwrap();
+        let [a, b] = inventory.databases.as_slice() else { panic!("two") };
+        let within = "1y 6mo".parse().ok();
+        let defaults = Retention { last: NonZeroU32::new(3), within, ..Retention::default() };
+        assert_eq!(a.retention, Retention { daily: NonZeroU32::new(7), ..defaults });
+        assert_eq!(b.retention, Retention { last: NonZeroU32::new(9), ..defaults });
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_file_line_key_and_fix() {
         let sqlite = "[databases.x]\nengine = \"sqlite\"\npath = \"x\"\n";
         let cases = [
@@ -435,6 +473,8 @@ mod tests {
             (format!("{STORE}{sqlite}{sqlite}"), "t.toml:6:", "duplicate"),
             (format!("{STORE}{sqlite}store = \"t\"\n"), "t.toml:6: databases.x.store", "there are: s"),
             (format!("{STORE}{sqlite}compression = \"xz\"\n"), "t.toml:6: databases.x.compression", "zstd"),
+            (format!("{STORE}{sqlite}keep_daily = 0\n"), "t.toml:6: databases.x.keep_daily", "leave it out"),
+            (format!("{STORE}{sqlite}keep_within = \"6m\"\n"), "t.toml:6: databases.x.keep_within", "months are mo"),
             (format!("{STORE}{sqlite}file_name = \"a/b\"\n"), "t.toml:6: databases.x.file_name", "slash"),
             (format!("{STORE}[databases.x]\nengine = \"oracle\"\n"), "t.toml:4: databases.x.engine", "postgres"),
             (format!("{STORE}[databases.x]\n"), "t.toml:3: databases.x", "engine is missing"),

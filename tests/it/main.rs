@@ -4,6 +4,7 @@ mod archive;
 mod bench;
 mod databases;
 mod failures;
+mod prune;
 mod restore;
 mod runs;
 mod servers;

@@ -1,0 +1,5 @@
+//! What takes away from a store: [`prune`] removes backups that no rule keeps.
+//!
+//! Both are planned first, from what is in the store, and the plan is a value that can be shown; only then it is carried out.
+
+pub mod prune;
