@@ -3,6 +3,11 @@
 //! [`commit`] takes [`Sealed`], which only exists when the dump is whole ([`super::source::DumpEnd`]) and every part
 //! has its receipt; so nothing can be completed before that. The volumes are completed in order, then the manifest is
 //! put; before the manifest there is no backup, after it there is one.
+//!
+//! In between there are volumes without a manifest, and S3 dates them by the begin of their uploads
+//! (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>): after a dump of two days they look as if
+//! nobody had cared for them since. So an upload is begun before, under the manifest's key, whose own begin is a fresh sign of
+//! life for [`crate::upkeep::cleanup`]; it is aborted when the manifest is there.
 
 use super::meter::{Meter, Step};
 use super::source::DumpEnd;
@@ -37,6 +42,10 @@ pub async fn commit(
     sealed: Sealed,
     mut facts: Facts,
 ) -> Result<Manifest, StoreError> {
+    let key = manifest_key(&facts.database, &facts.backup_id);
+    let sign_of_life = store.create_upload(&key, facts.backup_id.as_str());
+    let sign_of_life = meter.wait_for(Step::Upload, sign_of_life).await?;
+    footprint.lock().expect("no holder panics").begun(&sign_of_life);
     for volume in &sealed.volumes {
         let complete = complete(store, volume);
         meter.wait_for(Step::Upload, complete).await?;
@@ -49,9 +58,11 @@ pub async fn commit(
         ..facts.archive
     };
     facts.finished = jiff::Timestamp::now();
-    let key = manifest_key(&facts.database, &facts.backup_id);
     footprint.lock().expect("no holder panics").manifest(&key);
     meter.wait_for(Step::Upload, put_manifest(store, &key, &facts)).await?;
+    if let Err(error) = meter.wait_for(Step::Upload, store.abort_upload(&sign_of_life)).await {
+        tracing::warn!(database = facts.database, %error, "an empty upload stays open, for `tapline cleanup` to abort");
+    }
     Ok(facts)
 }
 

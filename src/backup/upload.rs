@@ -34,6 +34,11 @@ pub struct Footprint {
 }
 
 impl Footprint {
+    /// The upload was begun.
+    pub fn begun(&mut self, upload: &Upload) {
+        self.uploads.push(upload.clone());
+    }
+
     /// The upload became the object that it was for.
     pub fn completed(&mut self, upload: &Upload) {
         self.uploads.retain(|open| open != upload);
@@ -159,7 +164,7 @@ impl Uploader {
         let number = u32::try_from(self.volumes.len()).expect("few volumes") + 1;
         let key = volume_name(&self.key, number);
         let upload = self.meter.wait_for(Step::Upload, self.store.create_upload(&key, &self.backup_id)).await?;
-        self.footprint.lock().expect("no holder panics").uploads.push(upload.clone());
+        self.footprint.lock().expect("no holder panics").begun(&upload);
         self.volumes.push(Volume { upload, parts: 0, uploaded: Vec::new() });
         Ok(())
     }

@@ -15,6 +15,8 @@ use super::BackupId;
 
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 const MANIFEST: &str = "manifest.json";
+/// No database's name begins so: a dot there is encoded.
+const CHECK: &str = ".tapline-check-";
 
 fn component(name: &str) -> String {
     let encoded = utf8_percent_encode(name, COMPONENT).to_string();
@@ -48,6 +50,16 @@ pub fn volume_name(first: &str, number: u32) -> String {
 /// The key of a backup's manifest.
 pub fn manifest_key(database: &str, id: &BackupId) -> String {
     format!("{}{MANIFEST}", backup_prefix(database, id))
+}
+
+/// The key of what `tapline check` puts into a store for a moment.
+pub fn check_key(id: &BackupId) -> String {
+    format!("{CHECK}{id}")
+}
+
+/// Whether a key is one of [`check_key`]'s.
+pub fn is_check_key(key: &str) -> bool {
+    key.strip_prefix(CHECK).is_some_and(|id| id.parse::<BackupId>().is_ok())
 }
 
 /// What a key says of the object that has it.
@@ -100,8 +112,9 @@ mod tests {
             "shop/20261123T180327Z-k3f9ax/",
             "shop/20261123T180327Z-k3f9ax/a/b",
             "a b/20261123T180327Z-k3f9ax/f",
+            ".tapline-check-me",
         ] {
-            assert_eq!(locate(key), None, "{key}");
+            assert_eq!((locate(key), is_check_key(key)), (None, false), "{key}");
         }
     }
 }

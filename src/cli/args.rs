@@ -11,6 +11,7 @@ use super::exit::TABLE;
 use crate::catalog::{BackupName, Mode, Retention, Within};
 use crate::engine::synthetic::{self, Synthetic};
 use crate::format::Compression;
+use crate::upkeep::cleanup::SHORTEST_LIMIT;
 
 /// Stream databases into S3: dump, archive and upload at once, with no temp file.
 #[derive(Debug, Parser)]
@@ -59,6 +60,8 @@ pub(super) enum Task {
     },
     /// Remove the backups that no rule keeps, never the newest good one; without --confirm only say which
     Prune(PruneOptions),
+    /// Remove what never became a backup: open uploads, and volumes without a manifest; without --confirm only list it
+    Cleanup(CleanupOptions),
     /// Try everything without dumping: inventory, tools, logins, stores
     Check {
         /// Only these databases
@@ -344,6 +347,27 @@ impl Rules {
         };
         (!policy.is_empty()).then_some(policy)
     }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct CleanupOptions {
+    /// Leave alone what belongs to a backup with a sign of life in this time: a part that arrived, an object that changed
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = age)]
+    pub older_than: Duration,
+    /// Only in this store of the inventory
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
+    /// Remove it; otherwise nothing is
+    #[arg(long)]
+    pub confirm: bool,
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let age = duration(text)?;
+    if age < SHORTEST_LIMIT {
+        return Err("must be an hour or more: what is younger may be of a running backup".into());
+    }
+    Ok(age)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::exit::{Exit, Failure};
 use super::text;
-use crate::catalog::BackupId;
+use crate::catalog::{BackupId, check_key};
 use crate::config::Inventory;
 use crate::engine;
 use crate::run::{access, open_stores};
@@ -57,7 +57,7 @@ pub(super) async fn check(config: &Path, names: &[String]) -> Result<Exit, Failu
 /// Puts, lists, begins and aborts under a key that no backup has.
 async fn check_store(lines: &mut Lines, name: &str, store: &S3Store) {
     let id = BackupId::now();
-    let key = format!(".tapline-check-{id}");
+    let key = check_key(&id);
     let put = store.put(&key, "tapline check".into()).await;
     let was_put = put.is_ok();
     lines.tried(&format!("store {name} put"), put, |()| store.address());

@@ -4,6 +4,7 @@ mod args;
 mod backup;
 mod bench;
 mod check;
+mod cleanup;
 #[cfg(feature = "demo")]
 mod demo;
 mod exit;
@@ -64,6 +65,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Task::Bench(options) => bench::bench(&config(), &options, &display).await,
         Task::List { name, json } => list::list(&config(), name.as_deref(), json).await,
         Task::Prune(options) => prune::prune(&config(), &options).await,
+        Task::Cleanup(options) => cleanup::cleanup(&config(), &options).await,
         Task::Check { names } => check::check(&config(), &names).await,
         Task::Init { file, force } => init(&file, force),
         #[cfg(feature = "demo")]

@@ -3,7 +3,7 @@
 
 mod service;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,13 +32,15 @@ pub enum Fault {
     Denied,
     /// The request is carried out, and the reply is a 500 all the same.
     ReplyLost,
+    /// `AbortMultipartUpload` only: it succeeds, but a part was in flight and the upload is still there.
+    PartInFlight,
 }
 
 /// Faults to come.
 #[derive(Debug, Default)]
 pub struct Faults {
-    /// By operation (`UploadPart`, `CompleteMultipartUpload`, …): each request takes one.
-    to_come: Mutex<HashMap<&'static str, Vec<Fault>>>,
+    /// By operation (`UploadPart`, `CompleteMultipartUpload`, …): each request takes one, in order; `None` lets it pass.
+    to_come: Mutex<HashMap<&'static str, VecDeque<Option<Fault>>>>,
     /// After so many bytes of an object's body the connection breaks; never when 0.
     cut_after: AtomicU64,
 }
@@ -46,12 +48,26 @@ pub struct Faults {
 impl Faults {
     /// The next `times` requests of `operation` meet `fault`.
     pub fn add(&self, operation: &'static str, fault: Fault, times: usize) {
-        let mut faults = self.to_come.lock().expect("no holder panics");
-        faults.entry(operation).or_default().extend(std::iter::repeat_n(fault, times));
+        self.script(operation, Some(fault), times);
+    }
+
+    /// The next `times` requests of `operation` meet no fault; what is added later comes after them.
+    pub fn pass(&self, operation: &'static str, times: usize) {
+        self.script(operation, None, times);
+    }
+
+    /// Forgets what was still to come for `operation`.
+    pub fn clear(&self, operation: &str) {
+        self.to_come.lock().expect("no holder panics").remove(operation);
+    }
+
+    fn script(&self, operation: &'static str, fault: Option<Fault>, times: usize) {
+        let mut to_come = self.to_come.lock().expect("no holder panics");
+        to_come.entry(operation).or_default().extend(std::iter::repeat_n(fault, times));
     }
 
     fn take(&self, operation: &str) -> Option<Fault> {
-        self.to_come.lock().expect("no holder panics").get_mut(operation)?.pop()
+        self.to_come.lock().expect("no holder panics").get_mut(operation)?.pop_front()?
     }
 
     /// From now on every connection breaks when it has carried so many bytes of an object.

@@ -22,6 +22,8 @@ use crate::store::memory::MemoryStore;
 use crate::store::{Checksum, ChecksumKind, ErrorKind, PartBody, PartReceipt, Store, StoreError, Upload};
 
 const METADATA: &str = "tapline-backup-id";
+/// Parts of one page of a listing, as S3 has it.
+const PAGE: usize = 1000;
 
 pub(super) struct Service {
     pub(super) store: MemoryStore,
@@ -74,14 +76,19 @@ fn time(seconds: i64) -> Timestamp {
 }
 
 impl Service {
-    /// Meets the next fault of `operation`; with one whose reply gets lost, the work is to be done first.
+    /// Meets the next fault of `operation`.
     fn fault(&self, operation: &str) -> S3Result<bool> {
-        match self.faults.take(operation) {
-            None => Ok(false),
-            Some(Fault::SlowDown) => Err(s3_error!(SlowDown, "a scripted fault")),
-            Some(Fault::Denied) => Err(s3_error!(AccessDenied, "a scripted fault")),
-            Some(Fault::ReplyLost) => Ok(true),
-        }
+        meet(self.faults.take(operation))
+    }
+}
+
+/// Fails, or tells whether the reply is to get lost when the work is done.
+fn meet(fault: Option<Fault>) -> S3Result<bool> {
+    match fault {
+        None | Some(Fault::PartInFlight) => Ok(false),
+        Some(Fault::SlowDown) => Err(s3_error!(SlowDown, "a scripted fault")),
+        Some(Fault::Denied) => Err(s3_error!(AccessDenied, "a scripted fault")),
+        Some(Fault::ReplyLost) => Ok(true),
     }
 }
 
@@ -160,7 +167,7 @@ impl S3 for Service {
         let parts = named.into_iter().map(|part| {
             let number = part.part_number.unwrap_or_default().unsigned_abs();
             let etag = part.e_tag.map(|etag| format!("\"{}\"", etag.value())).unwrap_or_default();
-            let size = stored.iter().find(|stored| stored.number == number).map_or(0, |stored| stored.size);
+            let size = stored.iter().find(|(stored, _)| stored.number == number).map_or(0, |(stored, _)| stored.size);
             PartReceipt { number, size, etag, checksum: None }
         });
         let parts: Vec<PartReceipt> = parts.collect();
@@ -180,23 +187,41 @@ impl S3 for Service {
         &self,
         request: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
-        let lost = self.fault("AbortMultipartUpload")?;
+        let met = self.faults.take("AbortMultipartUpload");
+        let lost = meet(met)?;
         let input = request.input;
         self.store.parts(&input.upload_id).map_err(|error| s3(&error))?;
+        if met == Some(Fault::PartInFlight) {
+            return reply(AbortMultipartUploadOutput::default(), false);
+        }
         let upload = upload(input.key, input.upload_id);
         self.store.abort_upload(&upload).await.map_err(|error| s3(&error))?;
         reply(AbortMultipartUploadOutput::default(), lost)
     }
 
     async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
-        let parts = self.store.parts(&request.input.upload_id).map_err(|error| s3(&error))?;
-        let parts = parts.into_iter().map(|part| Part {
-            part_number: Some(part.number.cast_signed()),
-            size: Some(part.size.cast_signed()),
-            e_tag: Some(etag(&part.etag)),
+        let input = request.input;
+        let after = input.part_number_marker.unwrap_or_default().unsigned_abs();
+        let rest = self.store.parts(&input.upload_id).map_err(|error| s3(&error))?.into_iter();
+        let mut rest = rest.filter(|(part, _)| part.number > after).peekable();
+        let parts: Vec<Part> = rest
+            .by_ref()
+            .take(PAGE)
+            .map(|(part, arrived)| Part {
+                part_number: Some(part.number.cast_signed()),
+                size: Some(part.size.cast_signed()),
+                e_tag: Some(etag(&part.etag)),
+                last_modified: Some(time(arrived)),
+                ..Default::default()
+            })
+            .collect();
+        let more = rest.peek().is_some();
+        Ok(S3Response::new(ListPartsOutput {
+            is_truncated: Some(more),
+            next_part_number_marker: parts.last().and_then(|last| last.part_number).filter(|_| more),
+            parts: Some(parts),
             ..Default::default()
-        });
-        Ok(S3Response::new(ListPartsOutput { parts: Some(parts.collect()), ..Default::default() }))
+        }))
     }
 
     async fn list_multipart_uploads(

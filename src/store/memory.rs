@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use futures_util::stream::{self, BoxStream};
 
 use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt, Result, Store,
-    StoreError, Upload,
+    StoreError, Upload, UploadInfo,
 };
 
 /// Entries of one page of a listing, as S3 has it.
@@ -49,7 +50,14 @@ struct Open {
     key: String,
     backup_id: String,
     initiated: i64,
-    parts: BTreeMap<u32, (PartReceipt, PartBody)>,
+    parts: BTreeMap<u32, Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    receipt: PartReceipt,
+    body: PartBody,
+    arrived: i64,
 }
 
 #[derive(Debug, Default)]
@@ -117,14 +125,26 @@ impl MemoryStore {
         self.state().objects.get(key).map(|object| object.buffers.concat())
     }
 
-    /// The parts of an open upload, ascending by number.
+    /// The parts of an open upload, ascending by number, each with its time of arrival.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
-    pub fn parts(&self, id: &str) -> Result<Vec<PartReceipt>> {
+    pub fn parts(&self, id: &str) -> Result<Vec<(PartReceipt, i64)>> {
         let state = self.state();
         let open = state.uploads.get(id).ok_or_else(|| no_upload(id))?;
-        Ok(open.parts.values().map(|(receipt, _)| receipt.clone()).collect())
+        Ok(open.parts.values().map(|part| (part.receipt.clone(), part.arrived)).collect())
+    }
+
+    /// Makes all that the store holds older by `time`: for tests of rules about age.
+    pub fn age_by(&self, time: Duration) {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let mut state = self.state();
+        let State { objects, uploads, .. } = &mut *state;
+        let modified = objects.values_mut().map(|object| &mut object.modified);
+        let of_uploads = uploads
+            .values_mut()
+            .flat_map(|open| open.parts.values_mut().map(|part| &mut part.arrived).chain([&mut open.initiated]));
+        modified.chain(of_uploads).for_each(|moment| *moment = moment.saturating_sub(seconds));
     }
 
     /// Puts an object whether or not there is one.
@@ -213,7 +233,7 @@ impl Store for MemoryStore {
         let mut state = self.state();
         let open = state.uploads.get_mut(&upload.id).ok_or_else(|| no_upload(&upload.id))?;
         let body = if self.discard { PartBody::new() } else { body };
-        open.parts.insert(number, (receipt.clone(), body));
+        open.parts.insert(number, Part { receipt: receipt.clone(), body, arrived: now() });
         state.effects.push(Effect::Part(upload.key.clone(), number));
         Ok(receipt)
     }
@@ -234,8 +254,8 @@ impl Store for MemoryStore {
         }
         let (mut buffers, mut size, mut whole) = (Vec::new(), 0, None::<Checksum>);
         for (at, part) in parts.iter().enumerate() {
-            let (receipt, body) = match open.parts.get(&part.number) {
-                Some(stored) if stored.0.etag == part.etag => stored,
+            let Part { receipt, body, .. } = match open.parts.get(&part.number) {
+                Some(stored) if stored.receipt.etag == part.etag => stored,
                 _ => return Err(invalid(format!("InvalidPart: part {} is not what was uploaded", part.number))),
             };
             if at + 1 < parts.len() && receipt.size < self.limits.min_part {
@@ -253,7 +273,7 @@ impl Store for MemoryStore {
             return Err(invalid("BadDigest: the checksum of the object is not that of its parts"));
         }
         let backup_id = Some(open.backup_id.clone());
-        let object = Object { buffers, size, modified: now(), checksum: whole, backup_id };
+        let object = Object { buffers, size, modified: open.initiated, checksum: whole, backup_id };
         let info = describe(&upload.key, &object);
         state.objects.insert(upload.key.clone(), object);
         state.uploads.remove(&upload.id);
@@ -326,8 +346,12 @@ impl Store for MemoryStore {
         }))
     }
 
-    async fn count_parts(&self, _key: &str, upload_id: &str) -> Result<usize> {
-        Ok(self.state().uploads.get(upload_id).map_or(0, |open| open.parts.len()))
+    async fn upload_info(&self, _key: &str, upload_id: &str) -> Result<UploadInfo> {
+        let mut info = UploadInfo::default();
+        for part in self.state().uploads.get(upload_id).iter().flat_map(|open| open.parts.values()) {
+            info.add(part.receipt.size, part.arrived);
+        }
+        Ok(info)
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

@@ -127,7 +127,8 @@ pub struct ObjectInfo {
     pub key: String,
     /// Size in bytes.
     pub size: u64,
-    /// Last change, as seconds since the Unix epoch.
+    /// Last change, as seconds since the Unix epoch; 0 when the store does not say. S3 dates an object that was uploaded in
+    /// parts by the upload's begin.
     pub modified: i64,
     /// Checksum of the whole object; `head` asks for it, listings leave it out.
     pub checksum: Option<Checksum>,
@@ -142,8 +143,28 @@ pub struct OpenUpload {
     pub key: String,
     /// The server's name for the upload.
     pub id: String,
-    /// When it was begun, as seconds since the Unix epoch.
+    /// When it was begun, as seconds since the Unix epoch; 0 when the store does not say.
     pub initiated: i64,
+}
+
+/// What an open upload holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UploadInfo {
+    /// Number of parts.
+    pub parts: usize,
+    /// Size of all parts, in bytes.
+    pub size: u64,
+    /// When the newest part arrived, as seconds since the Unix epoch; 0 when there is none or the store does not say.
+    pub newest: i64,
+}
+
+impl UploadInfo {
+    /// Adds a part.
+    pub fn add(&mut self, size: u64, arrived: i64) {
+        self.parts += 1;
+        self.size += size;
+        self.newest = self.newest.max(arrived);
+    }
 }
 
 /// One page of a listing.
@@ -210,8 +231,8 @@ pub trait Store: Send + Sync {
     /// A page of the open uploads whose keys begin with `prefix`.
     async fn list_uploads(&self, prefix: &str, page: Option<String>) -> Result<Page<OpenUpload>>;
 
-    /// How many parts an open upload holds (at least; 0 when it is gone or empty).
-    async fn count_parts(&self, key: &str, upload_id: &str) -> Result<usize>;
+    /// What an open upload holds; nothing when it is gone.
+    async fn upload_info(&self, key: &str, upload_id: &str) -> Result<UploadInfo>;
 
     /// Deletes an object; one that is gone already is no error.
     async fn delete(&self, key: &str) -> Result<()>;

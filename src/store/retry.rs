@@ -16,7 +16,7 @@ use futures_util::stream::BoxStream;
 
 use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt, Result,
-    SharedStore, Store, StoreError, Upload,
+    SharedStore, Store, StoreError, Upload, UploadInfo,
 };
 
 /// How patient to be with a store.
@@ -160,8 +160,8 @@ impl Store for Retrying {
         self.retry(|| self.store.list_uploads(prefix, page.clone())).await
     }
 
-    async fn count_parts(&self, key: &str, upload_id: &str) -> Result<usize> {
-        self.retry(|| self.store.count_parts(key, upload_id)).await
+    async fn upload_info(&self, key: &str, upload_id: &str) -> Result<UploadInfo> {
+        self.retry(|| self.store.upload_info(key, upload_id)).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

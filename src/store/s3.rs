@@ -33,7 +33,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt, Result, Store,
-    StoreError, Upload,
+    StoreError, Upload, UploadInfo,
 };
 use crate::config::StoreSettings;
 
@@ -336,7 +336,7 @@ impl Store for S3Store {
                 let error = explain("AbortMultipartUpload", &error);
                 return if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) };
             }
-            if self.count_parts(&upload.key, &upload.id).await? == 0 {
+            if self.upload_info(&upload.key, &upload.id).await?.parts == 0 {
                 return Ok(());
             }
         }
@@ -437,15 +437,21 @@ impl Store for S3Store {
         Ok(Page { items: items.collect(), next })
     }
 
-    async fn count_parts(&self, key: &str, upload_id: &str) -> Result<usize> {
+    async fn upload_info(&self, key: &str, upload_id: &str) -> Result<UploadInfo> {
         let request = self.client.list_parts().bucket(&self.settings.bucket).key(self.full(key)).upload_id(upload_id);
-        match request.send().await {
-            Ok(found) => Ok(found.parts().len()),
-            Err(error) => {
-                let error = explain("ListParts", &error);
-                if error.kind() == ErrorKind::NotFound { Ok(0) } else { Err(error) }
+        let mut pages = request.into_paginator().send();
+        let mut info = UploadInfo::default();
+        while let Some(page) = pages.next().await {
+            match page.map_err(|error| explain("ListParts", &error)) {
+                Ok(page) => page.parts().iter().for_each(|part| {
+                    let arrived = part.last_modified().map_or(0, aws_sdk_s3::primitives::DateTime::secs);
+                    info.add(part.size().unwrap_or_default().unsigned_abs(), arrived);
+                }),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(UploadInfo::default()),
+                Err(error) => return Err(error),
             }
         }
+        Ok(info)
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

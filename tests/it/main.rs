@@ -2,6 +2,7 @@
 
 mod archive;
 mod bench;
+mod cleanup;
 mod databases;
 mod failures;
 mod prune;

@@ -3,9 +3,10 @@
 use futures_util::{FutureExt, StreamExt};
 use tapline::config::Inventory;
 use tapline::run::open_stores;
+use tapline::s3_server::Fault;
 use tapline::store::memory::MemoryStore;
 use tapline::store::{
-    Checksum, ChecksumKind, ErrorKind, Limits, PartBody, Store, get_small, list_all, list_all_uploads,
+    Checksum, ChecksumKind, ErrorKind, Limits, PartBody, Store, UploadInfo, get_small, list_all, list_all_uploads,
 };
 
 use super::world::World;
@@ -32,7 +33,9 @@ async fn conforms(store: &dyn Store) {
         receipts.push(store.put_part(&upload, number, body, checksum).await.unwrap());
     }
     assert_eq!(list_all_uploads(store, "a/").await.unwrap().len(), 1);
-    assert_eq!(store.count_parts(&upload.key, &upload.id).await.unwrap(), 3);
+    let info = store.upload_info(&upload.key, &upload.id).await.unwrap();
+    assert_eq!((info.parts, info.size), (3, 10 * MIB as u64 + 10));
+    assert!((jiff::Timestamp::now().as_second() - info.newest).abs() < 60);
     let parts: Vec<_> = receipts.iter().rev().cloned().collect();
     let whole =
         parts[1..].iter().fold(parts[0].checksum.unwrap(), |whole, part| whole.then(part.checksum.unwrap(), part.size));
@@ -76,6 +79,17 @@ async fn conforms(store: &dyn Store) {
     assert!(store.complete_upload(&upload, &parts, None).await.is_err());
     store.abort_upload(&upload).await.unwrap();
 
+    // More than a page of parts.
+    let upload = store.create_upload("a/many", "id-4").await.unwrap();
+    for number in 1..=1005 {
+        let (small, checksum) = body(b'x', 3);
+        store.put_part(&upload, number * 2, small, checksum).await.unwrap();
+    }
+    let info = store.upload_info(&upload.key, &upload.id).await.unwrap();
+    assert_eq!((info.parts, info.size), (1005, 3 * 1005));
+    store.abort_upload(&upload).await.unwrap();
+    assert_eq!(store.upload_info(&upload.key, &upload.id).await.unwrap(), UploadInfo::default());
+
     // More than a page of each.
     for n in 0..1005 {
         store.put(&format!("p/{n:04}"), "x".into()).await.unwrap();
@@ -100,4 +114,21 @@ fn s3_conforms() {
     let world = World::new("[databases.x]\nengine = \"sqlite\"\npath = \"x\"\n");
     let inventory = Inventory::load(&world.path("tapline.toml")).unwrap();
     world.block_on(async { conforms(&*open_stores(&inventory).await.unwrap()["s3"]).await });
+}
+
+#[test]
+fn an_upload_is_aborted_until_no_part_arrives_any_more() {
+    let world = World::new("");
+    let inventory = Inventory::load(&world.path("tapline.toml")).unwrap();
+    world.block_on(async {
+        let store = open_stores(&inventory).await.unwrap()["s3"].clone();
+        for (in_flight, ends) in [(2, true), (20, false)] {
+            let upload = store.create_upload("a", "id").await.unwrap();
+            let (small, checksum) = body(b'x', 10);
+            store.put_part(&upload, 1, small, checksum).await.unwrap();
+            world.server.faults().add("AbortMultipartUpload", Fault::PartInFlight, in_flight);
+            assert_eq!(store.abort_upload(&upload).await.is_ok(), ends);
+            assert_eq!(world.server.store().open_uploads(), usize::from(!ends));
+        }
+    });
 }
