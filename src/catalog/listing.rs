@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::{BackupId, Manifest, database_prefix, locate, manifest_key};
@@ -94,7 +95,7 @@ async fn read_backup(store: &dyn Store, found: Found) -> Backup {
 /// When there is none, or it cannot be used, or is of another backup than its key says.
 pub async fn read_manifest(store: &dyn Store, database: &str, id: &BackupId) -> Result<Manifest, StoreError> {
     let key = manifest_key(database, id);
-    let text = get_small(store, &key, LONGEST_MANIFEST).await?;
+    let text = read_manifest_text(store, database, id).await?;
     let invalid = |why: String| StoreError::new(ErrorKind::Invalid, format!("{key}: {why}"));
     let manifest = Manifest::from_json(&text).map_err(|error| invalid(error.to_string()))?;
     if (manifest.database.as_str(), &manifest.backup_id) != (database, id) {
@@ -102,6 +103,14 @@ pub async fn read_manifest(store: &dyn Store, database: &str, id: &BackupId) -> 
         return Err(invalid(format!("the manifest is of {database}@{id}; somebody has moved it")));
     }
     Ok(manifest)
+}
+
+/// Reads the manifest of one backup as it is stored.
+///
+/// # Errors
+/// When there is none, or it is too large to be one.
+pub async fn read_manifest_text(store: &dyn Store, database: &str, id: &BackupId) -> Result<Bytes, StoreError> {
+    get_small(store, &manifest_key(database, id), LONGEST_MANIFEST).await
 }
 
 /// `NAME`, `NAME@LATEST` or `NAME@ID`: which backup a person means.

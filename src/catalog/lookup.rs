@@ -10,6 +10,8 @@ const MENTIONED: usize = 10;
 
 /// A backup that was looked up.
 pub struct Named {
+    /// The store's name in the inventory.
+    pub called: String,
     /// The store that it is in.
     pub store: SharedStore,
     /// What it is.
@@ -53,12 +55,12 @@ pub async fn look_up(stores: &BTreeMap<String, SharedStore>, name: &BackupName) 
         }
     }
     match holders.as_slice() {
-        [(_, store, id)] => {
+        [(called, store, id)] => {
             let manifest = read_manifest(&***store, &name.database, id).await.map_err(|error| match error.kind() {
                 ErrorKind::Invalid => error.context("the backup cannot be used; `tapline list` shows the others"),
                 _ => error,
             })?;
-            Ok(Named { store: (*store).clone(), manifest })
+            Ok(Named { called: (*called).clone(), store: (*store).clone(), manifest })
         }
         [] => Err(LookupError::NoSuchBackup(what_there_is(stores, name).await?)),
         several => {

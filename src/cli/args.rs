@@ -58,6 +58,18 @@ pub(super) enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Show what one backup is, and how to read it without this program
+    Show {
+        /// Which backup: NAME or NAME@LATEST is the latest of that database, NAME@ID any
+        #[arg(value_name = "NAME[@ID]")]
+        name: BackupName,
+        /// Look in this store of the inventory only
+        #[arg(long, value_name = "NAME")]
+        store: Option<String>,
+        /// The stored manifest as it is
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove the backups that no rule keeps, never the newest good one; without --confirm only say which
     Prune(PruneOptions),
     /// Remove what never became a backup: open uploads, and volumes without a manifest; without --confirm only list it

@@ -17,6 +17,7 @@ mod progress;
 mod prune;
 mod report;
 mod restore;
+mod show;
 mod text;
 mod timeline;
 mod verify;
@@ -64,6 +65,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Task::Verify(options) => verify::verify(&config(), &options, &display).await,
         Task::Bench(options) => bench::bench(&config(), &options, &display).await,
         Task::List { name, json } => list::list(&config(), name.as_deref(), json).await,
+        Task::Show { name, store, json } => show::show(&config(), &name, store.as_deref(), json).await,
         Task::Prune(options) => prune::prune(&config(), &options).await,
         Task::Cleanup(options) => cleanup::cleanup(&config(), &options).await,
         Task::Check { names } => check::check(&config(), &names).await,

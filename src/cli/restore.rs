@@ -26,7 +26,7 @@ pub(super) async fn restore_backup(
 ) -> Result<Exit, Failure> {
     let inventory = Inventory::load(config)?;
     let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
-    let Named { store, manifest } = look_up(&stores, &options.name).await?;
+    let Named { store, manifest, .. } = look_up(&stores, &options.name).await?;
     let name = BackupName { database: manifest.database.clone(), id: Some(manifest.backup_id.clone()) };
     let place = Place::choose(&inventory, options, &manifest).await?;
     let (backup, cancel, start) = (stored(store, manifest, &inventory.run), CancellationToken::new(), Instant::now());

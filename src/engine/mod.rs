@@ -21,7 +21,7 @@ use secrecy::SecretString;
 
 use crate::config::{Database, EngineKind};
 pub use child::{Child, ChildError, how, words};
-pub use tool::{SECRET_PATH, ToolCommand, ToolError};
+pub use tool::{SECRET_PATH, ToolCommand, ToolError, quote};
 
 /// What one dump's end looks like, for engines whose tools write a marker last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

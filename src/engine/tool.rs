@@ -131,7 +131,8 @@ fn memfd(content: &SecretString) -> io::Result<OwnedFd> {
 }
 
 /// Quotes a word for a POSIX shell where it needs it.
-fn quote(word: &str) -> String {
+/// A word as a shell must be given it.
+pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+*".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

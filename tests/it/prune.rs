@@ -212,6 +212,32 @@ fn options_stand_for_the_whole_policy_and_reach_what_the_inventory_does_not_have
 }
 
 #[test]
+fn show_tells_what_a_backup_is_and_its_manifest_as_stored() {
+    let world = World::new(INVENTORY);
+    put_backup(&world, "app", &id("20260101T000000Z"));
+    let [_, manifest] = put_backup(&world, "app", &id("20260102T000000Z"));
+    let json = world.run(&["show", "app", "--json"]);
+    assert_eq!(json.stdout.as_bytes(), world.server.store().read(&manifest).unwrap());
+    let people = world.run(&["show", "app@20260101T000000Z-aaaaaa"]);
+    assert_eq!(people.code, Some(0));
+    for words in [
+        "backup      app@20260101T000000Z-aaaaaa\n",
+        "store       s3://bucket/backups/app/20260101T000000Z-aaaaaa/\n",
+        "begun       2026-01-01 00:00:00 UTC",
+        "app.tar.gz - | tar xzO > x\n",
+        "--endpoint-url http://127.0.0.1:",
+    ] {
+        assert!(people.stdout.contains(words), "{words:?} is missing");
+    }
+    let missing = world.run(&["show", "shop"]);
+    assert_eq!(missing.code, Some(6));
+    assert!(missing.stderr.contains("there are backups of: app"));
+    assert_eq!(world.run(&["show", "app", "--store", "other"]).code, Some(3));
+    assert_eq!(world.run(&["show", "app@yesterday"]).code, Some(6));
+    assert_eq!(world.run(&["show", "app@2026"]).code, Some(2));
+}
+
+#[test]
 fn a_database_is_pruned_after_its_own_success_only() {
     let world = World::new(
         "[run]\nprune_after_backup = true\n[defaults]\nengine = \"command\"\nkeep_last = 2\n\
