@@ -9,5 +9,6 @@ mod prune;
 mod restore;
 mod runs;
 mod servers;
+mod staged;
 mod store;
 mod world;

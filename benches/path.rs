@@ -1,0 +1,68 @@
+//! The whole path of one job, from a child process to a store that swallows what it gets: what the machine can do
+//! when neither database nor store is slow.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use tapline::backup::meter::Meter;
+use tapline::backup::{Cores, Job, Layout, backup};
+use tapline::catalog::BackupId;
+use tapline::engine::ToolCommand;
+use tapline::engine::synthetic::Synthetic;
+use tapline::format::Compression;
+use tapline::store::Limits;
+use tapline::store::memory::MemoryStore;
+use tokio_util::sync::CancellationToken;
+
+const DUMP: &str = "64MiB";
+/// As much as a job has by default.
+const MEMORY: u64 = 128 << 20;
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args().sample_size(10);
+    let size = DUMP.parse::<Synthetic>().expect("a size").size();
+    // From a file whose pages are in memory, so that making it up takes no part in it.
+    let mut dump = tempfile::NamedTempFile::new().expect("a temp file");
+    DUMP.parse::<Synthetic>().expect("a size").write(&mut dump).expect("a temp file");
+    dump.flush().expect("a temp file");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut group = criterion.benchmark_group("path");
+    group.throughput(Throughput::Bytes(size));
+    let gzip = [1, 6].map(|level| (Compression::Gzip, level));
+    let zstd = [1, 3].map(|level| (Compression::Zstd, level));
+    for (compression, level) in [(Compression::None, 0)].into_iter().chain(gzip).chain(zstd) {
+        group.bench_function(BenchmarkId::new(compression.name(), level), |bencher| {
+            bencher.iter(|| {
+                let command = ToolCommand::new("cat").args([dump.path().display().to_string()]);
+                let job = job(command, compression, level, size);
+                let (id, cores, cancel) = (BackupId::now(), Cores::all(), CancellationToken::new());
+                let manifest = runtime.block_on(backup(&job, &id, &cores, &cancel)).expect("nothing can fail");
+                assert_eq!(manifest.dump_size(), size);
+            });
+        });
+    }
+    group.finish();
+    criterion.final_summary();
+}
+
+fn job(command: ToolCommand, compression: Compression, level: i32, size: u64) -> Job {
+    let layout = Layout::new(MEMORY, Cores::count(), Limits::S3, (compression, level), Some(size));
+    Job {
+        database: "path".into(),
+        engine: "command".into(),
+        dump_format: "dump".into(),
+        tool: "cat".into(),
+        command,
+        end_marker: None,
+        file_name: "path.sql".into(),
+        compression,
+        level,
+        store: Arc::new(MemoryStore::discarding(Limits::S3)),
+        layout: layout.expect("enough memory"),
+        meter: Arc::new(Meter::new(Instant::now())),
+        exit_timeout: Duration::from_mins(1),
+        stall_timeout: None,
+    }
+}
