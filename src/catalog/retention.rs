@@ -13,6 +13,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use jiff::civil::{DateTime, date};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanFieldwise};
@@ -70,9 +71,10 @@ pub struct Decision {
     pub kept_by: Vec<Rule>,
 }
 
-/// Applies `policy` to the good backups of one database, ascending. The decisions are in the same order.
-pub fn plan(policy: &Retention, good: &[BackupId]) -> Vec<Decision> {
-    let Some(newest) = good.last() else { return Vec::new() };
+/// Applies `policy` to the good backups of one database, ascending. A backup from behind `now`, made by a clock that is wrong, is
+/// not what `within` counts from. The decisions are in the same order.
+pub fn plan(policy: &Retention, good: &[BackupId], now: Timestamp) -> Vec<Decision> {
+    let Some(newest) = good.iter().rfind(|id| id.time() <= now).or(good.last()) else { return Vec::new() };
     let oldest_within = policy.within.map(|within| within.before(begun(newest)));
     let mut counted = policy.counted();
     let mut decisions: Vec<Decision> = Vec::with_capacity(good.len());
@@ -240,7 +242,7 @@ mod tests {
     }
 
     fn kept(policy: &Retention, good: &[BackupId]) -> Vec<BackupId> {
-        let decisions = plan(policy, good).into_iter().filter(|decision| !decision.kept_by.is_empty());
+        let decisions = plan(policy, good, Timestamp::MAX).into_iter().filter(|decision| !decision.kept_by.is_empty());
         decisions.map(|decision| decision.id).collect()
     }
 
@@ -304,7 +306,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_decision_is_what_the_words_of_the_rules_say(policy in policy(), good in backups()) {
-            let decisions = plan(&policy, &good);
+            let decisions = plan(&policy, &good, Timestamp::MAX);
             prop_assert_eq!(decisions.iter().map(|decision| &decision.id).collect::<Vec<_>>(), good.iter().collect::<Vec<_>>());
             for (at, decision) in decisions.iter().enumerate() {
                 for rule in [Rule::Newest, Rule::NoPolicy, Rule::Last, Rule::Within].into_iter().chain(PERIODS) {

@@ -35,7 +35,9 @@ pub(super) async fn restore_backup(
             match &place {
                 Place::Stdout => restore(backup.clone(), Target::Stdout(tokio::io::stdout()), &cancel).await,
                 Place::Folder(path) => restore(backup.clone(), Target::folder(path)?, &cancel).await,
-                Place::File(path) => restore(backup.clone(), Target::file(path, Vec::new())?, &cancel).await,
+                Place::File(path) => {
+                    restore(backup.clone(), Target::file(path, options.overwrite.then(Vec::new))?, &cancel).await
+                }
                 Place::Database(engine, _) => {
                     let unpack_in = &inventory.staged.dir;
                     restore_into(backup.clone(), &**engine, options.overwrite, unpack_in, &cancel).await
@@ -106,7 +108,8 @@ impl Place {
             return Ok(Self::Stdout);
         }
         if let Some(path) = &options.output {
-            if manifest.entries.len() > 1 && path.exists() {
+            let folder = manifest.entries.len() > 1 || manifest.dump_format == "directory";
+            if folder && path.exists() {
                 let why = format!("{} exists: nothing was done; name a folder that does not", path.display());
                 return Err(Failure::new(Exit::Failed, why));
             }
@@ -114,7 +117,6 @@ impl Place {
                 let why = format!("{} exists: nothing was done; --overwrite replaces it", path.display());
                 return Err(Failure::new(Exit::Failed, why));
             }
-            let folder = manifest.entries.len() > 1;
             return Ok(if folder { Self::Folder(path.clone()) } else { Self::File(path.clone()) });
         }
         let password = match (&options.password_env, &options.password_file) {
@@ -141,8 +143,7 @@ pub(super) fn target(
         let why = format!("{name}: this tapline does not know the engine {:?}", manifest.engine);
         return Err(Failure::new(Exit::Config, why));
     };
-    let entry = inventory.select(std::slice::from_ref(name)).ok().and_then(|found| found.first().copied().cloned());
-    Ok(config::target(name, kind, entry.as_ref(), to, password)?)
+    Ok(config::target(name, kind, inventory.entry(name), to, password)?)
 }
 
 fn describe(database: &Database) -> String {

@@ -33,6 +33,9 @@ pub(super) async fn verify(config: &Path, options: &VerifyOptions, display: &Dis
                 Err(error) => Err(error.clone()),
             };
             display.clear();
+            if cancel.is_cancelled() {
+                break;
+            }
             match result {
                 Ok(good) => out(&format!("ok    {name}  {good}\n")),
                 Err(error) => {

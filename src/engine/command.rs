@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::tool::{ToolCommand, ToolError};
-use super::{Access, Engine, Load, file_stem};
+use super::{Access, Engine, Load, Unit, file_stem};
 use crate::config::Database;
 
 pub(super) struct Command {
@@ -35,7 +35,7 @@ impl Engine for Command {
     }
 
     fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
-        let load = |command| Load::Client { command, at_once: false };
+        let load = |command| Load::Client { command, unit: Unit::None };
         self.tool(&self.database.restore).map(load).ok_or_else(|| {
             let place = &self.database.place;
             ToolError(format!(

@@ -75,6 +75,20 @@ impl StagedDump {
     }
 }
 
+/// What keeps a database from holding a part of a dump, when its client does not see the end of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unit {
+    /// A transaction that this program begins and ends: these statements go before the dump, those after it. When the client's
+    /// input ends for any other reason, even because this program was killed, there is no end of the transaction.
+    Between(String, &'static str),
+    /// The client has a transaction of its own, and knows from the dump when it is whole.
+    Own,
+    /// Nothing.
+    None,
+    /// Nothing, and the client goes on after errors, of which those about what exists already do not matter.
+    Lenient,
+}
+
 /// How a dump gets into its database.
 #[derive(Debug, Clone)]
 pub enum Load {
@@ -82,8 +96,8 @@ pub enum Load {
     Client {
         /// The client.
         command: ToolCommand,
-        /// Whether it loads all of the dump or nothing.
-        at_once: bool,
+        /// How it keeps the database from holding a part of the dump.
+        unit: Unit,
     },
     /// A client reads it from a folder, whose path is its last argument.
     Folder(ToolCommand),

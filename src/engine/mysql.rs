@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::postgres::unhex;
 use super::tool::{SECRET_PATH, ToolCommand, ToolError, first_in_path};
-use super::{ADMIN_TIMEOUT, Access, Contents, EndMarker, Engine, Load, StagedDump, file_stem, number};
+use super::{ADMIN_TIMEOUT, Access, Contents, EndMarker, Engine, Load, StagedDump, Unit, file_stem, number};
 use crate::config::{Database, EngineKind, Selection};
 
 /// Where a dump is cut into files: at its tables, and where what concerns no single table begins.
@@ -107,6 +107,13 @@ fn option_value(value: &str) -> String {
 impl Engine for Mysql {
     fn dump_command(&self) -> Result<ToolCommand, ToolError> {
         let name = self.name()?.to_owned();
+        let several = |option: &&String| {
+            ["--databases", "-B", "--all-databases", "-A"].contains(&option.as_str()) || option.starts_with("--all-d")
+        };
+        if let Some(option) = self.database.options.iter().find(several) {
+            let why = "would name the database in the dump, which could then be restored nowhere else";
+            return Err(ToolError(format!("{}: the option {option} {why}; remove it", self.database.place)));
+        }
         let ours = ["--single-transaction", "--quick", "--routines", "--events", "--triggers", "--hex-blob"];
         Ok(self
             .tool(self.program())
@@ -168,7 +175,8 @@ impl Engine for Mysql {
 
     fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
         // In batch mode the client ends at the first error. DDL commits by itself here: one transaction cannot be had.
-        Ok(Load::Client { command: self.client().args([self.name()?]), at_once: false })
+        // A dump that was made with --databases would go where its own USE says.
+        Ok(Load::Client { command: self.client().args(["--one-database", self.name()?]), unit: Unit::None })
     }
 
     async fn contents(&self) -> Result<Contents, ToolError> {

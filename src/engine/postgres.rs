@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::tool::{SECRET_PATH, ToolCommand, ToolError, first_in_path};
-use super::{ADMIN_TIMEOUT, Access, Contents, EndMarker, Engine, Load, StagedDump, file_stem, number};
+use super::{ADMIN_TIMEOUT, Access, Contents, EndMarker, Engine, Load, StagedDump, Unit, file_stem, number};
 use crate::config::{Database, DumpFormat, Selection};
 
 /// The database that queries about the server are asked in; every server has it.
@@ -58,7 +58,7 @@ begin
   else
     grant all on schema public to public;
   end if;
-end $tapline$";
+end $tapline$;";
 
 pub(super) struct Postgres {
     pub(super) database: Database,
@@ -109,8 +109,9 @@ impl Postgres {
         self.tool(first_in_path(&["psql"]), database).args(args).query(self.access.timeout).await
     }
 
-    async fn administer(&self, statement: &str) -> Result<(), ToolError> {
-        let args = ["-Xq", "--no-password", "-v", "ON_ERROR_STOP=1", "-c", statement];
+    async fn administer(&self, statements: &[&str]) -> Result<(), ToolError> {
+        let args = ["-Xq", "--no-password", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null"];
+        let args = args.into_iter().chain(statements.iter().flat_map(|statement| ["-c", statement]));
         self.tool(first_in_path(&["psql"]), MAINTENANCE).args(args).query(ADMIN_TIMEOUT).await.map(drop)
     }
 
@@ -212,12 +213,18 @@ impl Engine for Postgres {
     fn load(&self, dump_format: &str, replace: bool) -> Result<Load, ToolError> {
         let psql = || self.tool(first_in_path(&["psql"]), self.name()).args(["-Xq", "--no-password"]);
         let command = match dump_format {
-            // Some roles are there in every server; psql goes on after that, and says so.
-            "globals" => psql().args(["-f", "-"]),
+            // Some roles are there in every server; psql goes on after that.
+            "globals" => {
+                let mut command = psql().args(["-f", "-"]);
+                command.env.push(("LC_MESSAGES".into(), "C".into()));
+                command.env.push(("PGOPTIONS".into(), "-c lc_messages=C".into()));
+                return Ok(Load::Client { command, unit: Unit::Lenient });
+            }
             "plain" => {
-                let clear: &[&str] = if replace { &["-c", CLEAR] } else { &[] };
-                let strict = psql().args(["-v", "ON_ERROR_STOP=1", "--single-transaction"]);
-                strict.args(clear.iter().copied()).args(["-f", "-"])
+                // Not --single-transaction: psql would commit whatever it has when its input ends.
+                let command = psql().args(["-v", "ON_ERROR_STOP=1", "-f", "-"]);
+                let before = format!("begin;\n{}\n", if replace { CLEAR } else { "" });
+                return Ok(Load::Client { command, unit: Unit::Between(before, "commit;\n") });
             }
             "custom" | "directory" => {
                 let clear: &[&str] = if replace { &["--clean", "--if-exists"] } else { &[] };
@@ -232,7 +239,7 @@ impl Engine for Postgres {
         if dump_format == "directory" {
             return Ok(Load::Folder(command));
         }
-        Ok(Load::Client { command, at_once: dump_format != "globals" })
+        Ok(Load::Client { command, unit: Unit::Own })
     }
 
     async fn contents(&self) -> Result<Contents, ToolError> {
@@ -258,7 +265,7 @@ impl Engine for Postgres {
 
     async fn create(&self) -> Result<(), ToolError> {
         // What is in template1 would be in the dump's way.
-        self.administer(&format!("create database {} template template0", self.identifier())).await
+        self.administer(&[&format!("create database {} template template0", self.identifier())]).await
     }
 
     async fn count_tables(&self) -> Result<Option<u64>, ToolError> {
@@ -268,7 +275,12 @@ impl Engine for Postgres {
     }
 
     async fn remove(&self) -> Result<(), ToolError> {
-        self.administer(&format!("drop database if exists {}", self.identifier())).await
+        // A client that was ended may have left its server process at work.
+        let name = crate::format::hex(self.name().as_bytes());
+        let others = format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = convert_from(decode('{name}', 'hex'), 'UTF8')"
+        );
+        self.administer(&[&others, &format!("drop database if exists {}", self.identifier())]).await
     }
 }
 

@@ -64,6 +64,8 @@ impl Engine for Sqlite {
     fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
         // A WAL or a journal of the old file would be played into the new one.
         let path = self.path()?;
+        // Behind a link: SQLite keeps its files beside the file itself.
+        let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let stale = ["-wal", "-shm", "-journal"].map(|suffix| beside(path, suffix)).to_vec();
         Ok(Load::File { path: path.to_owned(), stale })
     }

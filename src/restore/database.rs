@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{RestoreError, Stored, Target, check, restore};
 use crate::disk::check_free;
-use crate::engine::{Child, Contents, Engine, Load};
+use crate::engine::{Child, Contents, Engine, Load, Unit};
+use crate::staged::RunFolder;
 
 /// Restores a backup into the engine's database. One that is not there is made, and taken away again when the restore
 /// fails; one that holds something is refused, or with `replace` emptied.
@@ -33,39 +34,57 @@ pub async fn restore_into(
         Contents::Absent | Contents::Empty | Contents::Unknown => false,
     };
     let load = engine.load(&stored.manifest.dump_format, replaces)?;
+    let parts_stay = matches!(load, Load::Client { unit: Unit::None | Unit::Lenient, .. });
+    let (made, is_file) = (contents == Contents::Absent, matches!(load, Load::File { .. }));
+    if let Load::Folder(_) = load {
+        let what = "the dump, which its client reads from a folder";
+        std::fs::create_dir_all(unpack_in)
+            .and_then(|()| check_free(unpack_in, stored.manifest.dump_size(), what))
+            .map_err(disk(unpack_in))?;
+    }
+    if replaces && parts_stay {
+        // What is there goes before the dump comes, and cannot come back: first be sure of every byte.
+        tracing::info!("reading the whole backup before the target is emptied");
+        restore(stored.once_more(), Target::Nowhere, cancel).await?;
+    }
     match contents {
         Contents::Absent => engine.create().await?,
         Contents::Holds(_) => engine.clear().await?,
         Contents::Empty | Contents::Unknown => {}
     }
 
-    let keeps_a_part = matches!(load, Load::Client { at_once: false, .. });
-    let Err(error) = into(stored, load, unpack_in, cancel).await else { return Ok(()) };
-    if contents == Contents::Absent {
+    let Err(error) = into(stored, load, !made, unpack_in, cancel).await else { return Ok(()) };
+    // A file has had another name until it was whole: what has its name now is not this one's.
+    if made && !is_file {
         if let Err(left) = engine.remove().await {
             tracing::error!("the database that was made for the restore could not be removed again: {left}");
         }
-    } else if keeps_a_part {
+    } else if parts_stay && !made {
         tracing::error!("the target holds a part of the dump now: this engine cannot load a dump in one transaction");
     }
     Err(error)
 }
 
+fn disk(folder: &Path) -> impl Fn(std::io::Error) -> RestoreError {
+    move |error| RestoreError::Target(format!("{}: {error}", folder.display()))
+}
+
 async fn into(
     stored: Arc<Stored>,
     load: Load,
+    is_there: bool,
     unpack_in: &Path,
     cancel: &CancellationToken,
 ) -> Result<(), RestoreError> {
     match load {
-        Load::Client { command, .. } => restore(stored, Target::client(&command)?, cancel).await,
-        Load::File { path, stale } => restore(stored, Target::file(&path, stale)?, cancel).await,
+        Load::Client { command, unit } => restore(stored, Target::client(&command, unit).await?, cancel).await,
+        Load::File { path, stale } => {
+            let stale = is_there.then_some(stale);
+            restore(stored, Target::file(&path, stale)?, cancel).await
+        }
         Load::Folder(command) => {
-            let disk = |error: std::io::Error| RestoreError::Target(format!("{}: {error}", unpack_in.display()));
-            check_free(unpack_in, stored.manifest.dump_size(), "the dump, which its client reads from a folder")
-                .map_err(disk)?;
-            // Dropped, it is removed with all that is in it.
-            let folder = tempfile::Builder::new().prefix("tapline-restore-").tempdir_in(unpack_in).map_err(disk)?;
+            // Dropped, it is removed with all that is in it; when this program is killed, by the next that makes one.
+            let folder = RunFolder::create(unpack_in).map_err(disk(unpack_in))?;
             let dump = folder.path().join("dump");
             restore(stored, Target::folder(&dump)?, cancel).await?;
             let (mut client, stdin) = Child::writing(&command.args([dump.display().to_string()]))?;

@@ -65,6 +65,9 @@ pub async fn check(stored: &Stored) -> Result<bool, RestoreError> {
 /// too, so that a reader cannot take the end for the archive's.
 pub async fn fetch(stored: Arc<Stored>, to: mpsc::Sender<io::Result<Bytes>>) -> Result<(), RestoreError> {
     for (key, volume) in stored.volumes() {
+        if to.is_closed() {
+            return Ok(());
+        }
         if let Err(error) = fetch_volume(&stored, &key, volume, &to).await {
             let _ = to.send(Err(io::Error::other("the archive could not be read"))).await;
             return Err(error);

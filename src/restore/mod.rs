@@ -51,6 +51,12 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// The same backup, to be read another time: it is counted for itself.
+    fn once_more(&self) -> Arc<Self> {
+        let (store, manifest, retry) = (self.store.clone(), self.manifest.clone(), self.retry);
+        Arc::new(Self { store, manifest, retry, progress: Arc::default() })
+    }
+
     /// The volumes with their keys, in order.
     fn volumes(&self) -> impl Iterator<Item = (String, &Volume)> {
         let prefix = backup_prefix(&self.manifest.database, &self.manifest.backup_id);

@@ -14,7 +14,7 @@ use tokio::io::{AsyncWriteExt, Stdout};
 use tokio::process::ChildStdin;
 
 use super::{RestoreError, Whole};
-use crate::engine::{Child, ChildError, ToolCommand};
+use crate::engine::{Child, ChildError, ToolCommand, Unit};
 
 /// Where a dump goes.
 pub enum Target {
@@ -35,7 +35,8 @@ pub struct NewFile {
     file: File,
     beside: Option<TempPath>,
     path: PathBuf,
-    stale: Vec<PathBuf>,
+    /// What is replaced with it; `None` when nothing may be.
+    stale: Option<Vec<PathBuf>>,
 }
 
 /// A folder that has its name only when it is whole.
@@ -47,8 +48,10 @@ pub struct NewFolder {
 
 /// A running client.
 pub struct Client {
+    // Before its stdin: whoever is dropped first goes first, and a client must never see an end that is not one.
     child: Child,
     stdin: Option<ChildStdin>,
+    unit: Unit,
 }
 
 impl From<ChildError> for RestoreError {
@@ -66,11 +69,12 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> RestoreError {
 }
 
 impl Target {
-    /// A file at `path`, written beside it and renamed in the end. `stale` is what goes with the file that it replaces.
+    /// A file at `path`, written beside it and renamed in the end. `stale` is what goes with a file that it replaces; without
+    /// it none is.
     ///
     /// # Errors
     /// When no file can be made in its folder.
-    pub fn file(path: &Path, stale: Vec<PathBuf>) -> Result<Self, RestoreError> {
+    pub fn file(path: &Path, stale: Option<Vec<PathBuf>>) -> Result<Self, RestoreError> {
         let folder = folder_of(path);
         let made = tempfile::Builder::new().prefix(".tapline-").tempfile_in(folder).map_err(failed(folder))?;
         let (file, beside) = NamedTempFile::into_parts(made);
@@ -91,9 +95,14 @@ impl Target {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn client(command: &ToolCommand) -> Result<Self, RestoreError> {
+    pub async fn client(command: &ToolCommand, unit: Unit) -> Result<Self, RestoreError> {
         let (child, stdin) = Child::writing(command)?;
-        Ok(Self::Client(Client { child, stdin: Some(stdin) }))
+        let mut client = Client { child, stdin: Some(stdin), unit };
+        if let Unit::Between(before, _) = &client.unit {
+            let before = before.clone();
+            client.write(before.as_bytes()).await?;
+        }
+        Ok(Self::Client(client))
     }
 
     /// The next file of the dump begins. Where there is only one place for bytes, files follow one another.
@@ -165,11 +174,23 @@ impl Client {
     }
 
     async fn finish(&mut self) -> Result<(), RestoreError> {
+        if let Unit::Between(_, after) = self.unit {
+            self.write(after.as_bytes()).await?;
+        }
         let mut stdin = self.stdin.take().expect("finished once");
         // Fails when the client is gone already; then its exit status tells.
         let _ = stdin.shutdown().await;
         drop(stdin);
-        Ok(self.child.wait().await?)
+        self.child.wait().await?;
+        let said = self.child.last_words().await;
+        let matters = |line: &&str| line.contains("ERROR:") && !line.contains("already exists");
+        if self.unit == Unit::Lenient && said.lines().any(|line| matters(&line)) {
+            return Err(RestoreError::Target(format!("{} went on after errors:\n{said}", self.child.program())));
+        }
+        if !said.is_empty() {
+            tracing::warn!("{} said: {said}", self.child.program());
+        }
+        Ok(())
     }
 }
 
@@ -218,15 +239,19 @@ impl NewFile {
         self.file.flush().await.map_err(&failed)?;
         self.file.sync_all().await.map_err(&failed)?;
         let beside = self.beside.take().expect("finished once");
-        if let Ok(old) = std::fs::metadata(&self.path) {
+        if let (Ok(old), Some(_)) = (std::fs::metadata(&self.path), &self.stale) {
             // Whoever used the old file uses the new one.
             std::fs::set_permissions(&beside, old.permissions()).map_err(&failed)?;
             let _ = chown(&beside, Some(old.uid()), Some(old.gid()));
         }
-        for path in self.stale.iter().filter(|path| path.exists()) {
+        for path in self.stale.iter().flatten().filter(|path| path.exists()) {
             std::fs::remove_file(path).map_err(self::failed(path))?;
         }
-        beside.persist(&self.path).map_err(|error| failed(error.error))?;
+        match self.stale {
+            Some(_) => beside.persist(&self.path),
+            None => beside.persist_noclobber(&self.path),
+        }
+        .map_err(|error| failed(error.error))?;
         std::fs::File::open(folder_of(&self.path)).and_then(|folder| folder.sync_all()).map_err(failed)
     }
 }

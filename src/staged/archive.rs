@@ -167,7 +167,7 @@ async fn zip(job: &Job, files: Vec<DumpedFile>, path: &Path) -> Result<Vec<Entry
         for file in files {
             // A size of 4 GiB and more has a place only when that is said before.
             zip.start_file(&file.name, options.large_file(file.size >= u32::MAX.into()).unix_permissions(0o600))?;
-            let (mut from, mut hash) = (File::open(&file.path)?, Sha256::new());
+            let (mut from, mut hash, mut size) = (File::open(&file.path)?, Sha256::new(), 0);
             loop {
                 if !flag.load(Ordering::Relaxed) {
                     return Err(io::Error::other("interrupted"));
@@ -177,10 +177,14 @@ async fn zip(job: &Job, files: Vec<DumpedFile>, path: &Path) -> Result<Vec<Entry
                     break;
                 }
                 hash.update(&buffer[..read]);
+                size += read as u64;
                 zip.write_all(&buffer[..read])?;
             }
+            if size != file.size {
+                return Err(io::Error::other(format!("{} has changed since it was dumped", file.path.display())));
+            }
             std::fs::remove_file(&file.path)?;
-            entries.push(Entry { name: file.name, size: file.size, sha256: hex(&hash.finalize()) });
+            entries.push(Entry { name: file.name, size, sha256: hex(&hash.finalize()) });
         }
         zip.finish()?;
         Ok(entries)

@@ -63,6 +63,8 @@ pub async fn dump(
     }
     let mut source = Source::spawn(&command, marker, job.exit_timeout)?;
     let stem = job.file_name.strip_suffix(".sql").unwrap_or(&job.file_name);
+    // With a table's name behind it, it must still fit a tar header.
+    let stem = &stem[..stem.floor_char_boundary(100)];
     let work = async {
         match dump {
             StagedDump::Stdout(_) => write(job, &mut source, Files::one(&folder, job.file_name.clone())).await,

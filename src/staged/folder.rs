@@ -23,7 +23,7 @@ const NEW: Duration = Duration::from_mins(1);
 /// How often the files are measured.
 const MEASURE: Duration = Duration::from_millis(50);
 
-/// The folder of a run.
+/// The folder of a run, or of a restore that must unpack.
 pub struct RunFolder {
     folder: TempDir,
     peak: Arc<AtomicU64>,
@@ -33,6 +33,9 @@ pub struct RunFolder {
 
 impl RunFolder {
     /// Makes a folder for a run in `dir`, readable by its owner alone.
+    ///
+    /// # Errors
+    /// When it cannot be made or locked.
     pub fn create(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         remove_abandoned(dir)?;
@@ -44,15 +47,20 @@ impl RunFolder {
         Ok(Self { folder, peak, _lock: lock, _measuring: AbortOnDropHandle::new(measuring) })
     }
 
+    /// Where it is.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// A new folder for one job.
+    ///
+    /// # Errors
+    /// When it cannot be made.
     pub fn of_job(&self) -> io::Result<TempDir> {
         tempfile::Builder::new().prefix("job-").tempdir_in(self.folder.path())
     }
 
+    /// The most bytes that its files have occupied at once.
     pub fn peak(&self) -> u64 {
         self.peak.load(Ordering::Relaxed)
     }

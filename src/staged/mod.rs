@@ -30,7 +30,7 @@ use crate::catalog::{BackupId, Manifest};
 use crate::config::{Container, StagedSettings};
 use crate::engine::StagedDump;
 use crate::places::Places;
-use folder::RunFolder;
+pub use folder::RunFolder;
 
 /// What the jobs of a staged run share: the pools, the queues, and the folder.
 pub struct Staging {
@@ -114,11 +114,12 @@ async fn steps(
     start: &mut Option<Instant>,
 ) -> Result<Manifest, BackupError> {
     let places = async {
-        let in_queue = room(&staging.dumped).await;
+        // The host first: who waits for one takes no room from the others.
         let on_host = match &host {
             Some(host) => Some(room(host).await),
             None => None,
         };
+        let in_queue = room(&staging.dumped).await;
         Ok((in_queue, on_host, staging.dump.take().await))
     };
     let (in_queue, on_host, worker) = unless(cancel, places).await?;

@@ -71,7 +71,7 @@ pub async fn consider(store: &dyn Store, policy: &Retention, found: Vec<Found>) 
     }
     let good = |considered: &&mut Considered| considered.verdict == Verdict::Remove;
     let ids: Vec<BackupId> = considered.iter_mut().filter(good).map(|good| good.found.id.clone()).collect();
-    for (considered, decision) in considered.iter_mut().filter(good).zip(plan(policy, &ids)) {
+    for (considered, decision) in considered.iter_mut().filter(good).zip(plan(policy, &ids, jiff::Timestamp::now())) {
         if !decision.kept_by.is_empty() {
             considered.verdict = Verdict::Keep(decision.kept_by);
         }

@@ -57,7 +57,7 @@ async fn round_trip(dump: &std::path::Path, size: usize, compression: Compressio
         retry: RetryPolicy::lasting(Duration::from_secs(5)),
         progress: Arc::default(),
     };
-    restore(Arc::new(stored), Target::file(&back, Vec::new()).unwrap(), &CancellationToken::new()).await.unwrap();
+    restore(Arc::new(stored), Target::file(&back, Some(Vec::new())).unwrap(), &CancellationToken::new()).await.unwrap();
     assert!(std::fs::read(&back).unwrap() == untarred, "our own reader and stock tar agree");
     (untarred, volumes)
 }

@@ -101,7 +101,7 @@ fn of_2500_backups_exactly_those_stay_that_the_rules_keep() {
     let mut expected: BTreeSet<String> = stranger.into_iter().chain(free).chain([half]).collect();
     let mut gone = 0;
     for (database, policy) in &policies {
-        for decision in plan(policy, &made[database]) {
+        for decision in plan(policy, &made[database], jiff::Timestamp::now()) {
             if decision.kept_by.is_empty() {
                 gone += 1;
             } else {

@@ -115,7 +115,7 @@ fn postgres_comes_back_equal_and_a_failed_restore_leaves_what_was_there() {
     assert_eq!(world.run(&["backup", "roles"]).code, Some(0));
     let url = format!("postgres://admin@127.0.0.1:{}/postgres", other.port());
     let latest = world.run(&["restore", "roles", "--to", &url, "--password-file", "password"]);
-    assert_eq!(latest.code, Some(0));
+    assert!(latest.code == Some(0) && latest.stderr.contains("already exists"), "psql's words about admin are shown");
     assert_eq!(other.sql("postgres", "select count(*) from pg_roles where rolname = 'somebody'").trim(), "1");
 
     // A dump that the client refuses: its words, and nothing of it.
@@ -125,7 +125,36 @@ fn postgres_comes_back_equal_and_a_failed_restore_leaves_what_was_there() {
     let url = format!("postgres://nobody@127.0.0.1:{}/closed", other.port());
     let denied = world.run(&["restore", "plain", "--to", &url, "--password-file", "guest"]);
     assert!(denied.code == Some(1) && denied.stderr.contains("permission denied"), "the client's own words");
+    let denied = world.run(&["restore", "roles", "--to", &url, "--password-file", "guest"]);
+    assert!(denied.code == Some(1) && denied.stderr.contains("permission denied"), "no role was made");
     assert_eq!(other.sql("closed", "select count(*) from pg_tables where schemaname = 'public'").trim(), "0");
+}
+
+#[test]
+fn a_restore_that_is_killed_leaves_a_postgres_database_as_it_was() {
+    let server = Postgres::start();
+    server.sql("postgres", "create database shop");
+    server.sql("shop", "create table t as select g as id, md5(g::text) as note from generate_series(1, 400000) g");
+    let world = World::new(&format!(
+        "[databases.shop]\nengine = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"admin\"\n\
+         password = {{ file = \"password\" }}\n",
+        server.port()
+    ));
+    world.write("password", PASSWORD);
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    server.sql("shop", "insert into t values (0, 'precious')");
+    let at_work = "select count(*) from pg_stat_progress_copy";
+    // Once in the middle of the rows; the client sees its input end, and nobody who could end it.
+    let mut running = world.tapline(&["restore", "shop", "--overwrite"]).stdout(Stdio::null()).spawn().unwrap();
+    wait_until(|| server.sql("shop", at_work).trim() != "0");
+    running.kill().unwrap();
+    running.wait().unwrap();
+    wait_until(|| {
+        let others = "select count(*) from pg_stat_activity where datname = 'shop' and pid <> pg_backend_pid()";
+        server.sql("shop", others).trim() == "0"
+    });
+    assert_eq!(server.sql("shop", "select count(*), min(note) from t where id = 0").trim(), "1|precious");
+    assert_eq!(server.sql("shop", "select count(*) from t").trim(), "400001");
 }
 
 #[test]
@@ -166,6 +195,9 @@ fn mariadb_comes_back_equal() {
     }
     damage_deeply(&world, "gzip");
     assert!(matches!(world.run(&["restore", "gzip", "--to", "never made"]).code, Some(1 | 5)));
+    // What cannot be rolled back is not emptied for a backup that is no good.
+    assert_eq!(world.run(&["restore", "gzip", "--to", "copy `of` 0", "--overwrite"]).code, Some(5));
+    assert_eq!(contents("copy ``of`` 0"), contents(NAME));
     let left = "select count(*) from information_schema.schemata where schema_name like 'tapline%' or schema_name like 'never%'";
     assert_eq!(server.sql(left).trim(), "0");
 }
@@ -317,7 +349,7 @@ async fn read(store: &MemoryStore, manifest: &Manifest, to: &Path) -> Result<(),
     let store: SharedStore = Arc::new(store.clone());
     let retry = RetryPolicy::lasting(Duration::from_millis(100));
     let stored = Arc::new(Stored { store, manifest: manifest.clone(), retry, progress: Arc::default() });
-    restore(stored, Target::file(to, Vec::new()).unwrap(), &CancellationToken::new()).await
+    restore(stored, Target::file(to, Some(Vec::new())).unwrap(), &CancellationToken::new()).await
 }
 
 #[test]
