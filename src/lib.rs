@@ -24,7 +24,9 @@
 //! |---|---|
 //! | [`cli`] | what a person types and sees |
 //! | [`config`] | the inventory, validated |
-//! | [`run`] | many jobs: places, memory, cancellation |
+//! | [`plan`] | what a run will do: stores opened, secrets resolved, databases discovered, sizes fixed |
+//! | [`run`] | many jobs: places, cancellation, the report |
+//! | [`places`] | numbered places for jobs and workers |
 //! | [`resources`] | what a run took from the machine |
 //! | [`staged`] | the baseline: one job as dump → archive → upload, by pools of workers that hand over files |
 //! | [`backup`] | one job: source → encode → upload → commit |
@@ -32,6 +34,7 @@
 //! | [`upkeep`] | what takes away from a store |
 //! | [`catalog`] | backup ids, object keys, the manifest, retention |
 //! | [`engine`] | what differs per database |
+//! | [`disk`] | what a disk holds and has left |
 //! | [`format`](mod@format) | the archive's bytes |
 //! | [`store`] | a bucket and prefix |
 #![cfg_attr(feature = "demo", doc = "| [`s3_server`] | an S3 server in this process, for the demo and the tests |")]
@@ -44,6 +47,7 @@ pub mod disk;
 pub mod engine;
 pub mod format;
 pub mod places;
+pub mod plan;
 pub mod resources;
 pub mod restore;
 pub mod run;

@@ -12,6 +12,7 @@ need strace strace
 need bsdtar libarchive-tools
 need python3 python3
 need zstd zstd
+need pgrep procps
 need psql postgresql-client
 need /usr/sbin/mariadbd mariadb-server
 need mariadb-dump mariadb-client

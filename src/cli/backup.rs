@@ -10,13 +10,14 @@ use super::interrupt::interruptible;
 use super::progress::Display;
 use super::{inventory, plot, report, text, timeline};
 use crate::engine::StagedDump;
-use crate::run::{self, JobResult, Plan};
+use crate::plan::{self, Plan};
+use crate::run::{self, JobResult};
 
 pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Display) -> Result<Exit, Failure> {
     let inventory = inventory::load(config, options)?;
     let stores = inventory::stores(&inventory, options).await?;
     let own_binary = std::env::current_exe()?;
-    let plan = run::plan(&inventory, &stores, &options.names, own_binary).await?;
+    let plan = plan::plan(&inventory, &stores, &options.names, own_binary).await?;
     if options.dry_run {
         text::out(&describe(&plan));
         return Ok(Exit::Good);

@@ -7,7 +7,7 @@ use super::text;
 use crate::catalog::{BackupId, check_key};
 use crate::config::Inventory;
 use crate::engine;
-use crate::run::{access, open_stores};
+use crate::plan::{access, open_stores};
 use crate::store::Store;
 use crate::store::s3::S3Store;
 

@@ -8,7 +8,7 @@ use super::args::CleanupOptions;
 use super::exit::{Exit, Failure};
 use super::text;
 use crate::config::Inventory;
-use crate::run::open_patient_stores;
+use crate::plan::open_patient_stores;
 use crate::upkeep::cleanup::{Leftovers, plan, remove};
 
 pub(super) async fn cleanup(config: &Path, options: &CleanupOptions) -> Result<Exit, Failure> {

@@ -8,7 +8,7 @@ use super::args::BackupOptions;
 use super::exit::{Exit, Failure};
 use crate::config::{ConfigError, Database, Inventory};
 use crate::engine::synthetic::{self, Synthetic};
-use crate::run::open_stores;
+use crate::plan::open_stores;
 use crate::store::memory::MemoryStore;
 use crate::store::{Limits, SharedStore};
 

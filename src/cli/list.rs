@@ -8,7 +8,7 @@ use super::exit::{Exit, Failure};
 use super::text;
 use crate::catalog::{self, BackupId, Manifest};
 use crate::config::Inventory;
-use crate::run::open_patient_stores;
+use crate::plan::open_patient_stores;
 
 #[derive(Serialize)]
 struct Listing {

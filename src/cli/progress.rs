@@ -8,8 +8,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::text::{rate, size};
 use crate::backup::meter::{Meter, Phase, Step};
 use crate::catalog::BackupName;
+use crate::plan::Plan;
 use crate::restore::Stored;
-use crate::run::Plan;
 
 const REDRAW: Duration = Duration::from_millis(150);
 const LOG: Duration = Duration::from_secs(30);

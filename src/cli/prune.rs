@@ -8,7 +8,7 @@ use super::exit::{Exit, Failure};
 use super::text;
 use crate::catalog::{self, Found, Retention};
 use crate::config::{ConfigError, Inventory};
-use crate::run::open_patient_stores;
+use crate::plan::open_patient_stores;
 use crate::store::SharedStore;
 use crate::upkeep::prune::{Considered, Verdict, consider, remove};
 

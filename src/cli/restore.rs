@@ -14,8 +14,8 @@ use super::text;
 use crate::catalog::{BackupName, Manifest, Named, look_up};
 use crate::config::{self, Database, EngineKind, Inventory, RunSettings, Secret, SecretFrom, Selection};
 use crate::engine::{self, Engine};
+use crate::plan::{access, open_patient_stores};
 use crate::restore::{Progress, RestoreError, Stored, Target, restore, restore_into};
-use crate::run::{access, open_patient_stores};
 use crate::store::SharedStore;
 use crate::store::retry::RetryPolicy;
 

@@ -8,7 +8,7 @@ use crate::catalog::{BackupName, Manifest, Mode, Named, backup_prefix, look_up, 
 use crate::config::Inventory;
 use crate::engine::quote;
 use crate::format::Compression;
-use crate::run::open_patient_stores;
+use crate::plan::open_patient_stores;
 
 pub(super) async fn show(config: &Path, name: &BackupName, only: Option<&str>, json: bool) -> Result<Exit, Failure> {
     let inventory = Inventory::load(config)?;

@@ -15,8 +15,8 @@ use super::text::{out, rate, size, time};
 use crate::catalog::{Backup, BackupId, BackupName, Found, find, look_up, read_manifests};
 use crate::config::Inventory;
 use crate::engine;
+use crate::plan::{access, open_patient_stores};
 use crate::restore::{RestoreError, Stored, Target, check, drill, restore};
-use crate::run::{access, open_patient_stores};
 
 pub(super) async fn verify(config: &Path, options: &VerifyOptions, display: &Display) -> Result<Exit, Failure> {
     let inventory = Inventory::load(config)?;

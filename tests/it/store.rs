@@ -2,7 +2,7 @@
 
 use futures_util::{FutureExt, StreamExt};
 use tapline::config::Inventory;
-use tapline::run::open_stores;
+use tapline::plan::open_stores;
 use tapline::s3_server::Fault;
 use tapline::store::memory::MemoryStore;
 use tapline::store::{
