@@ -3,12 +3,15 @@
 //! | file | role |
 //! |---|---|
 //! | `raw` | the file as it is written: serde, unknown keys refused |
-//! | `validate` | from the file as written to the model, every error with file, line, key and fix |
+//! | `validate`, `entry` | from the file as written to the model, every error with file, line, key and fix |
+//! | `place` | that file: places for messages, and values of common kinds |
 //! | `model` | the model that the rest of the program sees |
 //! | `secret` | where secrets come from |
 //! | `target` | where a backup is restored to, when that is elsewhere |
 
+mod entry;
 mod model;
+mod place;
 mod raw;
 mod secret;
 mod target;

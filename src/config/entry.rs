@@ -1,0 +1,195 @@
+//! A database's entry, from the file as written to the model, `[defaults]` filled in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use super::place::{File, Result};
+use super::{Database, DumpFormat, EngineKind, Selection, StoreSettings, raw};
+use crate::catalog::Retention;
+use crate::format::{Compression, MAX_NAME};
+
+pub(super) fn database(
+    file: &File,
+    name: &Spanned<String>,
+    own: &raw::Database,
+    defaults: &raw::Database,
+    stores: &BTreeMap<String, Arc<StoreSettings>>,
+) -> Result<Database> {
+    let place = format!("databases.{}", name.get_ref());
+    let key = |key: &str| format!("{place}.{key}");
+    let here = name.span();
+    let wrong = |why: &str| file.wrong(&here, &place, why);
+    if name.get_ref().is_empty() || name.get_ref().len() > 200 {
+        return wrong("a name has 1 to 200 bytes");
+    }
+    let Some(engine_name) = own.engine.as_ref().or(defaults.engine.as_ref()) else {
+        return wrong(
+            "engine is missing; add engine = \"postgres\", \"mysql\", \"mariadb\", \"sqlite\" or \"command\"",
+        );
+    };
+    let Some(kind) = EngineKind::named(engine_name.get_ref()) else {
+        let why = "must be \"postgres\", \"mysql\", \"mariadb\", \"sqlite\" or \"command\"";
+        return file.wrong(&engine_name.span(), &key("engine"), why);
+    };
+    only_fitting_keys(file, &place, kind, own)?;
+    let server = matches!(kind, EngineKind::Postgres | EngineKind::Mysql | EngineKind::Mariadb);
+    // A key that does not fit this engine may stand in [defaults] for the others.
+    macro_rules! value {
+        ($key:ident) => {
+            own.$key.as_ref().or(defaults.$key.as_ref())
+        };
+        ($key:ident if $fits:expr) => {
+            own.$key.as_ref().or(defaults.$key.as_ref().filter(|_| $fits))
+        };
+    }
+    if let (Some(_), Some(socket)) = (&own.host, &own.socket) {
+        return file.wrong(&socket.span(), &key("socket"), "host and socket exclude each other; remove one");
+    }
+    let globals = value!(globals if kind == EngineKind::Postgres).is_some_and(|globals| *globals.get_ref());
+    let exclude = value!(exclude if server).map(|exclude| exclude.get_ref().clone()).unwrap_or_default();
+    let database = match value!(database if server).map(|database| database.get_ref().as_str()) {
+        _ if !server => Selection::Whole,
+        _ if globals => Selection::Globals,
+        Some("*") => Selection::All { exclude },
+        Some("") => return wrong("database is empty; name one, or write \"*\" for all"),
+        Some(one) => Selection::One(one.to_owned()),
+        None => Selection::One(name.get_ref().clone()),
+    };
+    let dump_format = match value!(format if kind == EngineKind::Postgres) {
+        None => DumpFormat::Plain,
+        Some(format) => match format.get_ref().as_str() {
+            "plain" => DumpFormat::Plain,
+            "custom" => DumpFormat::Custom,
+            _ => return file.wrong(&format.span(), &key("format"), "must be \"plain\" or \"custom\""),
+        },
+    };
+    let path = value!(path if kind == EngineKind::Sqlite).map(|path| file.relative(path.get_ref()));
+    if kind == EngineKind::Sqlite && path.is_none() {
+        return wrong("path is missing; add path = \"FILE\"");
+    }
+    let command = value!(command if kind == EngineKind::Command).map(|argv| argv.get_ref().clone()).unwrap_or_default();
+    if kind == EngineKind::Command && command.is_empty() {
+        return wrong("command is missing; add command = [\"program\", \"argument\"]");
+    }
+    let file_name = value!(file_name).map(|name| name.get_ref().clone());
+    if let (Some(name), Some(value)) = (&file_name, value!(file_name))
+        && (name.is_empty() || name.len() > MAX_NAME || name.contains(['/', '\0', '\n']))
+    {
+        return file.wrong(&value.span(), &key("file_name"), "must be 1 to 255 bytes without slash, NUL or line break");
+    }
+    let (compression, level) = compression(file, &place, value!(compression), value!(level))?;
+    Ok(Database {
+        name: name.get_ref().clone(),
+        place: file.place(&here, &place),
+        engine: kind,
+        host: value!(host if server && own.socket.is_none()).map(|host| host.get_ref().clone()),
+        port: value!(port if server).map(|port| *port.get_ref()),
+        socket: value!(socket if server && own.host.is_none()).map(|socket| socket.get_ref().clone()),
+        user: value!(user if server).map(|user| user.get_ref().clone()),
+        password: value!(password if server).map(|secret| file.secret(secret, &key("password"))).transpose()?,
+        database,
+        dump_format,
+        options: value!(options if server).map(|options| options.get_ref().clone()).unwrap_or_default(),
+        dump_tool: value!(dump_tool if server).map(|tool| tool.get_ref().clone()),
+        path,
+        command,
+        restore: value!(restore if kind == EngineKind::Command).map(|argv| argv.get_ref().clone()).unwrap_or_default(),
+        env: value!(env)
+            .iter()
+            .flat_map(|env| env.get_ref())
+            .map(|(name, secret)| Ok((name.clone(), file.secret(secret, &key(&format!("env.{name}")))?)))
+            .collect::<Result<_>>()?,
+        file_name,
+        compression,
+        level,
+        store: chosen_store(file, &here, &place, value!(store), stores)?,
+        expected_size: file.size(value!(expected_size), &key("expected_size"))?,
+        retention: Retention {
+            last: file.number(value!(keep_last), &key("keep_last"))?,
+            hourly: file.number(value!(keep_hourly), &key("keep_hourly"))?,
+            daily: file.number(value!(keep_daily), &key("keep_daily"))?,
+            weekly: file.number(value!(keep_weekly), &key("keep_weekly"))?,
+            monthly: file.number(value!(keep_monthly), &key("keep_monthly"))?,
+            yearly: file.number(value!(keep_yearly), &key("keep_yearly"))?,
+            within: file.within(value!(keep_within), &key("keep_within"))?,
+        },
+    })
+}
+
+/// Refuses keys of the entry itself that its engine has no use for.
+fn only_fitting_keys(file: &File, place: &str, kind: EngineKind, own: &raw::Database) -> Result<()> {
+    const SERVERS: &[EngineKind] = &[EngineKind::Postgres, EngineKind::Mysql, EngineKind::Mariadb];
+    let mut present: Vec<(&str, Range<usize>, &[EngineKind])> = Vec::new();
+    macro_rules! note {
+        ($($key:ident: $kinds:expr),* $(,)?) => {
+            $(if let Some(value) = &own.$key { present.push((stringify!($key), value.span(), $kinds)); })*
+        };
+    }
+    note! {
+        host: SERVERS, port: SERVERS, socket: SERVERS, user: SERVERS, password: SERVERS, database: SERVERS,
+        exclude: SERVERS, options: SERVERS, dump_tool: SERVERS,
+        globals: &[EngineKind::Postgres], format: &[EngineKind::Postgres],
+        path: &[EngineKind::Sqlite], command: &[EngineKind::Command], restore: &[EngineKind::Command],
+    }
+    match present.into_iter().find(|(_, _, kinds)| !kinds.contains(&kind)) {
+        None => Ok(()),
+        Some((key, span, kinds)) => {
+            let names: BTreeSet<&str> = kinds.iter().map(|kind| kind.name()).collect();
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            let why = format!("is for {names} and not for {}; remove it", kind.name());
+            file.wrong(&span, &format!("{place}.{key}"), why)
+        }
+    }
+}
+
+fn compression(
+    file: &File,
+    place: &str,
+    name: Option<&Spanned<String>>,
+    level: Option<&Spanned<i32>>,
+) -> Result<(Compression, i32)> {
+    let compression = match name.map(|name| name.get_ref().as_str()) {
+        None | Some("gzip") => Compression::Gzip,
+        Some("zstd") => Compression::Zstd,
+        Some("none") => Compression::None,
+        Some(_) => {
+            let span = name.map_or(0..0, Spanned::span);
+            return file.wrong(&span, &format!("{place}.compression"), "must be \"gzip\", \"zstd\" or \"none\"");
+        }
+    };
+    let (range, default) = compression.levels();
+    match level {
+        None => Ok((compression, default)),
+        Some(level) if range.contains(level.get_ref()) => Ok((compression, *level.get_ref())),
+        Some(level) => {
+            let why = format!("must be from {} to {} for this compression", range.start(), range.end());
+            file.wrong(&level.span(), &format!("{place}.level"), why)
+        }
+    }
+}
+
+fn chosen_store(
+    file: &File,
+    here: &Range<usize>,
+    place: &str,
+    name: Option<&Spanned<String>>,
+    stores: &BTreeMap<String, Arc<StoreSettings>>,
+) -> Result<String> {
+    let known = || stores.keys().cloned().collect::<Vec<_>>().join(", ");
+    match (name, stores.len()) {
+        (Some(name), _) if stores.contains_key(name.get_ref()) => Ok(name.get_ref().clone()),
+        (_, 0) => {
+            file.wrong(here, place, "there is no store; add a table [stores.NAME] with url = \"s3://BUCKET/PREFIX\"")
+        }
+        (Some(name), _) => file.wrong(
+            &name.span(),
+            &format!("{place}.store"),
+            format!("there is no such store; there are: {}", known()),
+        ),
+        (None, 1) => Ok(known()),
+        (None, _) => file.wrong(here, place, format!("store is missing; add store = one of: {}", known())),
+    }
+}
