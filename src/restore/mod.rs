@@ -26,7 +26,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::catalog::{Manifest, Volume, backup_prefix};
+use crate::catalog::{Manifest, Volume};
 use crate::engine::ToolError;
 use crate::store::retry::RetryPolicy;
 use crate::store::{SharedStore, StoreError};
@@ -59,8 +59,7 @@ impl Stored {
 
     /// The volumes with their keys, in order.
     fn volumes(&self) -> impl Iterator<Item = (String, &Volume)> {
-        let prefix = backup_prefix(&self.manifest.database, &self.manifest.backup_id);
-        self.manifest.archive.volumes.iter().map(move |volume| (format!("{prefix}{}", volume.name), volume))
+        self.manifest.volume_keys().zip(&self.manifest.archive.volumes)
     }
 }
 
