@@ -196,6 +196,8 @@ async fn expand(database: &Database, access: &Access, names: &[String], sources:
     };
     match engine.discover().await {
         Ok(found) => {
+            let before = sources.len();
+            let known = found.clone().unwrap_or_default().join(", ");
             for name in found.unwrap_or_default().into_iter().filter(|name| !excluded(name)) {
                 let one = Database {
                     name: format!("{}/{name}", database.name),
@@ -206,6 +208,17 @@ async fn expand(database: &Database, access: &Access, names: &[String], sources:
                     let engine = engine::open(&one, access.clone());
                     sources.push((one, Ok(engine)));
                 }
+            }
+            // A name that leads to nothing, and an entry with nothing left, must not pass for a success.
+            let made: Vec<String> = sources[before..].iter().map(|(one, _)| one.name.clone()).collect();
+            let asked = names.iter().filter(|name| database.covers(name) && **name != database.name);
+            let mut missing: Vec<&String> = asked.filter(|name| !made.contains(name)).collect();
+            if made.is_empty() && missing.is_empty() {
+                missing.push(&database.name);
+            }
+            for name in missing {
+                let error = format!("the server has no such database, or `exclude` leaves it out; it has: {known}");
+                sources.push((Database { name: name.clone(), ..database.clone() }, Err(error)));
             }
         }
         Err(error) => sources.push((database.clone(), Err(format!("cannot list the databases: {error}")))),

@@ -32,6 +32,9 @@ pub enum LookupError {
         /// The stores, by their names in the inventory.
         stores: Vec<String>,
     },
+    /// It is there, and its manifest cannot be used.
+    #[error("the backup cannot be used; `tapline list` shows the others: {0}")]
+    Unusable(StoreError),
     /// A store cannot be read.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -57,8 +60,8 @@ pub async fn look_up(stores: &BTreeMap<String, SharedStore>, name: &BackupName) 
     match holders.as_slice() {
         [(called, store, id)] => {
             let manifest = read_manifest(&***store, &name.database, id).await.map_err(|error| match error.kind() {
-                ErrorKind::Invalid => error.context("the backup cannot be used; `tapline list` shows the others"),
-                _ => error,
+                ErrorKind::Invalid => LookupError::Unusable(error),
+                _ => LookupError::Store(error),
             })?;
             Ok(Named { called: (*called).clone(), store: (*store).clone(), manifest })
         }
@@ -72,10 +75,15 @@ pub async fn look_up(stores: &BTreeMap<String, SharedStore>, name: &BackupName) 
 
 /// For a backup that no store has: the backups of its database, or the databases that there are.
 async fn what_there_is(stores: &BTreeMap<String, SharedStore>, name: &BackupName) -> Result<String, StoreError> {
+    // `shop@yesterday` reads as a database's name, and may be meant as one of the backups of `shop`.
+    let meant = match (&name.id, name.database.rsplit_once('@')) {
+        (None, Some((database, _))) => database,
+        _ => &name.database,
+    };
     let (mut ids, mut databases) = (BTreeSet::new(), BTreeSet::new());
     for store in stores.values() {
         for found in find(&**store, None).await?.into_iter().filter(Found::is_committed) {
-            if found.database == name.database {
+            if found.database == meant {
                 ids.insert(found.id.to_string());
             }
             databases.insert(found.database);
@@ -84,7 +92,7 @@ async fn what_there_is(stores: &BTreeMap<String, SharedStore>, name: &BackupName
     let addresses: Vec<String> = stores.values().map(|store| store.address()).collect();
     let missing = format!("there is no backup {name} in {}", addresses.join(", "));
     Ok(match (ids.is_empty(), databases.is_empty()) {
-        (false, _) => format!("{missing}; of {} there are: {}", name.database, mention(ids.iter().rev())),
+        (false, _) => format!("{missing}; of {meant} there are: {}", mention(ids.iter().rev())),
         (true, false) => format!("{missing}; there are backups of: {}", mention(databases.iter())),
         (true, true) => format!("{missing}; there are no backups at all"),
     })
@@ -151,7 +159,7 @@ mod tests {
         store.overwrite(&super::super::manifest_key("shop", &id("20260102")), "{}".into());
         let empty = MemoryStore::new(Limits::S3, None);
         let error = look(&store, &empty, "shop").unwrap_err();
-        assert!(matches!(error, LookupError::Store(_)) && error.to_string().contains("cannot be used"), "{error}");
+        assert!(matches!(error, LookupError::Unusable(_)) && error.to_string().contains("cannot be used"), "{error}");
         let none = look(&empty, &empty, "shop").unwrap_err().to_string();
         assert!(none.contains("no backups at all"), "{none}");
     }

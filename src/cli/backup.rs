@@ -22,6 +22,16 @@ pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Dis
         text::out(&describe(&plan));
         return Ok(Exit::Good);
     }
+    // Found out now, and not when hours have passed.
+    let drawn = match &options.timeline {
+        Some(Timeline::Svg(file) | Timeline::Html(file)) => Some(file),
+        _ => None,
+    };
+    for file in [drawn, options.report.as_ref()].into_iter().flatten() {
+        if file.parent().is_some_and(|folder| folder != Path::new("") && !folder.is_dir()) {
+            return Err(Failure::new(Exit::Usage, format!("{}: there is no such folder", file.display())));
+        }
+    }
     let cancel = CancellationToken::new();
     let work = async {
         tokio::select! {

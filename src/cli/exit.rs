@@ -74,6 +74,7 @@ impl From<LookupError> for Failure {
         let exit = match error {
             LookupError::NoSuchBackup(_) => Exit::NoBackup,
             LookupError::Ambiguous { .. } => Exit::Usage,
+            LookupError::Unusable(_) => Exit::Check,
             LookupError::Store(_) => Exit::Store,
         };
         Self::new(exit, error.to_string())

@@ -21,7 +21,7 @@ pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, 
         (Some(source), None) => {
             let mut inventory = Inventory::load(config)?;
             // The file's first database lends its store.
-            let store = inventory.databases[0].store.clone();
+            let store = inventory.select(&[])?[0].store.clone();
             let databases = of_synthetic(source)?.databases.into_iter();
             inventory.databases = databases.map(|database| Database { store: store.clone(), ..database }).collect();
             inventory

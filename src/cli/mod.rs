@@ -75,7 +75,9 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         #[cfg(feature = "demo")]
         Task::Demo => demo::demo(&display).await,
         Task::Completions { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "tapline", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "tapline", &mut script);
+            text::out(&String::from_utf8_lossy(&script));
             Ok(Exit::Good)
         }
         Task::SqliteDump { .. } | Task::Synthetic { .. } => unreachable!("a child process is not dispatched"),

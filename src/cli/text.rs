@@ -4,11 +4,20 @@ use std::io::Write;
 
 use comfy_table::{Table, presets};
 
+use super::exit::Exit;
+
 use crate::catalog::BackupId;
 
-/// Writes to stdout; a reader that has gone (`tapline list | head`) is no error.
+/// Writes to stdout; a reader that has gone (`tapline list | head`) is no error. Any other failure ends the program: what it was
+/// asked to tell cannot be told.
 pub(super) fn out(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("tapline: cannot write to stdout: {error}");
+            std::process::exit(Exit::Failed as i32);
+        }
+        _ => {}
+    }
 }
 
 /// `1.5 GiB`

@@ -51,7 +51,7 @@ pub(super) struct Staged {
 #[serde(deny_unknown_fields)]
 pub(super) struct Store {
     pub url: Spanned<String>,
-    pub endpoint: Option<String>,
+    pub endpoint: Option<Spanned<String>>,
     pub region: Option<String>,
     pub path_style: Option<bool>,
     pub storage_class: Option<String>,

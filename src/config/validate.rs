@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::entry::database;
 use super::place::{File, Result};
-use super::{Container, Inventory, RunSettings, StagedSettings, StoreSettings, raw};
+use super::{ConfigError, Container, Inventory, RunSettings, Selection, StagedSettings, StoreSettings, raw};
 use crate::catalog::Mode;
 use crate::store::{ChecksumKind, Limits};
 
@@ -28,6 +28,13 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
         .into_iter()
         .map(|(name, entry)| database(&file, name, entry, &raw.defaults, &stores))
         .collect::<Result<Vec<_>>>()?;
+    // A database that `*` finds is called NAME/DATABASE; two databases must not share their backups.
+    for all in databases.iter().filter(|all| matches!(all.database, Selection::All { .. })) {
+        if let Some(same) = databases.iter().find(|other| other.name != all.name && all.covers(&other.name)) {
+            let why = format!("is also the name of a database that {} stands for; rename one of the two", all.name);
+            return Err(ConfigError(format!("{} {why}", same.place)));
+        }
+    }
     Ok(Inventory { path: path.to_owned(), run, staged, stores, databases })
 }
 
@@ -92,6 +99,11 @@ fn store(file: &File, name: &Spanned<String>, raw: &raw::Store) -> Result<StoreS
     if bucket.is_empty() {
         return file.wrong(&raw.url.span(), &key("url"), "names no bucket; write s3://BUCKET/PREFIX");
     }
+    if let Some(endpoint) = &raw.endpoint
+        && !["http://", "https://"].iter().any(|scheme| endpoint.get_ref().starts_with(scheme))
+    {
+        return file.wrong(&endpoint.span(), &key("endpoint"), "must begin with https:// or http://");
+    }
     let checksum = match &raw.checksum {
         None => Some(ChecksumKind::Crc64Nvme),
         Some(value) => match value.get_ref().as_str() {
@@ -129,7 +141,7 @@ fn store(file: &File, name: &Spanned<String>, raw: &raw::Store) -> Result<StoreS
         bucket: bucket.into(),
         prefix: prefix.trim_matches('/').into(),
         path_style: raw.path_style.unwrap_or(raw.endpoint.is_some()),
-        endpoint: raw.endpoint.clone(),
+        endpoint: raw.endpoint.as_ref().map(|endpoint| endpoint.get_ref().clone()),
         region: raw.region.clone(),
         storage_class: raw.storage_class.clone(),
         sse: raw.sse.as_ref().map(|sse| sse.get_ref().clone()),
@@ -145,7 +157,6 @@ mod tests {
 
     use super::*;
     use crate::catalog::Retention;
-    use crate::config::Selection;
 
     const STORE: &str = "[stores.s]\nurl = \"s3://b/p\"\n";
 
@@ -213,6 +224,18 @@ mod tests {
             ),
             (format!("{STORE}[run]\njobs = 0\n{sqlite}"), "t.toml:4: run.jobs", "1 or more"),
             (format!("{STORE}[run]\nretry_for = \"soon\"\n{sqlite}"), "t.toml:4: run.retry_for", "15m"),
+            (
+                format!("[stores.s]\nurl = \"s3://b\"\nendpoint = \"s3.example.com\"\n{sqlite}"),
+                "t.toml:3: stores.s.endpoint",
+                "https://",
+            ),
+            (
+                format!(
+                    "{STORE}[databases.a]\nengine = \"mysql\"\ndatabase = \"*\"\n[databases.\"a/x\"]\nengine = \"mysql\"\n"
+                ),
+                "t.toml:6: databases.a/x",
+                "rename",
+            ),
             (format!("[stores.s]\nurl = \"file:///x\"\n{sqlite}"), "t.toml:2: stores.s.url", "s3://BUCKET/PREFIX"),
             (sqlite.to_owned(), "t.toml:1: databases.x", "[stores.NAME]"),
         ];

@@ -72,6 +72,10 @@ fn postgres_databases_load_back_equal() {
     assert_eq!(check.code, Some(0));
     assert_eq!(backup_watched(&world).code, Some(0));
     assert!(world.run(&["list"]).stdout.contains(&format!("all/{NAME}")));
+    for absent in ["all/nada", "all/copy"] {
+        let run = world.run(&["backup", absent]);
+        assert!(run.code == Some(1) && run.stdout.contains("no such database"), "{absent}");
+    }
 
     let contents = "select md5(string_agg(t::text, '|' order by id)), (select f()), (select * from v) from t";
     let original = server.sql(NAME, contents);

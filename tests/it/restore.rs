@@ -454,7 +454,10 @@ fn verify_says_what_is_wrong_where() {
     });
     assert_eq!(world.run(&["verify", "none"]).code, Some(5));
     world.server.store().overwrite(&world.keys("zstd")[0], "not a manifest".into());
+    assert_eq!(world.run(&["restore", "zstd", "--stdout"]).code, Some(5), "its manifest is damaged");
     assert_eq!(world.run(&["restore", "nobody"]).code, Some(6));
+    let misspelt = world.run(&["restore", "x@yesterday"]);
+    assert!(misspelt.code == Some(6) && misspelt.stderr.contains("of x there are"));
 }
 
 #[test]

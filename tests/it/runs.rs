@@ -105,6 +105,8 @@ fn nothing_is_written_to_disk() {
             && !line.contains("\"/dev/null\"")
             && !line.contains("+++")
             && !line.contains("---")
+            // A thread that the end of the process met on its way into a call that was never made.
+            && !line.contains("???( <detached")
     };
     let wrote: Vec<&str> = trace.lines().filter(|line| line.contains('(')).filter(writes).collect();
     assert_eq!(wrote, Vec::<&str>::new());
