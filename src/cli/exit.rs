@@ -10,11 +10,11 @@ use crate::store::StoreError;
 pub(super) const TABLE: &str = "\
 Exit codes:
   0    all good
-  1    some backups failed, or what was to be removed was not
+  1    a backup or a restore failed, or what was to be removed was not
   2    the command line makes no sense
   3    the inventory makes no sense, or a secret is missing
   4    the store cannot be reached or refuses
-  5    a check found something wrong
+  5    a check found something wrong, or a backup is damaged
   6    there is no such backup
   130  interrupted (SIGINT)
   143  terminated (SIGTERM)";
