@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::target::failed;
 use super::{RestoreError, Stored, Target, check, restore};
 use crate::disk::check_free;
 use crate::engine::{Child, Contents, Engine, Load, Unit};
@@ -14,7 +15,8 @@ use crate::staged::RunFolder;
 /// fails; one that holds something is refused, or with `replace` emptied.
 ///
 /// # Errors
-/// [`RestoreError`]; what was unpacked for a client that reads a folder is gone again. The store is asked for the volumes before the database is touched.
+/// [`RestoreError`]; what was unpacked for a client that reads a folder is gone again. The store is asked for the volumes
+/// before the database is touched.
 pub async fn restore_into(
     stored: Arc<Stored>,
     engine: &dyn Engine,
@@ -40,7 +42,7 @@ pub async fn restore_into(
         let what = "the dump, which its client reads from a folder";
         std::fs::create_dir_all(unpack_in)
             .and_then(|()| check_free(unpack_in, stored.manifest.dump_size(), what))
-            .map_err(disk(unpack_in))?;
+            .map_err(failed(unpack_in))?;
     }
     if replaces && parts_stay {
         // What is there goes before the dump comes, and cannot come back: first be sure of every byte.
@@ -65,10 +67,6 @@ pub async fn restore_into(
     Err(error)
 }
 
-fn disk(folder: &Path) -> impl Fn(std::io::Error) -> RestoreError {
-    move |error| RestoreError::Target(format!("{}: {error}", folder.display()))
-}
-
 async fn into(
     stored: Arc<Stored>,
     load: Load,
@@ -84,7 +82,7 @@ async fn into(
         }
         Load::Folder(command) => {
             // Dropped, it is removed with all that is in it; when this program is killed, by the next that makes one.
-            let folder = RunFolder::create(unpack_in).map_err(disk(unpack_in))?;
+            let folder = RunFolder::create(unpack_in).map_err(failed(unpack_in))?;
             let dump = folder.path().join("dump");
             restore(stored, Target::folder(&dump)?, cancel).await?;
             let (mut client, stdin) = Child::writing(&command.args([dump.display().to_string()]))?;

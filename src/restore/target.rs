@@ -64,7 +64,8 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
 }
 
-fn failed(path: &Path) -> impl Fn(io::Error) -> RestoreError {
+/// What a failed access to `path` means.
+pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> RestoreError {
     move |error| RestoreError::Target(format!("{}: {error}", path.display()))
 }
 
