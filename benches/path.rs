@@ -1,17 +1,18 @@
-//! The whole path of one job, from a child process to a store that swallows what it gets: what the machine can do
-//! when neither database nor store is slow.
+//! The whole path of one job, from a child process to a store that swallows what it gets: what the
+//! machine can do when neither database nor store is slow.
 
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use tapline::backup::meter::Meter;
-use tapline::backup::{Cores, Job, Layout, backup};
+use tapline::archive::Compression;
+use tapline::archive::Cores;
+use tapline::bench::synthetic::Synthetic;
 use tapline::catalog::BackupId;
-use tapline::engine::ToolCommand;
-use tapline::engine::synthetic::Synthetic;
-use tapline::format::Compression;
+use tapline::dump::ToolCommand;
+use tapline::job::{Job, Layout, backup};
+use tapline::meter::Meter;
 use tapline::store::Limits;
 use tapline::store::memory::MemoryStore;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,10 @@ fn main() {
     let size = DUMP.parse::<Synthetic>().expect("a size").size();
     // From a file whose pages are in memory, so that making it up takes no part in it.
     let mut dump = tempfile::NamedTempFile::new().expect("a temp file");
-    DUMP.parse::<Synthetic>().expect("a size").write(&mut dump).expect("a temp file");
+    DUMP.parse::<Synthetic>()
+        .expect("a size")
+        .write(&mut dump)
+        .expect("a temp file");
     dump.flush().expect("a temp file");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut group = criterion.benchmark_group("path");
@@ -38,7 +42,9 @@ fn main() {
                 let command = ToolCommand::new("cat").args([dump.path().display().to_string()]);
                 let job = job(command, compression, level, size);
                 let (id, cores, cancel) = (BackupId::now(), Cores::all(), CancellationToken::new());
-                let manifest = runtime.block_on(backup(&job, &id, &cores, &cancel)).expect("nothing can fail");
+                let manifest = runtime
+                    .block_on(backup(&job, &id, &cores, &cancel))
+                    .expect("nothing can fail");
                 assert_eq!(manifest.dump_size(), size);
             });
         });
@@ -48,7 +54,13 @@ fn main() {
 }
 
 fn job(command: ToolCommand, compression: Compression, level: i32, size: u64) -> Job {
-    let layout = Layout::new(MEMORY, Cores::count(), Limits::S3, (compression, level), Some(size));
+    let layout = Layout::new(
+        MEMORY,
+        Cores::count(),
+        Limits::S3,
+        (compression, level),
+        Some(size),
+    );
     Job {
         database: "path".into(),
         engine: "command".into(),

@@ -24,8 +24,9 @@ impl BackupId {
 
     /// A new id for a backup that began at `time`, which is cut to whole seconds.
     pub fn at(time: Timestamp) -> Self {
-        let tail: String =
-            (0..TAIL_LEN).map(|_| char::from(TAIL_ALPHABET[fastrand::usize(..TAIL_ALPHABET.len())])).collect();
+        let tail: String = (0..TAIL_LEN)
+            .map(|_| char::from(TAIL_ALPHABET[fastrand::usize(..TAIL_ALPHABET.len())]))
+            .collect();
         Self(format!("{}-{tail}", time.strftime(TIME_FORMAT)))
     }
 
@@ -52,12 +53,16 @@ impl FromStr for BackupId {
         let well_formed = text.len() == TIME_LEN + 1 + TAIL_LEN
             && text.is_ascii()
             && text.as_bytes()[TIME_LEN] == b'-'
-            && text.as_bytes()[TIME_LEN + 1..].iter().all(|byte| TAIL_ALPHABET.contains(byte))
+            && text.as_bytes()[TIME_LEN + 1..]
+                .iter()
+                .all(|byte| TAIL_ALPHABET.contains(byte))
             && parse_time(&text[..TIME_LEN]).is_some();
         if well_formed {
             Ok(Self(text.to_owned()))
         } else {
-            Err(format!("{text:?} is not a backup id; one looks like 20261123T180327Z-k3f9ax"))
+            Err(format!(
+                "{text:?} is not a backup id; one looks like 20261123T180327Z-k3f9ax"
+            ))
         }
     }
 }
@@ -76,7 +81,9 @@ impl serde::Serialize for BackupId {
 
 impl<'de> serde::Deserialize<'de> for BackupId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

@@ -6,8 +6,9 @@
 //! shop/20261123T180327Z-k3f9ax/manifest.json      written last
 //! ```
 //!
-//! A database's name is percent-encoded where it has anything but ASCII letters, digits, `.`, `_` and `-`,
-//! so a name with a slash, a space or an accent is still one component of a key, and still its own.
+//! A database's name is percent-encoded where it has anything but ASCII letters, digits, `.`, `_`
+//! and `-`, so a name with a slash, a space or an accent is still one component of a key, and still
+//! its own.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
@@ -39,12 +40,20 @@ pub fn backup_prefix(database: &str, id: &BackupId) -> String {
 
 /// The key of the archive's first volume. `extension` is such as `tar.gz`.
 pub fn archive_key(database: &str, id: &BackupId, extension: &str) -> String {
-    format!("{}{}.{extension}", backup_prefix(database, id), component(database))
+    format!(
+        "{}{}.{extension}",
+        backup_prefix(database, id),
+        component(database)
+    )
 }
 
 /// The name of volume `number` (from 1) of an archive whose first volume is `first`.
 pub fn volume_name(first: &str, number: u32) -> String {
-    if number == 1 { first.to_owned() } else { format!("{first}.v{number:03}") }
+    if number == 1 {
+        first.to_owned()
+    } else {
+        format!("{first}.v{number:03}")
+    }
 }
 
 /// The key of a backup's manifest.
@@ -59,7 +68,8 @@ pub fn check_key(id: &BackupId) -> String {
 
 /// Whether a key is one of [`check_key`]'s.
 pub fn is_check_key(key: &str) -> bool {
-    key.strip_prefix(CHECK).is_some_and(|id| id.parse::<BackupId>().is_ok())
+    key.strip_prefix(CHECK)
+        .is_some_and(|id| id.parse::<BackupId>().is_ok())
 }
 
 /// What a key says of the object that has it.
@@ -82,7 +92,11 @@ pub fn locate(key: &str) -> Option<Located> {
     }
     let database = percent_decode_str(encoded).decode_utf8().ok()?.into_owned();
     (component(&database) == encoded).then_some(())?;
-    Some(Located { database, id: id.parse().ok()?, is_manifest: file == MANIFEST })
+    Some(Located {
+        database,
+        id: id.parse().ok()?,
+        is_manifest: file == MANIFEST,
+    })
 }
 
 #[cfg(test)]
@@ -92,11 +106,28 @@ mod tests {
     #[test]
     fn every_name_has_keys_of_its_own_that_read_back() {
         let id = BackupId::now();
-        for name in ["shop", "a/b", "größe", "it's \"quoted\"", ".", "..", "100%", "a b", "x/../y"] {
+        for name in [
+            "shop",
+            "a/b",
+            "größe",
+            "it's \"quoted\"",
+            ".",
+            "..",
+            "100%",
+            "a b",
+            "x/../y",
+        ] {
             let key = manifest_key(name, &id);
             assert_eq!(key.split('/').count(), 3, "{key}");
             assert!(key.is_ascii());
-            assert_eq!(locate(&key), Some(Located { database: name.into(), id: id.clone(), is_manifest: true }));
+            assert_eq!(
+                locate(&key),
+                Some(Located {
+                    database: name.into(),
+                    id: id.clone(),
+                    is_manifest: true
+                })
+            );
             let archive = archive_key(name, &id, "tar.gz");
             assert!(!locate(&archive).unwrap().is_manifest);
             assert_eq!(volume_name(&archive, 2), format!("{archive}.v002"));

@@ -1,4 +1,5 @@
-//! What a store holds, read from one listing of its keys, and the backup that a person means by a name.
+//! What a store holds, read from one listing of its keys, and the backup that a person means by a
+//! name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,23 +39,27 @@ impl Found {
         self.objects.iter().map(|object| object.size).sum()
     }
 
-    /// Why the backup whose manifest this is cannot be restored from these objects; `None` when every volume is there, with
-    /// the size that the manifest says.
+    /// Why the backup whose manifest this is cannot be restored from these objects; `None` when
+    /// every volume is there, with the size that the manifest says.
     pub fn flaw(&self, manifest: &Manifest) -> Option<String> {
-        manifest.volume_keys().zip(&manifest.archive.volumes).find_map(|(key, volume)| {
-            match self.objects.iter().find(|object| object.key == key) {
-                None => Some(format!("{} is missing", volume.name)),
-                Some(object) if object.size != volume.size => {
-                    Some(format!("{} has {} bytes and not {}", volume.name, object.size, volume.size))
-                }
-                Some(_) => None,
-            }
-        })
+        manifest
+            .volume_keys()
+            .zip(&manifest.archive.volumes)
+            .find_map(
+                |(key, volume)| match self.objects.iter().find(|object| object.key == key) {
+                    None => Some(format!("{} is missing", volume.name)),
+                    Some(object) if object.size != volume.size => Some(format!(
+                        "{} has {} bytes and not {}",
+                        volume.name, object.size, volume.size
+                    )),
+                    Some(_) => None,
+                },
+            )
     }
 }
 
-/// Lists what backups of `database` (of all when `None`) have in the store, by database and id. Objects whose keys are no
-/// backup's are left out.
+/// Lists what backups of `database` (of all when `None`) have in the store, by database and id.
+/// Objects whose keys are no backup's are left out.
 ///
 /// # Errors
 /// When the store cannot be listed.
@@ -62,10 +67,20 @@ pub async fn find(store: &dyn Store, database: Option<&str>) -> Result<Vec<Found
     let mut found = BTreeMap::<_, Vec<ObjectInfo>>::new();
     for object in list_all(store, &database.map(database_prefix).unwrap_or_default()).await? {
         if let Some(located) = locate(&object.key) {
-            found.entry((located.database, located.id)).or_default().push(object);
+            found
+                .entry((located.database, located.id))
+                .or_default()
+                .push(object);
         }
     }
-    Ok(found.into_iter().map(|((database, id), objects)| Found { database, id, objects }).collect())
+    Ok(found
+        .into_iter()
+        .map(|((database, id), objects)| Found {
+            database,
+            id,
+            objects,
+        })
+        .collect())
 }
 
 /// A backup that exists, with its manifest or why that cannot be used.
@@ -93,14 +108,20 @@ async fn read_backup(store: &dyn Store, found: Found) -> Backup {
 ///
 /// # Errors
 /// When there is none, or it cannot be used, or is of another backup than its key says.
-pub async fn read_manifest(store: &dyn Store, database: &str, id: &BackupId) -> Result<Manifest, StoreError> {
+pub async fn read_manifest(
+    store: &dyn Store,
+    database: &str,
+    id: &BackupId,
+) -> Result<Manifest, StoreError> {
     let key = manifest_key(database, id);
     let text = read_manifest_text(store, database, id).await?;
     let invalid = |why: String| StoreError::new(ErrorKind::Invalid, format!("{key}: {why}"));
     let manifest = Manifest::from_json(&text).map_err(|error| invalid(error.to_string()))?;
     if (manifest.database.as_str(), &manifest.backup_id) != (database, id) {
         let (database, id) = (&manifest.database, &manifest.backup_id);
-        return Err(invalid(format!("the manifest is of {database}@{id}; somebody has moved it")));
+        return Err(invalid(format!(
+            "the manifest is of {database}@{id}; somebody has moved it"
+        )));
     }
     Ok(manifest)
 }
@@ -109,7 +130,11 @@ pub async fn read_manifest(store: &dyn Store, database: &str, id: &BackupId) -> 
 ///
 /// # Errors
 /// When there is none, or it is too large to be one.
-pub async fn read_manifest_text(store: &dyn Store, database: &str, id: &BackupId) -> Result<Bytes, StoreError> {
+pub async fn read_manifest_text(
+    store: &dyn Store,
+    database: &str,
+    id: &BackupId,
+) -> Result<Bytes, StoreError> {
     get_small(store, &manifest_key(database, id), LONGEST_MANIFEST).await
 }
 
@@ -131,14 +156,19 @@ impl FromStr for BackupName {
             Some((database, latest)) if latest.eq_ignore_ascii_case("latest") => (database, None),
             Some((database, id)) if id.parse::<BackupId>().is_ok() => (database, id.parse().ok()),
             Some((_, id)) if id.starts_with(|first: char| first.is_ascii_digit()) => {
-                return Err(format!("{id:?} is not a backup id; `tapline list` shows them, or write NAME@LATEST"));
+                return Err(format!(
+                    "{id:?} is not a backup id; `tapline list` shows them, or write NAME@LATEST"
+                ));
             }
             _ => (text, None),
         };
         if database.is_empty() {
             return Err("write NAME, NAME@ID or NAME@LATEST".into());
         }
-        Ok(Self { database: database.to_owned(), id })
+        Ok(Self {
+            database: database.to_owned(),
+            id,
+        })
     }
 }
 
@@ -166,7 +196,14 @@ mod tests {
             ("a@b@20261123T180327Z-k3f9ax", "a@b", Some(id)),
         ];
         for (text, database, id) in cases {
-            assert_eq!(text.parse(), Ok(BackupName { database: database.into(), id }), "{text}");
+            assert_eq!(
+                text.parse(),
+                Ok(BackupName {
+                    database: database.into(),
+                    id
+                }),
+                "{text}"
+            );
         }
         for text in ["", "@LATEST", "shop@2026", "shop@20261123T180327Z"] {
             assert!(text.parse::<BackupName>().is_err(), "{text}");

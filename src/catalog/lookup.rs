@@ -40,49 +40,84 @@ pub enum LookupError {
     Store(#[from] StoreError),
 }
 
-/// Looks for `name` in `stores`, which are called as in the inventory. The latest backup is the newest whose manifest is
-/// there; when that manifest cannot be used it is an error, and never an older backup instead.
+/// Looks for `name` in `stores`, which are called as in the inventory. The latest backup is the
+/// newest whose manifest is there; when that manifest cannot be used it is an error, and never an
+/// older backup instead.
 ///
 /// # Errors
-/// See [`LookupError`]. A store that cannot be read is one even when another has the backup: it may have it too.
-pub async fn look_up(stores: &BTreeMap<String, SharedStore>, name: &BackupName) -> Result<Named, LookupError> {
+/// See [`LookupError`]. A store that cannot be read is one even when another has the backup: it may
+/// have it too.
+pub async fn look_up(
+    stores: &BTreeMap<String, SharedStore>,
+    name: &BackupName,
+) -> Result<Named, LookupError> {
     let mut holders: Vec<(&String, &SharedStore, BackupId)> = Vec::new();
     for (called, store) in stores {
-        let found = find(&**store, Some(&name.database)).await.map_err(|error| {
-            let hint = if stores.len() > 1 { " (--store NAME looks in one store only)" } else { "" };
-            error.context(format!("store {called}{hint}"))
-        })?;
-        let wanted = |found: &Found| found.is_committed() && name.id.as_ref().is_none_or(|id| *id == found.id);
+        let found = find(&**store, Some(&name.database))
+            .await
+            .map_err(|error| {
+                let hint = if stores.len() > 1 {
+                    " (--store NAME looks in one store only)"
+                } else {
+                    ""
+                };
+                error.context(format!("store {called}{hint}"))
+            })?;
+        let wanted = |found: &Found| {
+            found.is_committed() && name.id.as_ref().is_none_or(|id| *id == found.id)
+        };
         if let Some(found) = found.into_iter().rfind(wanted) {
             holders.push((called, store, found.id));
         }
     }
     match holders.as_slice() {
         [(called, store, id)] => {
-            let manifest = read_manifest(&***store, &name.database, id).await.map_err(|error| match error.kind() {
-                ErrorKind::Invalid => LookupError::Unusable(error),
-                _ => LookupError::Store(error),
-            })?;
-            Ok(Named { called: (*called).clone(), store: (*store).clone(), manifest })
+            let manifest = read_manifest(&***store, &name.database, id)
+                .await
+                .map_err(|error| match error.kind() {
+                    ErrorKind::Invalid => LookupError::Unusable(error),
+                    _ => LookupError::Store(error),
+                })?;
+            Ok(Named {
+                called: (*called).clone(),
+                store: (*store).clone(),
+                manifest,
+            })
         }
-        [] => Err(LookupError::NoSuchBackup(what_there_is(stores, name).await?)),
+        [] => Err(LookupError::NoSuchBackup(
+            what_there_is(stores, name).await?,
+        )),
         several => {
-            let stores = several.iter().map(|(called, ..)| (*called).clone()).collect();
-            Err(LookupError::Ambiguous { name: name.clone(), stores })
+            let stores = several
+                .iter()
+                .map(|(called, ..)| (*called).clone())
+                .collect();
+            Err(LookupError::Ambiguous {
+                name: name.clone(),
+                stores,
+            })
         }
     }
 }
 
 /// For a backup that no store has: the backups of its database, or the databases that there are.
-async fn what_there_is(stores: &BTreeMap<String, SharedStore>, name: &BackupName) -> Result<String, StoreError> {
-    // `shop@yesterday` reads as a database's name, and may be meant as one of the backups of `shop`.
+async fn what_there_is(
+    stores: &BTreeMap<String, SharedStore>,
+    name: &BackupName,
+) -> Result<String, StoreError> {
+    // `shop@yesterday` reads as a database's name, and may be meant as one of the backups of
+    // `shop`.
     let meant = match (&name.id, name.database.rsplit_once('@')) {
         (None, Some((database, _))) => database,
         _ => &name.database,
     };
     let (mut ids, mut databases) = (BTreeSet::new(), BTreeSet::new());
     for store in stores.values() {
-        for found in find(&**store, None).await?.into_iter().filter(Found::is_committed) {
+        for found in find(&**store, None)
+            .await?
+            .into_iter()
+            .filter(Found::is_committed)
+        {
             if found.database == meant {
                 ids.insert(found.id.to_string());
             }
@@ -92,16 +127,30 @@ async fn what_there_is(stores: &BTreeMap<String, SharedStore>, name: &BackupName
     let addresses: Vec<String> = stores.values().map(|store| store.address()).collect();
     let missing = format!("there is no backup {name} in {}", addresses.join(", "));
     Ok(match (ids.is_empty(), databases.is_empty()) {
-        (false, _) => format!("{missing}; of {meant} there are: {}", mention(ids.iter().rev())),
-        (true, false) => format!("{missing}; there are backups of: {}", mention(databases.iter())),
+        (false, _) => format!(
+            "{missing}; of {meant} there are: {}",
+            mention(ids.iter().rev())
+        ),
+        (true, false) => format!(
+            "{missing}; there are backups of: {}",
+            mention(databases.iter())
+        ),
         (true, true) => format!("{missing}; there are no backups at all"),
     })
 }
 
 fn mention<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     let more = names.len().saturating_sub(MENTIONED);
-    let mentioned = names.take(MENTIONED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if more > 0 { format!("{mentioned} and {more} more") } else { mentioned }
+    let mentioned = names
+        .take(MENTIONED)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    if more > 0 {
+        format!("{mentioned} and {more} more")
+    } else {
+        mentioned
+    }
 }
 
 #[cfg(test)]
@@ -119,47 +168,75 @@ mod tests {
     }
 
     fn put(store: &MemoryStore, manifest: &Manifest) {
-        store
-            .overwrite(&super::super::manifest_key(&manifest.database, &manifest.backup_id), manifest.to_json().into());
+        store.overwrite(
+            &super::super::manifest_key(&manifest.database, &manifest.backup_id),
+            manifest.to_json().into(),
+        );
     }
 
     /// Looks up `name` in stores `a` and `b`.
     fn look(a: &MemoryStore, b: &MemoryStore, name: &str) -> Result<BackupId, LookupError> {
-        let stores =
-            [("a", a), ("b", b)].map(|(name, store)| (name.to_owned(), Arc::new(store.clone()) as SharedStore));
-        let looked = look_up(&stores.into(), &name.parse().unwrap()).now_or_never().expect("nothing to wait for");
+        let stores = [("a", a), ("b", b)]
+            .map(|(name, store)| (name.to_owned(), Arc::new(store.clone()) as SharedStore));
+        let looked = look_up(&stores.into(), &name.parse().unwrap())
+            .now_or_never()
+            .expect("nothing to wait for");
         looked.map(|named| named.manifest.backup_id)
     }
 
     #[test]
     fn the_latest_is_the_newest_with_a_manifest() {
-        let (a, b) = (MemoryStore::new(Limits::S3, None), MemoryStore::new(Limits::S3, None));
+        let (a, b) = (
+            MemoryStore::new(Limits::S3, None),
+            MemoryStore::new(Limits::S3, None),
+        );
         let (old, new, half) = (id("20260101"), id("20260102"), id("20260103"));
         put(&a, &Manifest::sample("shop", &old));
         put(&a, &Manifest::sample("shop", &new));
-        a.overwrite(&super::super::archive_key("shop", &half, "tar.gz"), "half".into());
+        a.overwrite(
+            &super::super::archive_key("shop", &half, "tar.gz"),
+            "half".into(),
+        );
         put(&b, &Manifest::sample("other", &half));
         assert_eq!(look(&a, &b, "shop").unwrap(), new);
         assert_eq!(look(&a, &b, &format!("shop@{old}")).unwrap(), old);
 
-        let missing = look(&a, &b, &format!("shop@{half}")).unwrap_err().to_string();
-        assert!(missing.contains(&format!("of shop there are: {new}, {old}")), "{missing}");
+        let missing = look(&a, &b, &format!("shop@{half}"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            missing.contains(&format!("of shop there are: {new}, {old}")),
+            "{missing}"
+        );
         let missing = look(&a, &b, "sohp").unwrap_err().to_string();
-        assert!(missing.contains("no backup sohp@LATEST in") && missing.contains("of: other, shop"), "{missing}");
+        assert!(
+            missing.contains("no backup sohp@LATEST in") && missing.contains("of: other, shop"),
+            "{missing}"
+        );
 
         put(&b, &Manifest::sample("shop", &old));
         let ambiguous = look(&a, &b, "shop").unwrap_err().to_string();
-        assert!(ambiguous.contains("a, b") && ambiguous.contains("--store"), "{ambiguous}");
+        assert!(
+            ambiguous.contains("a, b") && ambiguous.contains("--store"),
+            "{ambiguous}"
+        );
     }
 
     #[test]
     fn a_latest_that_cannot_be_used_is_no_reason_to_take_an_older_one() {
         let store = MemoryStore::new(Limits::S3, None);
         put(&store, &Manifest::sample("shop", &id("20260101")));
-        store.overwrite(&super::super::manifest_key("shop", &id("20260102")), "{}".into());
+        store.overwrite(
+            &super::super::manifest_key("shop", &id("20260102")),
+            "{}".into(),
+        );
         let empty = MemoryStore::new(Limits::S3, None);
         let error = look(&store, &empty, "shop").unwrap_err();
-        assert!(matches!(error, LookupError::Unusable(_)) && error.to_string().contains("cannot be used"), "{error}");
+        assert!(
+            matches!(error, LookupError::Unusable(_))
+                && error.to_string().contains("cannot be used"),
+            "{error}"
+        );
         let none = look(&empty, &empty, "shop").unwrap_err().to_string();
         assert!(none.contains("no backups at all"), "{none}");
     }

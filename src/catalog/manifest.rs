@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::BackupId;
-use crate::format::Compression;
+use crate::archive::Compression;
 
 /// The newest manifest format that this program reads, and the one it writes.
 const FORMAT: u32 = 1;
@@ -100,7 +100,9 @@ pub struct Volume {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Written by a newer version.
-    #[error("the manifest has format {0}, and this version of tapline reads up to {FORMAT}; use a newer tapline")]
+    #[error(
+        "the manifest has format {0}, and this version of tapline reads up to {FORMAT}; use a newer tapline"
+    )]
     Newer(u32),
     /// Not a manifest.
     #[error("the manifest is damaged: {0}")]
@@ -119,12 +121,17 @@ impl Manifest {
     /// The keys of the archive's volumes, in order.
     pub fn volume_keys(&self) -> impl Iterator<Item = String> {
         let prefix = super::backup_prefix(&self.database, &self.backup_id);
-        self.archive.volumes.iter().map(move |volume| format!("{prefix}{}", volume.name))
+        self.archive
+            .volumes
+            .iter()
+            .map(move |volume| format!("{prefix}{}", volume.name))
     }
 
     /// The keys of the backup's objects, the manifest last.
     pub fn keys(&self) -> Vec<String> {
-        self.volume_keys().chain([super::manifest_key(&self.database, &self.backup_id)]).collect()
+        self.volume_keys()
+            .chain([super::manifest_key(&self.database, &self.backup_id)])
+            .collect()
     }
 
     /// The manifest as the JSON text that is stored.
@@ -156,22 +163,42 @@ impl Manifest {
 
     fn validate(&self) -> Result<(), String> {
         let archive = &self.archive;
-        let total = archive.volumes.iter().try_fold(0u64, |sum, volume| sum.checked_add(volume.size));
+        let total = archive
+            .volumes
+            .iter()
+            .try_fold(0u64, |sum, volume| sum.checked_add(volume.size));
         if archive.volumes.is_empty() || total != Some(archive.size) {
-            return Err(format!("its {} volumes do not add up to {} bytes", archive.volumes.len(), archive.size));
+            return Err(format!(
+                "its {} volumes do not add up to {} bytes",
+                archive.volumes.len(),
+                archive.size
+            ));
         }
-        if let Some(volume) = archive.volumes.iter().find(|volume| volume.name.is_empty() || volume.name.contains('/'))
+        if let Some(volume) = archive
+            .volumes
+            .iter()
+            .find(|volume| volume.name.is_empty() || volume.name.contains('/'))
         {
             return Err(format!("{:?} is not the name of a volume", volume.name));
         }
         if self.entries.is_empty() {
             return Err("it names no file in the archive".into());
         }
-        let plain = |name: &str| !name.contains('\0') && name.split('/').all(|part| !["", ".", ".."].contains(&part));
+        let plain = |name: &str| {
+            !name.contains('\0') && name.split('/').all(|part| !["", ".", ".."].contains(&part))
+        };
         if let Some(entry) = self.entries.iter().find(|entry| !plain(&entry.name)) {
-            return Err(format!("{:?} is not the name of a file in an archive", entry.name));
+            return Err(format!(
+                "{:?} is not the name of a file in an archive",
+                entry.name
+            ));
         }
-        if self.entries.iter().try_fold(0u64, |sum, entry| sum.checked_add(entry.size)).is_none() {
+        if self
+            .entries
+            .iter()
+            .try_fold(0u64, |sum, entry| sum.checked_add(entry.size))
+            .is_none()
+        {
             return Err("its files' sizes add up to more than can be".into());
         }
         Ok(())
@@ -182,7 +209,12 @@ impl Manifest {
 impl Manifest {
     /// A manifest of the right shape, of a small backup.
     pub(crate) fn sample(database: &str, id: &BackupId) -> Self {
-        let volume = Volume { name: "x.tar.gz".into(), size: 10, parts: 1, crc64nvme: "AAAAAAAAAAA=".into() };
+        let volume = Volume {
+            name: "x.tar.gz".into(),
+            size: 10,
+            parts: 1,
+            crc64nvme: "AAAAAAAAAAA=".into(),
+        };
         Self {
             format: FORMAT,
             tapline: "0".into(),
@@ -194,7 +226,11 @@ impl Manifest {
             mode: Mode::Streamed,
             started: id.time(),
             finished: id.time(),
-            entries: vec![Entry { name: "x".into(), size: 20, sha256: "0".repeat(64) }],
+            entries: vec![Entry {
+                name: "x".into(),
+                size: 20,
+                sha256: "0".repeat(64),
+            }],
             archive: Archive {
                 container: "tar".into(),
                 compression: Compression::Gzip,

@@ -1,5 +1,5 @@
-//! What is in a store and what it is called: backup ids, object keys, the manifest that makes a backup exist, and which
-//! backups a policy keeps.
+//! What is in a store and what it is called: backup ids, object keys, the manifest that makes a
+//! backup exist, and which backups a policy keeps.
 
 mod id;
 mod key;
@@ -10,9 +10,12 @@ mod retention;
 
 pub use id::BackupId;
 pub use key::{
-    Located, archive_key, backup_prefix, check_key, database_prefix, is_check_key, locate, manifest_key, volume_name,
+    Located, archive_key, backup_prefix, check_key, database_prefix, is_check_key, locate,
+    manifest_key, volume_name,
 };
-pub use listing::{Backup, BackupName, Found, find, read_manifest, read_manifest_text, read_manifests};
+pub use listing::{
+    Backup, BackupName, Found, find, read_manifest, read_manifest_text, read_manifests,
+};
 pub use lookup::{LookupError, Named, look_up};
 pub use manifest::{Archive, Entry, Manifest, ManifestError, Mode, Volume};
 pub use retention::{Decision, Retention, Rule, Within, plan};

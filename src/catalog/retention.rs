@@ -1,13 +1,16 @@
 //! Which backups of one database to keep: [`plan`], from a policy and the backups' ids alone.
 //!
 //! - `last` keeps the newest N.
-//! - `hourly`, `daily`, `weekly`, `monthly` and `yearly` keep the newest backup of each of the N most recent hours, days, …
-//!   that have one, in UTC; weeks are those of ISO 8601. A time without backups uses up nothing.
-//! - `within` keeps what began at most so long before the newest, and not before now: a database whose backups have
-//!   stopped loses nothing more.
-//! - A backup stays when any rule keeps it, and the newest always does. No rule at all keeps everything.
+//! - `hourly`, `daily`, `weekly`, `monthly` and `yearly` keep the newest backup of each of the N
+//!   most recent hours, days, … that have one, in UTC; weeks are those of ISO 8601. A time without
+//!   backups uses up nothing.
+//! - `within` keeps what began at most so long before the newest, and not before now: a database
+//!   whose backups have stopped loses nothing more.
+//! - A backup stays when any rule keeps it, and the newest always does. No rule at all keeps
+//!   everything.
 //!
-//! Only good backups are given to [`plan`], so that a broken one never takes the place of one that can be restored.
+//! Only good backups are given to [`plan`], so that a broken one never takes the place of one that
+//! can be restored.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -71,10 +74,13 @@ pub struct Decision {
     pub kept_by: Vec<Rule>,
 }
 
-/// Applies `policy` to the good backups of one database, ascending. A backup from behind `now`, made by a clock that is wrong, is
-/// not what `within` counts from. The decisions are in the same order.
+/// Applies `policy` to the good backups of one database, ascending. A backup from behind `now`,
+/// made by a clock that is wrong, is not what `within` counts from. The decisions are in the same
+/// order.
 pub fn plan(policy: &Retention, good: &[BackupId], now: Timestamp) -> Vec<Decision> {
-    let Some(newest) = good.iter().rfind(|id| id.time() <= now).or(good.last()) else { return Vec::new() };
+    let Some(newest) = good.iter().rfind(|id| id.time() <= now).or(good.last()) else {
+        return Vec::new();
+    };
     let oldest_within = policy.within.map(|within| within.before(begun(newest)));
     let mut counted = policy.counted();
     let mut decisions: Vec<Decision> = Vec::with_capacity(good.len());
@@ -86,11 +92,18 @@ pub fn plan(policy: &Retention, good: &[BackupId], now: Timestamp) -> Vec<Decisi
         if policy.is_empty() {
             kept_by.push(Rule::NoPolicy);
         }
-        kept_by.extend(counted.iter_mut().filter_map(|counted| counted.keeps(age, id)));
+        kept_by.extend(
+            counted
+                .iter_mut()
+                .filter_map(|counted| counted.keeps(age, id)),
+        );
         if oldest_within.is_some_and(|oldest| begun(id) >= oldest) {
             kept_by.push(Rule::Within);
         }
-        decisions.push(Decision { id: id.clone(), kept_by });
+        decisions.push(Decision {
+            id: id.clone(),
+            kept_by,
+        });
     }
     decisions.reverse();
     decisions
@@ -132,7 +145,9 @@ fn period(rule: Rule, age: usize, id: &BackupId) -> (i64, i64) {
         }
         Rule::Monthly => (year, begun.month().into()),
         Rule::Yearly => (year, 0),
-        Rule::Last | Rule::Newest | Rule::NoPolicy | Rule::Within => (0, i64::try_from(age).unwrap_or(i64::MAX)),
+        Rule::Last | Rule::Newest | Rule::NoPolicy | Rule::Within => {
+            (0, i64::try_from(age).unwrap_or(i64::MAX))
+        }
     }
 }
 
@@ -143,7 +158,13 @@ impl Retention {
     }
 
     fn counted(&self) -> Vec<Counted> {
-        self.numbers().map(|(rule, left)| Counted { rule, left, latest: None }).collect()
+        self.numbers()
+            .map(|(rule, left)| Counted {
+                rule,
+                left,
+                latest: None,
+            })
+            .collect()
     }
 
     /// The rules with a number that are set.
@@ -156,15 +177,22 @@ impl Retention {
             (Rule::Monthly, self.monthly),
             (Rule::Yearly, self.yearly),
         ];
-        rules.into_iter().filter_map(|(rule, number)| Some((rule, number?.get())))
+        rules
+            .into_iter()
+            .filter_map(|(rule, number)| Some((rule, number?.get())))
     }
 }
 
 impl fmt::Display for Retention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let within = self.within.map(|within| format!("{} {:#}", Rule::Within, within.0.0));
-        let rules: Vec<String> =
-            self.numbers().map(|(rule, number)| format!("{rule} {number}")).chain(within).collect();
+        let within = self
+            .within
+            .map(|within| format!("{} {:#}", Rule::Within, within.0.0));
+        let rules: Vec<String> = self
+            .numbers()
+            .map(|(rule, number)| format!("{rule} {number}"))
+            .chain(within)
+            .collect();
         f.write_str(&rules.join(", "))
     }
 }
@@ -201,8 +229,9 @@ impl FromStr for Within {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let span: Span =
-            text.parse().map_err(|_| "not a time; write one such as 12h, 30d, 6w, 18mo or \"1y 6mo\"".to_owned())?;
+        let span: Span = text.parse().map_err(|_| {
+            "not a time; write one such as 12h, 30d, 6w, 18mo or \"1y 6mo\"".to_owned()
+        })?;
         // Who writes 6m for six months would lose nearly everything.
         match span.to_duration(date(1, 1, 1)) {
             Ok(length) if length >= SignedDuration::from_hours(1) => Ok(Self(span.fieldwise())),
@@ -221,7 +250,13 @@ mod tests {
 
     use super::*;
 
-    const PERIODS: [Rule; 5] = [Rule::Hourly, Rule::Daily, Rule::Weekly, Rule::Monthly, Rule::Yearly];
+    const PERIODS: [Rule; 5] = [
+        Rule::Hourly,
+        Rule::Daily,
+        Rule::Weekly,
+        Rule::Monthly,
+        Rule::Yearly,
+    ];
 
     fn only(rule: Rule, number: u32) -> Retention {
         let mut policy = Retention::default();
@@ -242,12 +277,17 @@ mod tests {
     }
 
     fn kept(policy: &Retention, good: &[BackupId]) -> Vec<BackupId> {
-        let decisions = plan(policy, good, Timestamp::MAX).into_iter().filter(|decision| !decision.kept_by.is_empty());
+        let decisions = plan(policy, good, Timestamp::MAX)
+            .into_iter()
+            .filter(|decision| !decision.kept_by.is_empty());
         decisions.map(|decision| decision.id).collect()
     }
 
     fn ids(times: &[&str]) -> Vec<BackupId> {
-        times.iter().map(|time| format!("{time}-aaaaaa").parse().unwrap()).collect()
+        times
+            .iter()
+            .map(|time| format!("{time}-aaaaaa").parse().unwrap())
+            .collect()
     }
 
     /// The name of a period as the calendar writes it, by other means than [`period`].
@@ -268,14 +308,17 @@ mod tests {
         match rule {
             Rule::Newest => newer.is_empty(),
             Rule::NoPolicy => *policy == Retention::default(),
-            Rule::Last => policy.last.is_some_and(|last| newer.len() < last.get() as usize),
+            Rule::Last => policy
+                .last
+                .is_some_and(|last| newer.len() < last.get() as usize),
             Rule::Within => policy.within.is_some_and(|within| {
                 let newest = good.last().unwrap().time().to_zoned_datetime(TimeZone::UTC);
                 good[at].time().to_zoned_datetime(TimeZone::UTC) >= newest - within.0.0
             }),
             _ => slot(&mut policy.clone(), rule).is_some_and(|number| {
                 let periods: BTreeSet<String> = newer.iter().map(|id| written(rule, id)).collect();
-                !periods.contains(&written(rule, &good[at])) && periods.len() < number.get() as usize
+                !periods.contains(&written(rule, &good[at]))
+                    && periods.len() < number.get() as usize
             }),
         }
     }
@@ -351,29 +394,62 @@ mod tests {
 
     #[test]
     fn within_is_measured_by_the_calendar_from_the_newest() {
-        let good = ids(&["20240229T120000Z", "20240331T115959Z", "20240331T120000Z", "20240430T120000Z"]);
-        let within = |text: &str| Retention { within: Some(text.parse().unwrap()), ..Retention::default() };
-        assert_eq!(kept(&within("1mo"), &good).len(), 3, "a month before 30 April is 30 March");
+        let good = ids(&[
+            "20240229T120000Z",
+            "20240331T115959Z",
+            "20240331T120000Z",
+            "20240430T120000Z",
+        ]);
+        let within = |text: &str| Retention {
+            within: Some(text.parse().unwrap()),
+            ..Retention::default()
+        };
+        assert_eq!(
+            kept(&within("1mo"), &good).len(),
+            3,
+            "a month before 30 April is 30 March"
+        );
         assert_eq!(kept(&within("30d"), &good).len(), 2);
-        assert_eq!(kept(&within("2mo"), &good).len(), 4, "there is no 30 February: the 29th");
+        assert_eq!(
+            kept(&within("2mo"), &good).len(),
+            4,
+            "there is no 30 February: the 29th"
+        );
         assert_eq!(kept(&within("1y 6mo"), &good).len(), 4);
         assert_eq!(kept(&within("9000y"), &good).len(), 4);
     }
 
     #[test]
     fn weeks_are_those_of_iso_8601() {
-        // Sunday, 31 December 2023 ends week 52; Monday, 30 December 2024 begins the first week of 2025.
-        let good = ids(&["20231231T000000Z", "20240101T000000Z", "20241230T000000Z", "20250101T000000Z"]);
+        // Sunday, 31 December 2023 ends week 52; Monday, 30 December 2024 begins the first week of
+        // 2025.
+        let good = ids(&[
+            "20231231T000000Z",
+            "20240101T000000Z",
+            "20241230T000000Z",
+            "20250101T000000Z",
+        ]);
         assert_eq!(
             kept(&only(Rule::Weekly, 2), &good),
-            good[1..2].iter().chain(&good[3..]).cloned().collect::<Vec<_>>()
+            good[1..2]
+                .iter()
+                .chain(&good[3..])
+                .cloned()
+                .collect::<Vec<_>>()
         );
     }
 
     #[test]
     fn a_policy_is_shown_by_its_rules() {
         let within = "1y 6mo".parse().ok();
-        assert_eq!(Retention { within, ..only(Rule::Daily, 7) }.to_string(), "daily 7, within 1y 6mo");
+        assert_eq!(
+            Retention {
+                within,
+                ..only(Rule::Daily, 7)
+            }
+            .to_string(),
+            "daily 7, within 1y 6mo"
+        );
     }
 
     #[test]
@@ -381,7 +457,12 @@ mod tests {
         for text in ["12h", "30d", "6w", "1y 6mo", "2 months", "P1Y"] {
             assert!(text.parse::<Within>().is_ok(), "{text}");
         }
-        for (text, why) in [("6m", "months are mo"), ("-3d", "an hour or more"), ("soon", "30d"), ("0d", "an hour")] {
+        for (text, why) in [
+            ("6m", "months are mo"),
+            ("-3d", "an hour or more"),
+            ("soon", "30d"),
+            ("0d", "an hour"),
+        ] {
             let error = text.parse::<Within>().unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }

@@ -8,20 +8,33 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit::TABLE;
+use crate::archive::Compression;
+use crate::bench::synthetic::{self, Synthetic};
 use crate::catalog::{BackupName, Mode, Retention, Within};
-use crate::engine::synthetic::{self, Synthetic};
-use crate::format::Compression;
 use crate::upkeep::cleanup::SHORTEST_LIMIT;
 
 /// Stream databases into S3: dump, archive and upload at once, with no temp file.
 #[derive(Debug, Parser)]
 #[command(version, after_help = TABLE)]
 pub(super) struct Args {
-    /// The inventory [default: ./tapline.toml, ~/.config/tapline/tapline.toml, /etc/tapline/tapline.toml]
-    #[arg(long, short, global = true, env = "TAPLINE_CONFIG", value_name = "FILE")]
+    /// The inventory [default: ./tapline.toml, ~/.config/tapline/tapline.toml,
+    /// /etc/tapline/tapline.toml]
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "TAPLINE_CONFIG",
+        value_name = "FILE"
+    )]
     pub config: Option<PathBuf>,
     /// How log lines look
-    #[arg(long, global = true, value_enum, default_value = "text", env = "TAPLINE_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        env = "TAPLINE_LOG_FORMAT"
+    )]
     pub log_format: LogFormat,
     /// Say more; twice for even more
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
@@ -46,9 +59,11 @@ pub(super) enum Task {
     Backup(Box<BackupOptions>),
     /// Restore a backup: into its database, another one, a file, or to stdout
     Restore(RestoreOptions),
-    /// Read backups back and check every byte, without restoring them: by default the latest of each database
+    /// Read backups back and check every byte, without restoring them: by default the latest of
+    /// each database
     Verify(VerifyOptions),
-    /// Measure streamed against staged runs, on the inventory's databases and stores, and leave nothing behind
+    /// Measure streamed against staged runs, on the inventory's databases and stores, and leave
+    /// nothing behind
     Bench(Box<BenchOptions>),
     /// List the backups in the stores
     List {
@@ -70,9 +85,11 @@ pub(super) enum Task {
         #[arg(long)]
         json: bool,
     },
-    /// Remove the backups that no rule keeps, never the newest good one; without --confirm only say which
+    /// Remove the backups that no rule keeps, never the newest good one; without --confirm only say
+    /// which
     Prune(PruneOptions),
-    /// Remove what never became a backup: open uploads, and volumes without a manifest; without --confirm only list it
+    /// Remove what never became a backup: open uploads, and volumes without a manifest; without
+    /// --confirm only list it
     Cleanup(CleanupOptions),
     /// Try everything without dumping: inventory, tools, logins, stores
     Check {
@@ -98,7 +115,8 @@ pub(super) enum Task {
         #[arg(value_name = "SIZE[:RATIO]")]
         source: Synthetic,
     },
-    /// See it work: an S3 server on loopback, sample databases, a backup, and the archives read back
+    /// See it work: an S3 server on loopback, sample databases, a backup, and the archives read
+    /// back
     #[cfg(feature = "demo")]
     Demo,
     /// Serve S3 from memory on loopback, and print how to reach it
@@ -160,7 +178,8 @@ pub(super) struct BackupOptions {
     /// Write a JSON report to a file, or to stdout with -
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
-    /// Draw which worker was busy with which database: as text after the run, or into FILE.svg or FILE.html
+    /// Draw which worker was busy with which database: as text after the run, or into FILE.svg or
+    /// FILE.html
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-",
           value_parser = timeline)]
     pub timeline: Option<Timeline>,
@@ -174,7 +193,8 @@ pub(super) struct RestoreOptions {
     /// Which backup: NAME or NAME@LATEST is the latest of that database, NAME@ID any
     #[arg(value_name = "NAME[@ID]")]
     pub name: BackupName,
-    /// Into another database of the same server (for SQLite another file), or URL, such as postgres://user@host/database
+    /// Into another database of the same server (for SQLite another file), or URL, such as
+    /// postgres://user@host/database
     #[arg(long, value_name = "URL-OR-NAME", conflicts_with_all = ["stdout", "output"])]
     pub to: Option<String>,
     /// Replace what the target holds
@@ -211,8 +231,8 @@ pub(super) struct VerifyOptions {
     /// Only ask the store whether the objects are there, with the right sizes and checksums
     #[arg(long, conflicts_with = "drill")]
     pub quick: bool,
-    /// Restore each into a scratch database that is made and removed on its server (SQLite: a file in the temp folder),
-    /// and count the tables
+    /// Restore each into a scratch database that is made and removed on its server (SQLite: a file
+    /// in the temp folder), and count the tables
     #[arg(long)]
     pub drill: bool,
     /// Look in this store of the inventory only
@@ -263,7 +283,13 @@ pub(super) struct BenchOptions {
 fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
     values: [(&'static str, T); N],
 ) -> impl TypedValueParser<Value = T> {
-    let value = move |given: String| values.into_iter().find(|(name, _)| *name == given).expect("one of the names").1;
+    let value = move |given: String| {
+        values
+            .into_iter()
+            .find(|(name, _)| *name == given)
+            .expect("one of the names")
+            .1
+    };
     PossibleValuesParser::new(values.map(|(name, _)| name)).map(value)
 }
 
@@ -276,7 +302,9 @@ fn compressions() -> impl TypedValueParser<Value = Compression> {
 }
 
 fn source(text: &str) -> Result<Synthetic, String> {
-    text.strip_prefix("synthetic:").ok_or("write synthetic:SIZE or synthetic:SIZE:RATIO")?.parse()
+    text.strip_prefix("synthetic:")
+        .ok_or("write synthetic:SIZE or synthetic:SIZE:RATIO")?
+        .parse()
 }
 
 /// How and where to draw a timeline.
@@ -319,7 +347,9 @@ pub(super) struct PruneOptions {
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(next_help_heading = "Rules; when one is given they are the whole policy, in place of the inventory's")]
+#[command(
+    next_help_heading = "Rules; when one is given they are the whole policy, in place of the inventory's"
+)]
 pub(super) struct Rules {
     /// Keep the newest N
     #[arg(long = "keep-last", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -363,7 +393,8 @@ impl Rules {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct CleanupOptions {
-    /// Leave alone what belongs to a backup with a sign of life in this time: a part that arrived, an object that changed
+    /// Leave alone what belongs to a backup with a sign of life in this time: a part that arrived,
+    /// an object that changed
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = age)]
     pub older_than: Duration,
     /// Only in this store of the inventory
@@ -383,8 +414,13 @@ fn age(text: &str) -> Result<Duration, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| "write a time such as 90s, 15m or 2h")?;
-    Duration::try_from(parsed).ok().filter(|time| !time.is_zero()).ok_or_else(|| "must be longer than nothing".into())
+    let parsed: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "write a time such as 90s, 15m or 2h")?;
+    Duration::try_from(parsed)
+        .ok()
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| "must be longer than nothing".into())
 }
 
 #[cfg(test)]

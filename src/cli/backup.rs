@@ -8,12 +8,17 @@ use super::args::{BackupOptions, Timeline};
 use super::exit::{Exit, Failure};
 use super::interrupt::interruptible;
 use super::progress::Display;
-use super::{inventory, plot, report, text, timeline};
+use super::{inventory, report, text};
+use crate::charts::{plot, timeline};
 use crate::engine::StagedDump;
-use crate::plan::{self, Plan};
+use crate::run::plan::{self, Plan};
 use crate::run::{self, JobResult};
 
-pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Display) -> Result<Exit, Failure> {
+pub(super) async fn backup(
+    config: &Path,
+    options: &BackupOptions,
+    display: &Display,
+) -> Result<Exit, Failure> {
     let inventory = inventory::load(config, options)?;
     let stores = inventory::stores(&inventory, options).await?;
     let own_binary = std::env::current_exe()?;
@@ -28,8 +33,14 @@ pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Dis
         _ => None,
     };
     for file in [drawn, options.report.as_ref()].into_iter().flatten() {
-        if file.parent().is_some_and(|folder| folder != Path::new("") && !folder.is_dir()) {
-            return Err(Failure::new(Exit::Usage, format!("{}: there is no such folder", file.display())));
+        if file
+            .parent()
+            .is_some_and(|folder| folder != Path::new("") && !folder.is_dir())
+        {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{}: there is no such folder", file.display()),
+            ));
         }
     }
     let cancel = CancellationToken::new();
@@ -60,7 +71,10 @@ pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Dis
     } else {
         text::out(&shown);
     }
-    let all_good = report.jobs.iter().all(|job| job.result == JobResult::Stored && job.prune_error.is_none());
+    let all_good = report
+        .jobs
+        .iter()
+        .all(|job| job.result == JobResult::Stored && job.prune_error.is_none());
     Ok(match interrupted {
         Some(exit) if !all_good => exit,
         _ if all_good => Exit::Good,
@@ -69,7 +83,12 @@ pub(super) async fn backup(config: &Path, options: &BackupOptions, display: &Dis
 }
 
 pub(super) fn write(file: &Path, text: &str) -> Result<(), Failure> {
-    let failed = |error| Failure::new(Exit::Failed, format!("cannot write {}: {error}", file.display()));
+    let failed = |error| {
+        Failure::new(
+            Exit::Failed,
+            format!("cannot write {}: {error}", file.display()),
+        )
+    };
     std::fs::write(file, text).map_err(failed)
 }
 
@@ -86,7 +105,11 @@ fn describe(plan: &Plan) -> String {
                 let layout = &job.layout;
                 let prefix = crate::catalog::database_prefix(&job.database);
                 text += &format!("  dump     {}\n", command.display());
-                text += &format!("  object   {}/{prefix}BACKUP-ID/….{}\n", planned.store, job.compression.extension());
+                text += &format!(
+                    "  object   {}/{prefix}BACKUP-ID/….{}\n",
+                    planned.store,
+                    job.compression.extension()
+                );
                 let expected = layout.expected.map_or("unknown".into(), text::size);
                 text += &format!("  expected {expected}\n");
                 text += &format!(

@@ -1,5 +1,6 @@
-//! `tapline demo`: the main job on a fresh machine, with everything it needs inside this binary. An S3 server on
-//! loopback, sample SQLite databases, a real backup of them, and the archives read back with an ordinary tar reader.
+//! `tapline demo`: the main job on a fresh machine, with everything it needs inside this binary. An
+//! S3 server on loopback, sample SQLite databases, a real backup of them, and the archives read
+//! back with an ordinary tar reader.
 
 use std::path::Path;
 
@@ -29,8 +30,12 @@ pub(super) async fn demo(display: &Display) -> Result<Exit, Failure> {
     ));
     for (name, rows) in SAMPLES {
         let path = folder.path().join(format!("{name}.db"));
-        let made = tokio::task::spawn_blocking(move || make(&path, rows)).await.map_err(std::io::Error::other)?;
-        made.map_err(|error| Failure::new(Exit::Failed, format!("cannot make {name}.db: {error}")))?;
+        let made = tokio::task::spawn_blocking(move || make(&path, rows))
+            .await
+            .map_err(std::io::Error::other)?;
+        made.map_err(|error| {
+            Failure::new(Exit::Failed, format!("cannot make {name}.db: {error}"))
+        })?;
     }
     let config = folder.path().join("tapline.toml");
     std::fs::write(folder.path().join("access"), ACCESS_KEY)?;
@@ -45,7 +50,10 @@ pub(super) async fn demo(display: &Display) -> Result<Exit, Failure> {
     }
     std::fs::write(&config, inventory)?;
 
-    out(&format!("\n$ cd {}\n$ tapline backup\n", folder.path().display()));
+    out(&format!(
+        "\n$ cd {}\n$ tapline backup\n",
+        folder.path().display()
+    ));
     let backed_up = backup::backup(&config, &BackupOptions::default(), display).await?;
     if backed_up != Exit::Good {
         return Ok(backed_up);
@@ -55,21 +63,40 @@ pub(super) async fn demo(display: &Display) -> Result<Exit, Failure> {
 
     out("\n# Each archive, read with a tar reader that knows nothing of tapline:\n");
     let mut all_equal = true;
-    for key in server.store().keys().into_iter().filter(|key| key.ends_with(".tar.gz")) {
-        out(&format!("$ aws s3 cp s3://demo/{key} - | tar xzO | cmp - NAME.db\n"));
+    for key in server
+        .store()
+        .keys()
+        .into_iter()
+        .filter(|key| key.ends_with(".tar.gz"))
+    {
+        out(&format!(
+            "$ aws s3 cp s3://demo/{key} - | tar xzO | cmp - NAME.db\n"
+        ));
         let (name, length, equal) = compare(server.store(), &key, folder.path()).await?;
         all_equal &= equal;
-        out(&format!("  {name}: {}, {}\n", size(length), if equal { "equal byte for byte" } else { "DIFFERENT" }));
+        out(&format!(
+            "  {name}: {}, {}\n",
+            size(length),
+            if equal {
+                "equal byte for byte"
+            } else {
+                "DIFFERENT"
+            }
+        ));
     }
-    out(if all_equal { "\nThe demo is over; everything it made is gone.\n" } else { "\nSomething is wrong.\n" });
+    out(if all_equal {
+        "\nThe demo is over; everything it made is gone.\n"
+    } else {
+        "\nSomething is wrong.\n"
+    });
     Ok(if all_equal { Exit::Good } else { Exit::Failed })
 }
 
 /// Rows like a shop's; the file is closed, so its bytes are the whole database.
 fn make(path: &Path, rows: u32) -> rusqlite::Result<()> {
     const WORDS: [&str; 12] = [
-        "order", "invoice", "payment", "express", "street", "berlin", "jakarta", "pending", "refund", "gift",
-        "courier", "stock",
+        "order", "invoice", "payment", "express", "street", "berlin", "jakarta", "pending",
+        "refund", "gift", "courier", "stock",
     ];
     let mut random = fastrand::Rng::with_seed(u64::from(rows));
     let mut connection = Connection::open(path)?;
@@ -81,9 +108,17 @@ fn make(path: &Path, rows: u32) -> rusqlite::Result<()> {
     {
         let mut insert = rows_in.prepare("insert into orders values (?1, ?2, ?3, ?4, ?5)")?;
         for id in 0..rows {
-            let note: Vec<&str> = (0..random.usize(6..20)).map(|_| WORDS[random.usize(..WORDS.len())]).collect();
+            let note: Vec<&str> = (0..random.usize(6..20))
+                .map(|_| WORDS[random.usize(..WORDS.len())])
+                .collect();
             let reference = random.u128(..).to_be_bytes();
-            insert.execute((id, random.u32(..500_000), random.f64() * 1e4, note.join(" "), &reference[..]))?;
+            insert.execute((
+                id,
+                random.u32(..500_000),
+                random.f64() * 1e4,
+                note.join(" "),
+                &reference[..],
+            ))?;
         }
     }
     rows_in.execute_batch("create index by_customer on orders (customer)")?;
@@ -91,8 +126,14 @@ fn make(path: &Path, rows: u32) -> rusqlite::Result<()> {
 }
 
 /// Reads an archive back and compares its one file with the database that it was made from.
-async fn compare(store: &MemoryStore, key: &str, folder: &Path) -> Result<(String, u64, bool), Failure> {
-    let archive = store.read(key).ok_or_else(|| Failure::new(Exit::Failed, format!("{key} is gone")))?;
+async fn compare(
+    store: &MemoryStore,
+    key: &str,
+    folder: &Path,
+) -> Result<(String, u64, bool), Failure> {
+    let archive = store
+        .read(key)
+        .ok_or_else(|| Failure::new(Exit::Failed, format!("{key} is gone")))?;
     let mut tar = tokio_tar::Archive::new(GzipDecoder::new(&archive[..]));
     let mut entries = tar.entries()?;
     let mut dump = match entries.next().await {
@@ -103,5 +144,9 @@ async fn compare(store: &MemoryStore, key: &str, folder: &Path) -> Result<(Strin
     let mut image = Vec::new();
     dump.read_to_end(&mut image).await?;
     let original = std::fs::read(folder.join(&name))?;
-    Ok((name, image.len() as u64, image == original && entries.next().await.is_none()))
+    Ok((
+        name,
+        image.len() as u64,
+        image == original && entries.next().await.is_none(),
+    ))
 }

@@ -48,7 +48,10 @@ pub(super) struct Failure {
 
 impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self {
+            exit,
+            message: message.into(),
+        }
     }
 
     pub fn print(&self) -> ExitCode {
@@ -94,8 +97,21 @@ mod tests {
     #[test]
     fn every_code_is_in_the_table() {
         use Exit::{Check, Config, Failed, Good, Interrupted, NoBackup, Store, Terminated, Usage};
-        for exit in [Good, Failed, Usage, Config, Store, Check, NoBackup, Interrupted, Terminated] {
-            assert!(TABLE.contains(&format!("\n  {:<3}  ", exit as u8)), "{exit:?}");
+        for exit in [
+            Good,
+            Failed,
+            Usage,
+            Config,
+            Store,
+            Check,
+            NoBackup,
+            Interrupted,
+            Terminated,
+        ] {
+            assert!(
+                TABLE.contains(&format!("\n  {:<3}  ", exit as u8)),
+                "{exit:?}"
+            );
         }
     }
 }

@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 use super::exit::{Exit, Failure};
 use super::progress::Display;
 
-/// Does `work` to its end. The first signal fires `cancel` and says `stopping`; `work` is then to end soon. Returns
-/// what it gave, and the exit code that the signal asks for, if there was one.
+/// Does `work` to its end. The first signal fires `cancel` and says `stopping`; `work` is then to
+/// end soon. Returns what it gave, and the exit code that the signal asks for, if there was one.
 ///
 /// # Errors
 /// At the second signal.
@@ -17,7 +17,10 @@ pub(super) async fn interruptible<T>(
     cancel: CancellationToken,
     work: impl Future<Output = T>,
 ) -> Result<(T, Option<Exit>), Failure> {
-    let mut signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+    let mut signals = [
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    ];
     let mut interrupted = None;
     let mut work = std::pin::pin!(work);
     loop {

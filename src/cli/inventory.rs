@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::args::BackupOptions;
 use super::exit::{Exit, Failure};
+use crate::bench::synthetic::{self, Synthetic};
 use crate::config::{ConfigError, Database, Inventory};
-use crate::engine::synthetic::{self, Synthetic};
-use crate::plan::open_stores;
+use crate::run::plan::open_stores;
 use crate::store::memory::MemoryStore;
 use crate::store::{Limits, SharedStore};
 
@@ -23,7 +23,12 @@ pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, 
             // The file's first database lends its store.
             let store = inventory.select(&[])?[0].store.clone();
             let databases = of_synthetic(source)?.databases.into_iter();
-            inventory.databases = databases.map(|database| Database { store: store.clone(), ..database }).collect();
+            inventory.databases = databases
+                .map(|database| Database {
+                    store: store.clone(),
+                    ..database
+                })
+                .collect();
             inventory
         }
     };
@@ -35,8 +40,15 @@ pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, 
     run.retry_for = options.retry_for.unwrap_or(run.retry_for);
     run.prune_after_backup |= options.prune_after_backup;
     run.stall_timeout = options.stall_timeout.or(run.stall_timeout);
-    if let Some(folder) = options.staged_dir.as_ref().filter(|folder| !folder.is_dir()) {
-        return Err(Failure::new(Exit::Usage, format!("--staged-dir {}: there is no such folder", folder.display())));
+    if let Some(folder) = options
+        .staged_dir
+        .as_ref()
+        .filter(|folder| !folder.is_dir())
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("--staged-dir {}: there is no such folder", folder.display()),
+        ));
     }
     if let Some(folder) = &options.staged_dir {
         inventory.staged.dir.clone_from(folder);
@@ -44,7 +56,9 @@ pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, 
     if let Some(under) = options.under.as_ref().map(|under| under.trim_matches('/')) {
         for store in inventory.stores.values_mut() {
             let prefix = &mut Arc::make_mut(store).prefix;
-            format!("{prefix}/{under}").trim_matches('/').clone_into(prefix);
+            format!("{prefix}/{under}")
+                .trim_matches('/')
+                .clone_into(prefix);
         }
     }
     compression(options, &mut inventory)?;
@@ -53,10 +67,20 @@ pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, 
 
 /// Changes compression and level of the databases that are backed up.
 fn compression(options: &BackupOptions, inventory: &mut Inventory) -> Result<(), Failure> {
-    let selected: Vec<String> =
-        inventory.select(&options.names)?.into_iter().map(|database| database.name.clone()).collect();
-    for database in inventory.databases.iter_mut().filter(|database| selected.contains(&database.name)) {
-        if let Some(compression) = options.compression.filter(|compression| *compression != database.compression) {
+    let selected: Vec<String> = inventory
+        .select(&options.names)?
+        .into_iter()
+        .map(|database| database.name.clone())
+        .collect();
+    for database in inventory
+        .databases
+        .iter_mut()
+        .filter(|database| selected.contains(&database.name))
+    {
+        if let Some(compression) = options
+            .compression
+            .filter(|compression| *compression != database.compression)
+        {
             database.compression = compression;
             database.level = compression.levels().1;
         }
@@ -64,8 +88,15 @@ fn compression(options: &BackupOptions, inventory: &mut Inventory) -> Result<(),
             let (range, _) = database.compression.levels();
             if !range.contains(&level) {
                 let (name, compression) = (&database.name, database.compression.name());
-                let why = format!("the levels of {compression} are {} to {}", range.start(), range.end());
-                return Err(Failure::new(Exit::Usage, format!("--level {level} for {name}: {why}")));
+                let why = format!(
+                    "the levels of {compression} are {} to {}",
+                    range.start(),
+                    range.end()
+                );
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("--level {level} for {name}: {why}"),
+                ));
             }
             database.level = level;
         }
@@ -76,7 +107,11 @@ fn compression(options: &BackupOptions, inventory: &mut Inventory) -> Result<(),
 /// An inventory of one database, which this program's own binary makes up.
 fn of_synthetic(source: Synthetic) -> Result<Inventory, Failure> {
     let tapline = std::env::current_exe()?.display().to_string();
-    let command = toml::Value::from(vec![tapline, synthetic::SUBCOMMAND.to_owned(), source.to_string()]);
+    let command = toml::Value::from(vec![
+        tapline,
+        synthetic::SUBCOMMAND.to_owned(),
+        source.to_string(),
+    ]);
     let text = format!(
         "[stores.null]\nurl = \"s3://null\"\n\n\
          [databases.synthetic]\nengine = \"command\"\ncommand = {command}\nfile_name = \"synthetic.sql\"\n\
@@ -93,16 +128,22 @@ pub(super) async fn stores(
 ) -> Result<BTreeMap<String, SharedStore>, ConfigError> {
     if options.store.is_some() {
         let null = || Arc::new(MemoryStore::discarding(Limits::S3)) as SharedStore;
-        return Ok(inventory.stores.keys().map(|name| (name.clone(), null())).collect());
+        return Ok(inventory
+            .stores
+            .keys()
+            .map(|name| (name.clone(), null()))
+            .collect());
     }
     let opened = open_stores(inventory).await?.into_iter();
-    Ok(opened.map(|(name, store)| (name, store as SharedStore)).collect())
+    Ok(opened
+        .map(|(name, store)| (name, store as SharedStore))
+        .collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::Compression;
+    use crate::archive::Compression;
 
     const FILE: &str = "[stores.s]\nurl = \"s3://bucket/backups\"\n\
                         [databases.a]\nengine = \"sqlite\"\npath = \"a\"\nlevel = 9\n\
@@ -119,33 +160,77 @@ mod tests {
     fn a_level_must_fit_the_compression_of_what_is_backed_up() {
         let levels = |options| {
             let databases = loaded(&options).unwrap().databases.into_iter();
-            databases.map(|database| (database.compression, database.level)).collect::<Vec<_>>()
+            databases
+                .map(|database| (database.compression, database.level))
+                .collect::<Vec<_>>()
         };
         let (gzip, zstd) = (Some(Compression::Gzip), Some(Compression::Zstd));
         let default = BackupOptions::default;
-        assert_eq!(levels(default()), [(Compression::Gzip, 9), (Compression::Zstd, 3)]);
         assert_eq!(
-            levels(BackupOptions { compression: gzip, ..default() }),
+            levels(default()),
+            [(Compression::Gzip, 9), (Compression::Zstd, 3)]
+        );
+        assert_eq!(
+            levels(BackupOptions {
+                compression: gzip,
+                ..default()
+            }),
             [(Compression::Gzip, 9), (Compression::Gzip, 6)]
         );
-        let nineteen = BackupOptions { compression: zstd, level: Some(19), ..default() };
+        let nineteen = BackupOptions {
+            compression: zstd,
+            level: Some(19),
+            ..default()
+        };
         assert_eq!(levels(nineteen), [(Compression::Zstd, 19); 2]);
-        let only_b = BackupOptions { names: vec!["b".into()], level: Some(19), ..default() };
-        assert_eq!(levels(only_b), [(Compression::Gzip, 9), (Compression::Zstd, 19)]);
-        let error = loaded(&BackupOptions { level: Some(19), ..default() }).unwrap_err();
-        assert!(format!("{error:?}").contains("--level 19 for a: the levels of gzip are 1 to 9"), "{error:?}");
+        let only_b = BackupOptions {
+            names: vec!["b".into()],
+            level: Some(19),
+            ..default()
+        };
+        assert_eq!(
+            levels(only_b),
+            [(Compression::Gzip, 9), (Compression::Zstd, 19)]
+        );
+        let error = loaded(&BackupOptions {
+            level: Some(19),
+            ..default()
+        })
+        .unwrap_err();
+        assert!(
+            format!("{error:?}").contains("--level 19 for a: the levels of gzip are 1 to 9"),
+            "{error:?}"
+        );
     }
 
     #[test]
     fn a_synthetic_source_takes_the_place_of_the_databases() {
         let source = Some("1MiB:3".parse().unwrap());
-        let options = BackupOptions { source, under: Some("/scratch/".into()), ..BackupOptions::default() };
+        let options = BackupOptions {
+            source,
+            under: Some("/scratch/".into()),
+            ..BackupOptions::default()
+        };
         let inventory = loaded(&options).unwrap();
-        let [synthetic] = inventory.databases.as_slice() else { panic!("one database") };
-        assert_eq!((synthetic.name.as_str(), synthetic.store.as_str()), ("synthetic", "s"));
+        let [synthetic] = inventory.databases.as_slice() else {
+            panic!("one database")
+        };
+        assert_eq!(
+            (synthetic.name.as_str(), synthetic.store.as_str()),
+            ("synthetic", "s")
+        );
         assert_eq!(synthetic.command[1..], ["__synthetic", "1048576B:3"]);
         assert_eq!(inventory.stores["s"].prefix, "backups/scratch");
-        let without_file = BackupOptions { store: Some("null".into()), ..options };
-        assert_eq!(load(Path::new("/nowhere"), &without_file).unwrap().databases.len(), 1);
+        let without_file = BackupOptions {
+            store: Some("null".into()),
+            ..options
+        };
+        assert_eq!(
+            load(Path::new("/nowhere"), &without_file)
+                .unwrap()
+                .databases
+                .len(),
+            1
+        );
     }
 }

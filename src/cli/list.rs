@@ -8,7 +8,7 @@ use super::exit::{Exit, Failure};
 use super::text;
 use crate::catalog::{self, BackupId, Manifest};
 use crate::config::Inventory;
-use crate::plan::open_patient_stores;
+use crate::run::plan::open_patient_stores;
 
 #[derive(Serialize)]
 struct Listing {
@@ -37,18 +37,35 @@ pub(super) async fn list(config: &Path, name: Option<&str>, json: bool) -> Resul
                 Err(error) => (None, Some(error.to_string())),
             };
             let catalog::Found { database, id, .. } = backup.found;
-            backups.push(Listed { store: store.address(), database, backup_id: id, manifest, error });
+            backups.push(Listed {
+                store: store.address(),
+                database,
+                backup_id: id,
+                manifest,
+                error,
+            });
         }
     }
     backups.sort_by(|a, b| (&a.database, &a.backup_id).cmp(&(&b.database, &b.backup_id)));
     if json {
-        let listing = Listing { version: 1, backups };
+        let listing = Listing {
+            version: 1,
+            backups,
+        };
         text::out(&(serde_json::to_string_pretty(&listing).expect("only string keys") + "\n"));
     } else if backups.is_empty() {
         text::out("no backups\n");
     } else {
         text::out(&text::table(
-            ["DATABASE", "BACKUP", "BEGUN (UTC)", "DUMP", "ARCHIVE", "RATIO", "ENGINE"],
+            [
+                "DATABASE",
+                "BACKUP",
+                "BEGUN (UTC)",
+                "DUMP",
+                "ARCHIVE",
+                "RATIO",
+                "ENGINE",
+            ],
             backups.iter().map(row),
         ));
     }
@@ -60,9 +77,27 @@ fn row(listed: &Listed) -> [String; 7] {
     let [dump, archive, ratio, engine] = match (&listed.manifest, &listed.error) {
         (Some(manifest), _) => {
             let (dump, archive) = (manifest.dump_size(), manifest.archive.size);
-            [text::size(dump), text::size(archive), text::ratio(dump, archive), manifest.engine.clone()]
+            [
+                text::size(dump),
+                text::size(archive),
+                text::ratio(dump, archive),
+                manifest.engine.clone(),
+            ]
         }
-        (None, error) => ["?".into(), "?".into(), "?".into(), error.clone().unwrap_or_default()],
+        (None, error) => [
+            "?".into(),
+            "?".into(),
+            "?".into(),
+            error.clone().unwrap_or_default(),
+        ],
     };
-    [listed.database.clone(), listed.backup_id.to_string(), begun, dump, archive, ratio, engine]
+    [
+        listed.database.clone(),
+        listed.backup_id.to_string(),
+        begun,
+        dump,
+        archive,
+        ratio,
+        engine,
+    ]
 }

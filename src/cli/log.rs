@@ -40,7 +40,9 @@ pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool, display: &Displ
         _ => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines(display.clone()));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Lines(display.clone()));
     let colour = display.is_terminal();
     // A second start in one process (tests) keeps the first.
     let _ = match format {

@@ -12,14 +12,12 @@ mod interrupt;
 mod inventory;
 mod list;
 mod log;
-mod plot;
 mod progress;
 mod prune;
 mod report;
 mod restore;
 mod show;
 mod text;
-mod timeline;
 mod verify;
 
 use std::io::Write;
@@ -31,7 +29,7 @@ use clap::{CommandFactory, Parser};
 use args::{Args, Task};
 use exit::{Exit, Failure};
 
-use crate::engine::synthetic::Synthetic;
+use crate::bench::synthetic::Synthetic;
 
 /// Parses the command line, does what it says, and tells the exit code.
 pub fn main() -> ExitCode {
@@ -65,7 +63,9 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Task::Verify(options) => verify::verify(&config(), &options, &display).await,
         Task::Bench(options) => bench::bench(&config(), &options, &display).await,
         Task::List { name, json } => list::list(&config(), name.as_deref(), json).await,
-        Task::Show { name, store, json } => show::show(&config(), &name, store.as_deref(), json).await,
+        Task::Show { name, store, json } => {
+            show::show(&config(), &name, store.as_deref(), json).await
+        }
         Task::Prune(options) => prune::prune(&config(), &options).await,
         Task::Cleanup(options) => cleanup::cleanup(&config(), &options).await,
         Task::Check { names } => check::check(&config(), &names).await,
@@ -80,26 +80,43 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
             text::out(&String::from_utf8_lossy(&script));
             Ok(Exit::Good)
         }
-        Task::SqliteDump { .. } | Task::Synthetic { .. } => unreachable!("a child process is not dispatched"),
+        Task::SqliteDump { .. } | Task::Synthetic { .. } => {
+            unreachable!("a child process is not dispatched")
+        }
     }
 }
 
 /// The inventory that is asked for, or the first that is there.
 fn config_path(asked: Option<&Path>) -> PathBuf {
     let local = PathBuf::from("tapline.toml");
-    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".config/tapline/tapline.toml"));
-    let usual = [Some(local.clone()), home, Some("/etc/tapline/tapline.toml".into())];
+    let home =
+        std::env::var_os("HOME").map(|home| Path::new(&home).join(".config/tapline/tapline.toml"));
+    let usual = [
+        Some(local.clone()),
+        home,
+        Some("/etc/tapline/tapline.toml".into()),
+    ];
     let found = usual.into_iter().flatten().find(|path| path.is_file());
     asked.map(Path::to_owned).or(found).unwrap_or(local)
 }
 
 fn init(file: &Path, force: bool) -> Result<Exit, Failure> {
     if file.exists() && !force {
-        return Err(Failure::new(Exit::Config, format!("{} exists; --force overwrites it", file.display())));
+        return Err(Failure::new(
+            Exit::Config,
+            format!("{} exists; --force overwrites it", file.display()),
+        ));
     }
-    std::fs::write(file, crate::config::TEMPLATE)
-        .map_err(|error| Failure::new(Exit::Config, format!("cannot write {}: {error}", file.display())))?;
-    text::out(&format!("Wrote {}. Next: edit it, `tapline check`, `tapline backup`.\n", file.display()));
+    std::fs::write(file, crate::config::TEMPLATE).map_err(|error| {
+        Failure::new(
+            Exit::Config,
+            format!("cannot write {}: {error}", file.display()),
+        )
+    })?;
+    text::out(&format!(
+        "Wrote {}. Next: edit it, `tapline check`, `tapline backup`.\n",
+        file.display()
+    ));
     Ok(Exit::Good)
 }
 

@@ -1,4 +1,5 @@
-//! Progress: on a terminal a line for each running database and one for all, else log lines now and then.
+//! Progress: on a terminal a line for each running database and one for all, else log lines now and
+//! then.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -6,10 +7,10 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::text::{rate, size};
-use crate::backup::meter::{Meter, Phase, Step};
 use crate::catalog::BackupName;
-use crate::plan::Plan;
+use crate::meter::{Meter, Phase, Step};
 use crate::restore::Stored;
+use crate::run::plan::Plan;
 
 const REDRAW: Duration = Duration::from_millis(150);
 const LOG: Duration = Duration::from_secs(30);
@@ -23,7 +24,10 @@ pub(super) struct Display {
 
 impl Display {
     pub fn new() -> Self {
-        Self { lines: MultiProgress::new(), terminal: std::io::stderr().is_terminal() }
+        Self {
+            lines: MultiProgress::new(),
+            terminal: std::io::stderr().is_terminal(),
+        }
     }
 
     pub fn is_terminal(&self) -> bool {
@@ -32,7 +36,11 @@ impl Display {
 
     /// Does `work` while no progress line is on the screen.
     pub fn suspend<T>(&self, work: impl FnOnce() -> T) -> T {
-        if self.terminal { self.lines.suspend(work) } else { work() }
+        if self.terminal {
+            self.lines.suspend(work)
+        } else {
+            work()
+        }
     }
 
     /// Shows how the plan's jobs are doing; never returns, to be dropped when they are done.
@@ -41,20 +49,28 @@ impl Display {
         if !(bars && self.terminal) {
             loop {
                 tokio::time::sleep(LOG).await;
-                for planned in plan.jobs.iter().filter(|planned| planned.meter.phase() == Phase::Running) {
+                for planned in plan
+                    .jobs
+                    .iter()
+                    .filter(|planned| planned.meter.phase() == Phase::Running)
+                {
                     let line = describe(&planned.meter, start.elapsed());
                     tracing::info!(database = planned.database, "{line}");
                 }
             }
         }
-        let style = ProgressStyle::with_template("{prefix:24!} {spinner} {msg}").expect("a constant");
+        let style =
+            ProgressStyle::with_template("{prefix:24!} {spinner} {msg}").expect("a constant");
         let bar = |name: &str| {
-            let bar = self.lines.add(ProgressBar::new_spinner().with_style(style.clone()));
+            let bar = self
+                .lines
+                .add(ProgressBar::new_spinner().with_style(style.clone()));
             bar.set_prefix(name.to_owned());
             bar
         };
         let total = bar("total");
-        let mut shown: Vec<Option<(ProgressBar, Instant)>> = plan.jobs.iter().map(|_| None).collect();
+        let mut shown: Vec<Option<(ProgressBar, Instant)>> =
+            plan.jobs.iter().map(|_| None).collect();
         loop {
             for (planned, shown) in plan.jobs.iter().zip(&mut shown) {
                 match planned.meter.phase() {
@@ -74,8 +90,18 @@ impl Display {
                     }
                 }
             }
-            let count = |phase| plan.jobs.iter().filter(|planned| planned.meter.phase() == phase).count();
-            let sum = |bytes: fn(&Meter) -> u64| plan.jobs.iter().map(|planned| bytes(&planned.meter)).sum::<u64>();
+            let count = |phase| {
+                plan.jobs
+                    .iter()
+                    .filter(|planned| planned.meter.phase() == phase)
+                    .count()
+            };
+            let sum = |bytes: fn(&Meter) -> u64| {
+                plan.jobs
+                    .iter()
+                    .map(|planned| bytes(&planned.meter))
+                    .sum::<u64>()
+            };
             let (dump, archive) = (sum(Meter::dump_bytes), sum(Meter::archive_bytes));
             let speed = rate(dump, start.elapsed().as_secs_f64());
             total.set_message(format!(
@@ -93,10 +119,19 @@ impl Display {
 
     /// Shows how far the archive has been read; never returns, to be dropped when it is over.
     pub async fn show_read(&self, name: &BackupName, stored: &Stored, bars: bool) {
-        let (start, total, progress) = (Instant::now(), stored.manifest.archive.size, &stored.progress);
+        let (start, total, progress) = (
+            Instant::now(),
+            stored.manifest.archive.size,
+            &stored.progress,
+        );
         let describe = || {
             let rate = rate(progress.written(), start.elapsed().as_secs_f64());
-            format!("{} of {} → {}  {rate} MB/s", size(progress.fetched()), size(total), size(progress.written()))
+            format!(
+                "{} of {} → {}  {rate} MB/s",
+                size(progress.fetched()),
+                size(total),
+                size(progress.written())
+            )
         };
         if !(bars && self.terminal) {
             loop {
@@ -104,8 +139,13 @@ impl Display {
                 tracing::info!(backup = %name, "{}", describe());
             }
         }
-        let style = ProgressStyle::with_template("{prefix} {bar:24} {percent}%  {msg}").expect("a constant");
-        let bar = self.lines.add(ProgressBar::new(total).with_style(style).with_prefix(name.to_string()));
+        let style = ProgressStyle::with_template("{prefix} {bar:24} {percent}%  {msg}")
+            .expect("a constant");
+        let bar = self.lines.add(
+            ProgressBar::new(total)
+                .with_style(style)
+                .with_prefix(name.to_string()),
+        );
         loop {
             bar.set_position(progress.fetched());
             bar.set_message(describe());
@@ -127,5 +167,10 @@ fn describe(meter: &Meter, elapsed: Duration) -> String {
         (_, _) => "encoding",
     };
     let (dump, archive) = (meter.dump_bytes(), meter.archive_bytes());
-    format!("{} → {}  {} MB/s  {waiting}", size(dump), size(archive), rate(dump, elapsed.as_secs_f64()))
+    format!(
+        "{} → {}  {} MB/s  {waiting}",
+        size(dump),
+        size(archive),
+        rate(dump, elapsed.as_secs_f64())
+    )
 }

@@ -8,7 +8,7 @@ use super::exit::{Exit, Failure};
 use super::text;
 use crate::catalog::{self, Found, Retention};
 use crate::config::{ConfigError, Inventory};
-use crate::plan::open_patient_stores;
+use crate::run::plan::open_patient_stores;
 use crate::store::SharedStore;
 use crate::upkeep::prune::{Considered, Verdict, consider, remove};
 
@@ -16,12 +16,17 @@ pub(super) async fn prune(config: &Path, options: &PruneOptions) -> Result<Exit,
     let inventory = Inventory::load(config)?;
     let given = options.rules.policy();
     if given.is_none() && !options.names.is_empty() {
-        inventory.select(&options.names).map_err(|ConfigError(error)| {
-            ConfigError(format!("{error}; what is in the store alone is pruned by rules such as --keep-last 3"))
-        })?;
+        inventory
+            .select(&options.names)
+            .map_err(|ConfigError(error)| {
+                ConfigError(format!(
+                    "{error}; what is in the store alone is pruned by rules such as --keep-last 3"
+                ))
+            })?;
     }
     let mut planned: Vec<(SharedStore, Vec<Considered>)> = Vec::new();
-    let (mut strangers, mut without_policy, mut seen) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let (mut strangers, mut without_policy, mut seen) =
+        (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (called, store) in open_patient_stores(&inventory, options.store.as_deref()).await? {
         let found = catalog::find(&*store, None).await?;
         let committed: Vec<Found> = found.into_iter().filter(Found::is_committed).collect();
@@ -33,7 +38,9 @@ pub(super) async fn prune(config: &Path, options: &PruneOptions) -> Result<Exit,
                 Policy::Is(policy) if policy.is_empty() => {
                     without_policy.insert(database.clone());
                 }
-                Policy::Is(policy) => considered.extend(consider(&*store, &policy, of_one.to_vec()).await?),
+                Policy::Is(policy) => {
+                    considered.extend(consider(&*store, &policy, of_one.to_vec()).await?);
+                }
                 Policy::Stranger => {
                     strangers.insert(database.clone());
                 }
@@ -59,7 +66,10 @@ pub(super) async fn prune(config: &Path, options: &PruneOptions) -> Result<Exit,
     let all: usize = planned.iter().map(|(_, considered)| considered.len()).sum();
     let bytes = text::size(doomed().map(|doomed| doomed.found.size()).sum());
     if !options.confirm {
-        text::out(&format!("{} of {all} backups would go, {bytes}\n", doomed().count()));
+        text::out(&format!(
+            "{} of {all} backups would go, {bytes}\n",
+            doomed().count()
+        ));
         text::out("dry run: nothing was removed; add --confirm\n");
         return Ok(Exit::Good);
     }
@@ -70,11 +80,18 @@ pub(super) async fn prune(config: &Path, options: &PruneOptions) -> Result<Exit,
         bytes += removed.bytes;
         failures.extend(removed.failures);
     }
-    text::out(&format!("{backups} of {all} backups removed, {}\n", text::size(bytes)));
+    text::out(&format!(
+        "{backups} of {all} backups removed, {}\n",
+        text::size(bytes)
+    ));
     for failure in &failures {
         eprintln!("tapline: {failure}");
     }
-    Ok(if failures.is_empty() { Exit::Good } else { Exit::Failed })
+    Ok(if failures.is_empty() {
+        Exit::Good
+    } else {
+        Exit::Failed
+    })
 }
 
 /// How a database in a store is to be treated.
@@ -95,7 +112,9 @@ fn policy(
     given: Option<Retention>,
 ) -> Policy {
     // What a database of the inventory has in another store than its own is as strange as the rest.
-    let entry = inventory.entry(database).filter(|entry| entry.store == store);
+    let entry = inventory
+        .entry(database)
+        .filter(|entry| entry.store == store);
     let named = |name: &String| name == database || entry.is_some_and(|entry| entry.name == *name);
     match (options.names.iter().any(named), given, entry) {
         (false, _, _) if !options.names.is_empty() => Policy::NotNamed,
@@ -106,20 +125,39 @@ fn policy(
 }
 
 fn show<'a>(considered: impl Iterator<Item = &'a Considered>) {
-    let rows = considered.map(|Considered { found, archive, verdict }| {
-        let kept_by = match verdict {
-            Verdict::Keep(rules) => rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-            Verdict::Remove => "remove".into(),
-            Verdict::Broken(how) => {
-                format!("broken: {how}; look at it with `tapline verify`, delete it by hand")
-            }
-        };
-        let archive = archive.map_or("?".into(), text::size);
-        [found.database.clone(), found.id.to_string(), text::begun(&found.id), archive, kept_by]
-    });
+    let rows = considered.map(
+        |Considered {
+             found,
+             archive,
+             verdict,
+         }| {
+            let kept_by = match verdict {
+                Verdict::Keep(rules) => rules
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                Verdict::Remove => "remove".into(),
+                Verdict::Broken(how) => {
+                    format!("broken: {how}; look at it with `tapline verify`, delete it by hand")
+                }
+            };
+            let archive = archive.map_or("?".into(), text::size);
+            [
+                found.database.clone(),
+                found.id.to_string(),
+                text::begun(&found.id),
+                archive,
+                kept_by,
+            ]
+        },
+    );
     let mut rows = rows.peekable();
     if rows.peek().is_some() {
-        text::out(&text::table(["DATABASE", "BACKUP", "BEGUN (UTC)", "ARCHIVE", "KEPT BY"], rows));
+        text::out(&text::table(
+            ["DATABASE", "BACKUP", "BEGUN (UTC)", "ARCHIVE", "KEPT BY"],
+            rows,
+        ));
         text::out("\n");
     }
 }

@@ -5,7 +5,16 @@ use crate::run::{JobReport, JobResult, RunReport, Waited};
 
 /// The table, the errors in full, and a line that sums up.
 pub(super) fn text(report: &RunReport) -> String {
-    let header = ["DATABASE", "DUMP", "ARCHIVE", "RATIO", "TIME", "MB/s", "BOUNDED BY", "RESULT"];
+    let header = [
+        "DATABASE",
+        "DUMP",
+        "ARCHIVE",
+        "RATIO",
+        "TIME",
+        "MB/s",
+        "BOUNDED BY",
+        "RESULT",
+    ];
     let rows = report.jobs.iter().map(|job| {
         [
             job.database.clone(),
@@ -19,7 +28,13 @@ pub(super) fn text(report: &RunReport) -> String {
         ]
     });
     let mut text = table(header, rows);
-    for JobReport { database, error, prune_error, .. } in &report.jobs {
+    for JobReport {
+        database,
+        error,
+        prune_error,
+        ..
+    } in &report.jobs
+    {
         if let Some(error) = error {
             text += &format!("\n{database}: {error}\n");
         }
@@ -27,8 +42,18 @@ pub(super) fn text(report: &RunReport) -> String {
             text += &format!("\n{database}: stored, but pruning failed: {error}\n");
         }
     }
-    let count = |result| report.jobs.iter().filter(|job| job.result == result).count();
-    text += &format!("\n{} of {} stored", count(JobResult::Stored), report.jobs.len());
+    let count = |result| {
+        report
+            .jobs
+            .iter()
+            .filter(|job| job.result == result)
+            .count()
+    };
+    text += &format!(
+        "\n{} of {} stored",
+        count(JobResult::Stored),
+        report.jobs.len()
+    );
     for result in [JobResult::Failed, JobResult::Cancelled] {
         if count(result) > 0 {
             text += &format!(", {} {}", count(result), name(result));
@@ -51,16 +76,23 @@ fn name(result: JobResult) -> &'static str {
 
 /// The share of each step in the time waited, the largest first: `dump 71% encode 20% upload 9%`.
 fn bounded_by(waited: &Waited) -> String {
-    let mut shares = [("dump", waited.dump), ("encode", waited.encode), ("upload", waited.upload)];
+    let mut shares = [
+        ("dump", waited.dump),
+        ("encode", waited.encode),
+        ("upload", waited.upload),
+    ];
     let total: f64 = shares.iter().map(|(_, seconds)| seconds).sum();
     if total <= 0.0 {
         return "-".into();
     }
     shares.sort_by(|a, b| b.1.total_cmp(&a.1));
-    shares.map(|(step, seconds)| format!("{step} {:.0}%", 100.0 * seconds / total)).join(" ")
+    shares
+        .map(|(step, seconds)| format!("{step} {:.0}%", 100.0 * seconds / total))
+        .join(" ")
 }
 
-/// The report as JSON. Its fields are those of [`RunReport`]; `version` changes when one changes its meaning.
+/// The report as JSON. Its fields are those of [`RunReport`]; `version` changes when one changes
+/// its meaning.
 pub(super) fn json(report: &RunReport) -> String {
     serde_json::to_string_pretty(report).expect("a report has only string keys") + "\n"
 }
@@ -71,8 +103,19 @@ mod tests {
 
     #[test]
     fn what_bounded_a_job_comes_first() {
-        let waited = Waited { dump: 1.0, encode: 6.0, upload: 3.0 };
+        let waited = Waited {
+            dump: 1.0,
+            encode: 6.0,
+            upload: 3.0,
+        };
         assert_eq!(bounded_by(&waited), "encode 60% upload 30% dump 10%");
-        assert_eq!(bounded_by(&Waited { dump: 0.0, encode: 0.0, upload: 0.0 }), "-");
+        assert_eq!(
+            bounded_by(&Waited {
+                dump: 0.0,
+                encode: 0.0,
+                upload: 0.0
+            }),
+            "-"
+        );
     }
 }

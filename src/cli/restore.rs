@@ -12,10 +12,12 @@ use super::interrupt::interruptible;
 use super::progress::Display;
 use super::text;
 use crate::catalog::{BackupName, Manifest, Named, look_up};
-use crate::config::{self, Database, EngineKind, Inventory, RunSettings, Secret, SecretFrom, Selection};
+use crate::config::{
+    self, Database, EngineKind, Inventory, RunSettings, Secret, SecretFrom, Selection,
+};
 use crate::engine::{self, Engine};
-use crate::plan::{access, open_patient_stores};
 use crate::restore::{Progress, RestoreError, Stored, Target, restore, restore_into};
+use crate::run::plan::{access, open_patient_stores};
 use crate::store::SharedStore;
 use crate::store::retry::RetryPolicy;
 
@@ -26,21 +28,46 @@ pub(super) async fn restore_backup(
 ) -> Result<Exit, Failure> {
     let inventory = Inventory::load(config)?;
     let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
-    let Named { store, manifest, .. } = look_up(&stores, &options.name).await?;
-    let name = BackupName { database: manifest.database.clone(), id: Some(manifest.backup_id.clone()) };
+    let Named {
+        store, manifest, ..
+    } = look_up(&stores, &options.name).await?;
+    let name = BackupName {
+        database: manifest.database.clone(),
+        id: Some(manifest.backup_id.clone()),
+    };
     let place = Place::choose(&inventory, options, &manifest).await?;
-    let (backup, cancel, start) = (stored(store, manifest, &inventory.run), CancellationToken::new(), Instant::now());
+    let (backup, cancel, start) = (
+        stored(store, manifest, &inventory.run),
+        CancellationToken::new(),
+        Instant::now(),
+    );
     let work = async {
         let restored = async {
             match &place {
-                Place::Stdout => restore(backup.clone(), Target::Stdout(tokio::io::stdout()), &cancel).await,
-                Place::Folder(path) => restore(backup.clone(), Target::folder(path)?, &cancel).await,
+                Place::Stdout => {
+                    restore(backup.clone(), Target::Stdout(tokio::io::stdout()), &cancel).await
+                }
+                Place::Folder(path) => {
+                    restore(backup.clone(), Target::folder(path)?, &cancel).await
+                }
                 Place::File(path) => {
-                    restore(backup.clone(), Target::file(path, options.overwrite.then(Vec::new))?, &cancel).await
+                    restore(
+                        backup.clone(),
+                        Target::file(path, options.overwrite.then(Vec::new))?,
+                        &cancel,
+                    )
+                    .await
                 }
                 Place::Database(engine, _) => {
                     let unpack_in = &inventory.staged.dir;
-                    restore_into(backup.clone(), &**engine, options.overwrite, unpack_in, &cancel).await
+                    restore_into(
+                        backup.clone(),
+                        &**engine,
+                        options.overwrite,
+                        unpack_in,
+                        &cancel,
+                    )
+                    .await
                 }
             }
         };
@@ -51,7 +78,8 @@ pub(super) async fn restore_backup(
             }
         }
     };
-    let (restored, interrupted) = interruptible(display, "ending the client", cancel.clone(), work).await?;
+    let (restored, interrupted) =
+        interruptible(display, "ending the client", cancel.clone(), work).await?;
     display.clear();
     match (restored, interrupted) {
         (Ok(()), _) => {
@@ -69,25 +97,40 @@ pub(super) async fn restore_backup(
             }
             Ok(Exit::Good)
         }
-        (Err(RestoreError::Cancelled), Some(exit)) => Err(Failure::new(exit, format!("{name} was not restored"))),
+        (Err(RestoreError::Cancelled), Some(exit)) => {
+            Err(Failure::new(exit, format!("{name} was not restored")))
+        }
         (Err(error), _) => {
             let (exit, hint) = match error {
                 RestoreError::Store(_) => (Exit::Store, String::new()),
                 RestoreError::Damaged(_) => (Exit::Check, String::new()),
-                RestoreError::Target(_) if backup.progress.written() > 0 => {
-                    (Exit::Failed, format!("\n`tapline verify {name}` tells whether the backup itself is whole"))
-                }
+                RestoreError::Target(_) if backup.progress.written() > 0 => (
+                    Exit::Failed,
+                    format!("\n`tapline verify {name}` tells whether the backup itself is whole"),
+                ),
                 RestoreError::Target(_) | RestoreError::Cancelled => (Exit::Failed, String::new()),
             };
-            Err(Failure::new(exit, format!("{name} was not restored: {error}{hint}")))
+            Err(Failure::new(
+                exit,
+                format!("{name} was not restored: {error}{hint}"),
+            ))
         }
     }
 }
 
 /// A backup, ready to be read.
-pub(super) fn stored(store: SharedStore, manifest: Manifest, settings: &RunSettings) -> Arc<Stored> {
+pub(super) fn stored(
+    store: SharedStore,
+    manifest: Manifest,
+    settings: &RunSettings,
+) -> Arc<Stored> {
     let retry = RetryPolicy::lasting(settings.retry_for);
-    Arc::new(Stored { store, manifest, retry, progress: Arc::<Progress>::default() })
+    Arc::new(Stored {
+        store,
+        manifest,
+        retry,
+        progress: Arc::<Progress>::default(),
+    })
 }
 
 /// Where a backup is restored to.
@@ -99,7 +142,11 @@ enum Place {
 }
 
 impl Place {
-    async fn choose(inventory: &Inventory, options: &RestoreOptions, manifest: &Manifest) -> Result<Self, Failure> {
+    async fn choose(
+        inventory: &Inventory,
+        options: &RestoreOptions,
+        manifest: &Manifest,
+    ) -> Result<Self, Failure> {
         if options.stdout && manifest.dump_format == "directory" {
             let why = "a dump of several files that only together make sense: give --output FOLDER instead of --stdout";
             return Err(Failure::new(Exit::Usage, why));
@@ -110,23 +157,39 @@ impl Place {
         if let Some(path) = &options.output {
             let folder = manifest.entries.len() > 1 || manifest.dump_format == "directory";
             if folder && path.exists() {
-                let why = format!("{} exists: nothing was done; name a folder that does not", path.display());
+                let why = format!(
+                    "{} exists: nothing was done; name a folder that does not",
+                    path.display()
+                );
                 return Err(Failure::new(Exit::Failed, why));
             }
             if path.exists() && !options.overwrite {
-                let why = format!("{} exists: nothing was done; --overwrite replaces it", path.display());
+                let why = format!(
+                    "{} exists: nothing was done; --overwrite replaces it",
+                    path.display()
+                );
                 return Err(Failure::new(Exit::Failed, why));
             }
-            return Ok(if folder { Self::Folder(path.clone()) } else { Self::File(path.clone()) });
+            return Ok(if folder {
+                Self::Folder(path.clone())
+            } else {
+                Self::File(path.clone())
+            });
         }
         let password = match (&options.password_env, &options.password_file) {
             (Some(name), _) => Some((SecretFrom::Env(name.clone()), "--password-env")),
             (None, Some(path)) => Some((SecretFrom::File(path.clone()), "--password-file")),
             (None, None) => None,
         };
-        let password = password.map(|(from, flag)| Secret { from, place: flag.into() });
+        let password = password.map(|(from, flag)| Secret {
+            from,
+            place: flag.into(),
+        });
         let database = target(inventory, manifest, options.to.as_deref(), password)?;
-        let engine = engine::open(&database, access(&database, &inventory.run, std::env::current_exe()?).await?);
+        let engine = engine::open(
+            &database,
+            access(&database, &inventory.run, std::env::current_exe()?).await?,
+        );
         Ok(Self::Database(engine, describe(&database)))
     }
 }
@@ -140,10 +203,19 @@ pub(super) fn target(
 ) -> Result<Database, Failure> {
     let name = &manifest.database;
     let Some(kind) = EngineKind::named(&manifest.engine) else {
-        let why = format!("{name}: this tapline does not know the engine {:?}", manifest.engine);
+        let why = format!(
+            "{name}: this tapline does not know the engine {:?}",
+            manifest.engine
+        );
         return Err(Failure::new(Exit::Config, why));
     };
-    Ok(config::target(name, kind, inventory.entry(name), to, password)?)
+    Ok(config::target(
+        name,
+        kind,
+        inventory.entry(name),
+        to,
+        password,
+    )?)
 }
 
 fn describe(database: &Database) -> String {

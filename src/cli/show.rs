@@ -4,30 +4,52 @@ use std::path::Path;
 
 use super::exit::{Exit, Failure};
 use super::text;
-use crate::catalog::{BackupName, Manifest, Mode, Named, backup_prefix, look_up, read_manifest_text};
+use crate::archive::Compression;
+use crate::catalog::{
+    BackupName, Manifest, Mode, Named, backup_prefix, look_up, read_manifest_text,
+};
 use crate::config::Inventory;
-use crate::engine::quote;
-use crate::format::Compression;
-use crate::plan::open_patient_stores;
+use crate::dump::quote;
+use crate::run::plan::open_patient_stores;
 
-pub(super) async fn show(config: &Path, name: &BackupName, only: Option<&str>, json: bool) -> Result<Exit, Failure> {
+pub(super) async fn show(
+    config: &Path,
+    name: &BackupName,
+    only: Option<&str>,
+    json: bool,
+) -> Result<Exit, Failure> {
     let inventory = Inventory::load(config)?;
     let stores = open_patient_stores(&inventory, only).await?;
-    let Named { called, store, manifest } = look_up(&stores, name).await?;
+    let Named {
+        called,
+        store,
+        manifest,
+    } = look_up(&stores, name).await?;
     if json {
         let as_it_is = read_manifest_text(&*store, &manifest.database, &manifest.backup_id).await?;
         text::out(&String::from_utf8_lossy(&as_it_is));
         return Ok(Exit::Good);
     }
-    let endpoint = inventory.stores.get(&called).and_then(|store| store.endpoint.as_deref());
+    let endpoint = inventory
+        .stores
+        .get(&called)
+        .and_then(|store| store.endpoint.as_deref());
     text::out(&describe(&manifest, &store.address(), endpoint));
     Ok(Exit::Good)
 }
 
 /// The manifest, for people.
 fn describe(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> String {
-    let Manifest { database, backup_id, archive, .. } = manifest;
-    let seconds = manifest.finished.duration_since(manifest.started).as_secs_f64();
+    let Manifest {
+        database,
+        backup_id,
+        archive,
+        ..
+    } = manifest;
+    let seconds = manifest
+        .finished
+        .duration_since(manifest.started)
+        .as_secs_f64();
     let mode = match manifest.mode {
         Mode::Streamed => "streamed",
         Mode::Staged => "staged",
@@ -41,12 +63,32 @@ fn describe(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> Strin
     let ratio = text::ratio(dump, size);
     let facts = [
         ("backup", format!("{database}@{backup_id}")),
-        ("store", format!("{address}/{}", backup_prefix(database, backup_id))),
-        ("begun", format!("{} UTC, {mode} in {}", text::begun(backup_id), text::time(seconds))),
-        ("engine", format!("{}, format {}", manifest.engine, manifest.dump_format)),
+        (
+            "store",
+            format!("{address}/{}", backup_prefix(database, backup_id)),
+        ),
+        (
+            "begun",
+            format!(
+                "{} UTC, {mode} in {}",
+                text::begun(backup_id),
+                text::time(seconds)
+            ),
+        ),
+        (
+            "engine",
+            format!("{}, format {}", manifest.engine, manifest.dump_format),
+        ),
         ("tool", manifest.tool.clone()),
         ("dump", text::size(dump)),
-        ("archive", format!("{}, {}, {compression}, ratio {ratio}", text::size(size), archive.container)),
+        (
+            "archive",
+            format!(
+                "{}, {}, {compression}, ratio {ratio}",
+                text::size(size),
+                archive.container
+            ),
+        ),
         ("written by", format!("tapline {}", manifest.tapline)),
     ];
     let mut shown = String::new();
@@ -54,20 +96,46 @@ fn describe(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> Strin
         shown += &format!("{name:<12}{value}\n");
     }
     let entries = manifest.entries.iter();
-    let entries = entries.map(|entry| [entry.name.clone(), entry.size.to_string(), entry.sha256.clone()]);
+    let entries = entries.map(|entry| {
+        [
+            entry.name.clone(),
+            entry.size.to_string(),
+            entry.sha256.clone(),
+        ]
+    });
     shown += &format!("\n{}", text::table(["FILE", "BYTES", "SHA-256"], entries));
     let volumes = archive.volumes.iter();
     let volumes = volumes.map(|volume| {
-        [volume.name.clone(), volume.size.to_string(), volume.parts.to_string(), volume.crc64nvme.clone()]
+        [
+            volume.name.clone(),
+            volume.size.to_string(),
+            volume.parts.to_string(),
+            volume.crc64nvme.clone(),
+        ]
     });
-    shown += &format!("\n{}", text::table(["VOLUME", "BYTES", "PARTS", "CRC-64/NVME"], volumes));
-    shown + &format!("\nTo read it without tapline:\n{}\n", by_hand(manifest, address, endpoint))
+    shown += &format!(
+        "\n{}",
+        text::table(["VOLUME", "BYTES", "PARTS", "CRC-64/NVME"], volumes)
+    );
+    shown
+        + &format!(
+            "\nTo read it without tapline:\n{}\n",
+            by_hand(manifest, address, endpoint)
+        )
 }
 
-/// The command line that fetches the archive and unpacks its one file, or all of several into the current folder.
+/// The command line that fetches the archive and unpacks its one file, or all of several into the
+/// current folder.
 fn by_hand(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> String {
-    let endpoint = endpoint.map(|url| format!(" --endpoint-url {}", quote(url))).unwrap_or_default();
-    let fetch = |key| format!("aws s3 cp{endpoint} {} -", quote(&format!("{address}/{key}")));
+    let endpoint = endpoint
+        .map(|url| format!(" --endpoint-url {}", quote(url)))
+        .unwrap_or_default();
+    let fetch = |key| {
+        format!(
+            "aws s3 cp{endpoint} {} -",
+            quote(&format!("{address}/{key}"))
+        )
+    };
     let commands: Vec<String> = manifest.volume_keys().map(fetch).collect();
     let archive = match commands.as_slice() {
         [one] => one.clone(),
@@ -78,7 +146,10 @@ fn by_hand(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> String
         Compression::Zstd => "--zstd -x",
         Compression::None => "x",
     };
-    match (manifest.archive.container.as_str(), manifest.entries.as_slice()) {
+    match (
+        manifest.archive.container.as_str(),
+        manifest.entries.as_slice(),
+    ) {
         ("tar", [one]) => format!("{archive} | tar {how}O > {}", quote(&one.name)),
         ("tar", _) => format!("{archive} | tar {how}"),
         (container, _) => format!("{archive} > archive.{container}"),
@@ -94,18 +165,27 @@ mod tests {
     fn a_backup_can_be_read_by_hand() {
         let mut manifest = Manifest::sample("it's", &"20260101T000000Z-aaaaaa".parse().unwrap());
         let folder = "s3://b/p/it%27s/20260101T000000Z-aaaaaa";
-        assert_eq!(by_hand(&manifest, "s3://b/p", None), format!("aws s3 cp {folder}/x.tar.gz - | tar xzO > x"));
+        assert_eq!(
+            by_hand(&manifest, "s3://b/p", None),
+            format!("aws s3 cp {folder}/x.tar.gz - | tar xzO > x")
+        );
 
         manifest.archive.compression = Compression::Zstd;
         manifest.entries[0].name = "it's".into();
-        manifest.archive.volumes.push(Volume { name: "x.v002".into(), ..manifest.archive.volumes[0].clone() });
+        manifest.archive.volumes.push(Volume {
+            name: "x.v002".into(),
+            ..manifest.archive.volumes[0].clone()
+        });
         let expected = format!(
             "(aws s3 cp --endpoint-url http://h:9 {folder}/x.tar.gz -; aws s3 cp --endpoint-url http://h:9 {folder}/x.v002 -) \
              | tar --zstd -xO > 'it'\\''s'"
         );
         assert_eq!(by_hand(&manifest, "s3://b/p", Some("http://h:9")), expected);
 
-        manifest.entries.push(Entry { name: "y".into(), ..manifest.entries[0].clone() });
+        manifest.entries.push(Entry {
+            name: "y".into(),
+            ..manifest.entries[0].clone()
+        });
         assert!(by_hand(&manifest, "s3://b/p", None).ends_with(" | tar --zstd -x"));
     }
 }

@@ -1,4 +1,5 @@
-//! `tapline verify`: reads backups as a restore does, to nowhere or into a scratch database, and says a line of each.
+//! `tapline verify`: reads backups as a restore does, to nowhere or into a scratch database, and
+//! says a line of each.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +16,14 @@ use super::text::{out, rate, size, time};
 use crate::catalog::{Backup, BackupId, BackupName, Found, find, look_up, read_manifests};
 use crate::config::Inventory;
 use crate::engine;
-use crate::plan::{access, open_patient_stores};
 use crate::restore::{RestoreError, Stored, Target, check, drill, restore};
+use crate::run::plan::{access, open_patient_stores};
 
-pub(super) async fn verify(config: &Path, options: &VerifyOptions, display: &Display) -> Result<Exit, Failure> {
+pub(super) async fn verify(
+    config: &Path,
+    options: &VerifyOptions,
+    display: &Display,
+) -> Result<Exit, Failure> {
     let inventory = Inventory::load(config)?;
     let backups = chosen(&inventory, options).await?;
     let cancel = CancellationToken::new();
@@ -29,7 +34,9 @@ pub(super) async fn verify(config: &Path, options: &VerifyOptions, display: &Dis
                 break;
             }
             let result = match stored {
-                Ok(stored) => one(&inventory, options, name, stored.clone(), display, &cancel).await,
+                Ok(stored) => {
+                    one(&inventory, options, name, stored.clone(), display, &cancel).await
+                }
                 Err(error) => Err(error.clone()),
             };
             display.clear();
@@ -46,7 +53,8 @@ pub(super) async fn verify(config: &Path, options: &VerifyOptions, display: &Dis
         }
         failed
     };
-    let (failed, interrupted) = interruptible(display, "ending the read", cancel.clone(), work).await?;
+    let (failed, interrupted) =
+        interruptible(display, "ending the read", cancel.clone(), work).await?;
     Ok(match (failed, interrupted) {
         (_, Some(exit)) => exit,
         (0, None) => Exit::Good,
@@ -61,30 +69,53 @@ async fn chosen(inventory: &Inventory, options: &VerifyOptions) -> Result<Chosen
     let stores = open_patient_stores(inventory, options.store.as_deref()).await?;
     if let (Some(name), false) = (&options.name, options.all) {
         let named = look_up(&stores, name).await?;
-        let name = BackupName { database: name.database.clone(), id: Some(named.manifest.backup_id.clone()) };
-        return Ok(vec![(name, Ok(stored(named.store, named.manifest, &inventory.run)))]);
+        let name = BackupName {
+            database: name.database.clone(),
+            id: Some(named.manifest.backup_id.clone()),
+        };
+        return Ok(vec![(
+            name,
+            Ok(stored(named.store, named.manifest, &inventory.run)),
+        )]);
     }
     let database = match &options.name {
         Some(BackupName { id: Some(_), .. }) => {
-            return Err(Failure::new(Exit::Usage, "--all is for all backups of a database; name it without @ID"));
+            return Err(Failure::new(
+                Exit::Usage,
+                "--all is for all backups of a database; name it without @ID",
+            ));
         }
         name => name.as_ref().map(|name| name.database.as_str()),
     };
     let mut chosen = Chosen::new();
     for store in stores.values() {
-        let mut found: Vec<Found> = find(&**store, database).await?.into_iter().filter(Found::is_committed).collect();
+        let mut found: Vec<Found> = find(&**store, database)
+            .await?
+            .into_iter()
+            .filter(Found::is_committed)
+            .collect();
         if !options.all {
             let newest: Vec<(String, BackupId)> = found
                 .chunk_by(|a, b| a.database == b.database)
                 .filter_map(<[Found]>::last)
                 .map(|newest| (newest.database.clone(), newest.id.clone()))
                 .collect();
-            found.retain(|found| newest.iter().any(|(database, id)| (database, id) == (&found.database, &found.id)));
+            found.retain(|found| {
+                newest
+                    .iter()
+                    .any(|(database, id)| (database, id) == (&found.database, &found.id))
+            });
         }
         for Backup { found, manifest } in read_manifests(&**store, found).await {
-            let name = BackupName { database: found.database, id: Some(found.id) };
+            let name = BackupName {
+                database: found.database,
+                id: Some(found.id),
+            };
             let manifest = manifest.map_err(|error| error.to_string());
-            chosen.push((name, manifest.map(|manifest| stored(store.clone(), manifest, &inventory.run))));
+            chosen.push((
+                name,
+                manifest.map(|manifest| stored(store.clone(), manifest, &inventory.run)),
+            ));
         }
     }
     if chosen.is_empty() {
@@ -105,7 +136,11 @@ async fn one(
     if options.quick {
         let volumes = stored.manifest.archive.volumes.len();
         let compared = check(&stored).await.map_err(|error| error.to_string())?;
-        let what = if compared { "sizes and checksums are" } else { "sizes are (the store keeps no such checksums)" };
+        let what = if compared {
+            "sizes and checksums are"
+        } else {
+            "sizes are (the store keeps no such checksums)"
+        };
         return Ok(format!("{volumes} volumes there, {what} right"));
     }
     let start = Instant::now();
@@ -113,7 +148,10 @@ async fn one(
         if options.drill {
             drilled(inventory, stored.clone(), cancel).await
         } else {
-            restore(stored.clone(), Target::Nowhere, cancel).await.map(|()| None).map_err(|error| error.to_string())
+            restore(stored.clone(), Target::Nowhere, cancel)
+                .await
+                .map(|()| None)
+                .map_err(|error| error.to_string())
         }
     };
     let drilled = tokio::select! {
@@ -121,7 +159,12 @@ async fn one(
         () = display.show_read(name, &stored, true) => unreachable!("shown until it is over"),
     };
     let (bytes, seconds) = (stored.progress.written(), start.elapsed().as_secs_f64());
-    let read = format!("{} in {}, {} MB/s", size(bytes), time(seconds), rate(bytes, seconds));
+    let read = format!(
+        "{} in {}, {} MB/s",
+        size(bytes),
+        time(seconds),
+        rate(bytes, seconds)
+    );
     Ok(drilled.map_or_else(|| read.clone(), |what| format!("{read}; {what}")))
 }
 
@@ -134,18 +177,33 @@ async fn drilled(
     let words = |error: RestoreError| error.to_string();
     let manifest = &stored.manifest;
     if manifest.engine == "command" || manifest.dump_format == "globals" {
-        restore(stored.clone(), Target::Nowhere, cancel).await.map_err(words)?;
-        return Ok(Some("read only: there is no scratch database for it".into()));
+        restore(stored.clone(), Target::Nowhere, cancel)
+            .await
+            .map_err(words)?;
+        return Ok(Some(
+            "read only: there is no scratch database for it".into(),
+        ));
     }
-    let scratch = format!("tapline_drill_{}", BackupId::now()).to_lowercase().replace('-', "_");
+    let scratch = format!("tapline_drill_{}", BackupId::now())
+        .to_lowercase()
+        .replace('-', "_");
     let place = match manifest.engine.as_str() {
         "sqlite" => std::env::temp_dir().join(scratch).display().to_string(),
         _ => scratch,
     };
-    let database = target(inventory, manifest, Some(&place), None).map_err(|failure| failure.message)?;
+    let database =
+        target(inventory, manifest, Some(&place), None).map_err(|failure| failure.message)?;
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let access = access(&database, &inventory.run, own).await.map_err(|error| error.to_string())?;
-    let tables =
-        drill(stored.clone(), &*engine::open(&database, access), &inventory.staged.dir, cancel).await.map_err(words)?;
+    let access = access(&database, &inventory.run, own)
+        .await
+        .map_err(|error| error.to_string())?;
+    let tables = drill(
+        stored.clone(),
+        &*engine::open(&database, access),
+        &inventory.staged.dir,
+        cancel,
+    )
+    .await
+    .map_err(words)?;
     Ok(tables.map(|tables| format!("restored into a scratch database: {tables} tables")))
 }

@@ -8,8 +8,8 @@ use toml::Spanned;
 
 use super::place::{File, Result};
 use super::{Database, DumpFormat, EngineKind, Selection, StoreSettings, raw};
+use crate::archive::{Compression, MAX_NAME};
 use crate::catalog::Retention;
-use crate::format::{Compression, MAX_NAME};
 
 pub(super) fn database(
     file: &File,
@@ -35,21 +35,33 @@ pub(super) fn database(
         return file.wrong(&engine_name.span(), &key("engine"), why);
     };
     only_fitting_keys(file, &place, kind, own)?;
-    let server = matches!(kind, EngineKind::Postgres | EngineKind::Mysql | EngineKind::Mariadb);
+    let server = matches!(
+        kind,
+        EngineKind::Postgres | EngineKind::Mysql | EngineKind::Mariadb
+    );
     // A key that does not fit this engine may stand in [defaults] for the others.
     macro_rules! value {
         ($key:ident) => {
             own.$key.as_ref().or(defaults.$key.as_ref())
         };
         ($key:ident if $fits:expr) => {
-            own.$key.as_ref().or(defaults.$key.as_ref().filter(|_| $fits))
+            own.$key
+                .as_ref()
+                .or(defaults.$key.as_ref().filter(|_| $fits))
         };
     }
     if let (Some(_), Some(socket)) = (&own.host, &own.socket) {
-        return file.wrong(&socket.span(), &key("socket"), "host and socket exclude each other; remove one");
+        return file.wrong(
+            &socket.span(),
+            &key("socket"),
+            "host and socket exclude each other; remove one",
+        );
     }
-    let globals = value!(globals if kind == EngineKind::Postgres).is_some_and(|globals| *globals.get_ref());
-    let exclude = value!(exclude if server).map(|exclude| exclude.get_ref().clone()).unwrap_or_default();
+    let globals =
+        value!(globals if kind == EngineKind::Postgres).is_some_and(|globals| *globals.get_ref());
+    let exclude = value!(exclude if server)
+        .map(|exclude| exclude.get_ref().clone())
+        .unwrap_or_default();
     let database = match value!(database if server).map(|database| database.get_ref().as_str()) {
         _ if !server => Selection::Whole,
         _ if globals => Selection::Globals,
@@ -63,14 +75,22 @@ pub(super) fn database(
         Some(format) => match format.get_ref().as_str() {
             "plain" => DumpFormat::Plain,
             "custom" => DumpFormat::Custom,
-            _ => return file.wrong(&format.span(), &key("format"), "must be \"plain\" or \"custom\""),
+            _ => {
+                return file.wrong(
+                    &format.span(),
+                    &key("format"),
+                    "must be \"plain\" or \"custom\"",
+                );
+            }
         },
     };
     let path = value!(path if kind == EngineKind::Sqlite).map(|path| file.relative(path.get_ref()));
     if kind == EngineKind::Sqlite && path.is_none() {
         return wrong("path is missing; add path = \"FILE\"");
     }
-    let command = value!(command if kind == EngineKind::Command).map(|argv| argv.get_ref().clone()).unwrap_or_default();
+    let command = value!(command if kind == EngineKind::Command)
+        .map(|argv| argv.get_ref().clone())
+        .unwrap_or_default();
     if kind == EngineKind::Command && command.is_empty() {
         return wrong("command is missing; add command = [\"program\", \"argument\"]");
     }
@@ -78,7 +98,11 @@ pub(super) fn database(
     if let (Some(name), Some(value)) = (&file_name, value!(file_name))
         && (name.is_empty() || name.len() > MAX_NAME || name.contains(['/', '\0', '\n']))
     {
-        return file.wrong(&value.span(), &key("file_name"), "must be 1 to 255 bytes without slash, NUL or line break");
+        return file.wrong(
+            &value.span(),
+            &key("file_name"),
+            "must be 1 to 255 bytes without slash, NUL or line break",
+        );
     }
     let (compression, level) = compression(file, &place, value!(compression), value!(level))?;
     Ok(Database {
@@ -87,20 +111,32 @@ pub(super) fn database(
         engine: kind,
         host: value!(host if server && own.socket.is_none()).map(|host| host.get_ref().clone()),
         port: value!(port if server).map(|port| *port.get_ref()),
-        socket: value!(socket if server && own.host.is_none()).map(|socket| socket.get_ref().clone()),
+        socket: value!(socket if server && own.host.is_none())
+            .map(|socket| socket.get_ref().clone()),
         user: value!(user if server).map(|user| user.get_ref().clone()),
-        password: value!(password if server).map(|secret| file.secret(secret, &key("password"))).transpose()?,
+        password: value!(password if server)
+            .map(|secret| file.secret(secret, &key("password")))
+            .transpose()?,
         database,
         dump_format,
-        options: value!(options if server).map(|options| options.get_ref().clone()).unwrap_or_default(),
+        options: value!(options if server)
+            .map(|options| options.get_ref().clone())
+            .unwrap_or_default(),
         dump_tool: value!(dump_tool if server).map(|tool| tool.get_ref().clone()),
         path,
         command,
-        restore: value!(restore if kind == EngineKind::Command).map(|argv| argv.get_ref().clone()).unwrap_or_default(),
+        restore: value!(restore if kind == EngineKind::Command)
+            .map(|argv| argv.get_ref().clone())
+            .unwrap_or_default(),
         env: value!(env)
             .iter()
             .flat_map(|env| env.get_ref())
-            .map(|(name, secret)| Ok((name.clone(), file.secret(secret, &key(&format!("env.{name}")))?)))
+            .map(|(name, secret)| {
+                Ok((
+                    name.clone(),
+                    file.secret(secret, &key(&format!("env.{name}")))?,
+                ))
+            })
             .collect::<Result<_>>()?,
         file_name,
         compression,
@@ -120,7 +156,12 @@ pub(super) fn database(
 }
 
 /// Refuses keys of the entry itself that its engine has no use for.
-fn only_fitting_keys(file: &File, place: &str, kind: EngineKind, own: &raw::Database) -> Result<()> {
+fn only_fitting_keys(
+    file: &File,
+    place: &str,
+    kind: EngineKind,
+    own: &raw::Database,
+) -> Result<()> {
     const SERVERS: &[EngineKind] = &[EngineKind::Postgres, EngineKind::Mysql, EngineKind::Mariadb];
     let mut present: Vec<(&str, Range<usize>, &[EngineKind])> = Vec::new();
     macro_rules! note {
@@ -134,7 +175,10 @@ fn only_fitting_keys(file: &File, place: &str, kind: EngineKind, own: &raw::Data
         globals: &[EngineKind::Postgres], format: &[EngineKind::Postgres],
         path: &[EngineKind::Sqlite], command: &[EngineKind::Command], restore: &[EngineKind::Command],
     }
-    match present.into_iter().find(|(_, _, kinds)| !kinds.contains(&kind)) {
+    match present
+        .into_iter()
+        .find(|(_, _, kinds)| !kinds.contains(&kind))
+    {
         None => Ok(()),
         Some((key, span, kinds)) => {
             let names: BTreeSet<&str> = kinds.iter().map(|kind| kind.name()).collect();
@@ -157,7 +201,11 @@ fn compression(
         Some("none") => Compression::None,
         Some(_) => {
             let span = name.map_or(0..0, Spanned::span);
-            return file.wrong(&span, &format!("{place}.compression"), "must be \"gzip\", \"zstd\" or \"none\"");
+            return file.wrong(
+                &span,
+                &format!("{place}.compression"),
+                "must be \"gzip\", \"zstd\" or \"none\"",
+            );
         }
     };
     let (range, default) = compression.levels();
@@ -165,7 +213,11 @@ fn compression(
         None => Ok((compression, default)),
         Some(level) if range.contains(level.get_ref()) => Ok((compression, *level.get_ref())),
         Some(level) => {
-            let why = format!("must be from {} to {} for this compression", range.start(), range.end());
+            let why = format!(
+                "must be from {} to {} for this compression",
+                range.start(),
+                range.end()
+            );
             file.wrong(&level.span(), &format!("{place}.level"), why)
         }
     }
@@ -181,15 +233,21 @@ fn chosen_store(
     let known = || stores.keys().cloned().collect::<Vec<_>>().join(", ");
     match (name, stores.len()) {
         (Some(name), _) if stores.contains_key(name.get_ref()) => Ok(name.get_ref().clone()),
-        (_, 0) => {
-            file.wrong(here, place, "there is no store; add a table [stores.NAME] with url = \"s3://BUCKET/PREFIX\"")
-        }
+        (_, 0) => file.wrong(
+            here,
+            place,
+            "there is no store; add a table [stores.NAME] with url = \"s3://BUCKET/PREFIX\"",
+        ),
         (Some(name), _) => file.wrong(
             &name.span(),
             &format!("{place}.store"),
             format!("there is no such store; there are: {}", known()),
         ),
         (None, 1) => Ok(known()),
-        (None, _) => file.wrong(here, place, format!("store is missing; add store = one of: {}", known())),
+        (None, _) => file.wrong(
+            here,
+            place,
+            format!("store is missing; add store = one of: {}", known()),
+        ),
     }
 }

@@ -37,7 +37,10 @@ impl Inventory {
     /// The first thing that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            ConfigError(format!("{}: {error}; `tapline init` writes one to start from", path.display()))
+            ConfigError(format!(
+                "{}: {error}; `tapline init` writes one to start from",
+                path.display()
+            ))
         })?;
         Self::parse(path, &text)
     }
@@ -51,32 +54,54 @@ impl Inventory {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
             let message = error.message().trim();
             // Of the line only the key: the value may be a secret under a misspelt one.
-            let key = text.lines().nth(line - 1).unwrap_or_default().split('=').next().unwrap_or_default().trim();
+            let key = text
+                .lines()
+                .nth(line - 1)
+                .unwrap_or_default()
+                .split('=')
+                .next()
+                .unwrap_or_default()
+                .trim();
             ConfigError(format!("{}:{line}: {key}: {message}", path.display()))
         })?;
         validate::inventory(path, text, &raw)
     }
 
-    /// The databases called `names`, all of them when there are none. `NAME/DATABASE` names one of those that a
-    /// `database = "*"` stands for, and selects its entry.
+    /// The databases called `names`, all of them when there are none. `NAME/DATABASE` names one of
+    /// those that a `database = "*"` stands for, and selects its entry.
     ///
     /// # Errors
     /// When the inventory has no such database.
     pub fn select(&self, names: &[String]) -> Result<Vec<&Database>, ConfigError> {
         if self.databases.is_empty() {
             let path = self.path.display();
-            return Err(ConfigError(format!("{path}: databases: there is none; add a table [databases.NAME]")));
+            return Err(ConfigError(format!(
+                "{path}: databases: there is none; add a table [databases.NAME]"
+            )));
         }
-        if let Some(name) = names.iter().find(|name| !self.databases.iter().any(|database| database.covers(name))) {
-            let known: Vec<&str> = self.databases.iter().map(|database| database.name.as_str()).collect();
+        if let Some(name) = names
+            .iter()
+            .find(|name| !self.databases.iter().any(|database| database.covers(name)))
+        {
+            let known: Vec<&str> = self
+                .databases
+                .iter()
+                .map(|database| database.name.as_str())
+                .collect();
             let path = self.path.display();
-            return Err(ConfigError(format!("{path} has no database called {name:?}; it has {}", known.join(", "))));
+            return Err(ConfigError(format!(
+                "{path} has no database called {name:?}; it has {}",
+                known.join(", ")
+            )));
         }
-        let selected = |database: &&Database| names.is_empty() || names.iter().any(|name| database.covers(name));
+        let selected = |database: &&Database| {
+            names.is_empty() || names.iter().any(|name| database.covers(name))
+        };
         Ok(self.databases.iter().filter(selected).collect())
     }
 
-    /// The entry of the database called `name`: its own, or the `database = "*"` that stands for it.
+    /// The entry of the database called `name`: its own, or the `database = "*"` that stands for
+    /// it.
     pub fn entry(&self, name: &str) -> Option<&Database> {
         let own = self.databases.iter().find(|database| database.name == name);
         own.or_else(|| self.databases.iter().find(|database| database.covers(name)))
@@ -84,15 +109,20 @@ impl Inventory {
 }
 
 impl Database {
-    /// Whether `name` is this entry's, or of one of the databases that its `database = "*"` stands for.
+    /// Whether `name` is this entry's, or of one of the databases that its `database = "*"` stands
+    /// for.
     pub fn covers(&self, name: &str) -> bool {
         self.name == name
             || matches!(self.database, Selection::All { .. })
-                && name.strip_prefix(&self.name).is_some_and(|rest| rest.starts_with('/'))
+                && name
+                    .strip_prefix(&self.name)
+                    .is_some_and(|rest| rest.starts_with('/'))
     }
 }
 
 /// The line, from 1, of a byte of `text`.
 fn line_of(text: &str, byte: usize) -> usize {
-    text.as_bytes()[..byte.min(text.len())].split(|byte| *byte == b'\n').count()
+    text.as_bytes()[..byte.min(text.len())]
+        .split(|byte| *byte == b'\n')
+        .count()
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::archive::Compression;
 use crate::catalog::{Mode, Retention};
-use crate::format::Compression;
 use crate::store::ChecksumKind;
 
 /// A whole inventory file.
@@ -27,7 +27,8 @@ pub struct Inventory {
 /// `[staged]`: the pools of a staged run, and where it keeps its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedSettings {
-    /// Under which a run makes its folder; the system's folder for temp files when the inventory says nothing.
+    /// Under which a run makes its folder; the system's folder for temp files when the inventory
+    /// says nothing.
     pub dir: PathBuf,
     /// Workers that dump.
     pub dump: usize,
@@ -71,7 +72,8 @@ pub struct RunSettings {
     pub jobs: usize,
     /// Jobs at once on one host.
     pub jobs_per_host: usize,
-    /// Memory of the whole run in bytes, divided among jobs; by default 128 MiB for each job that can run at once.
+    /// Memory of the whole run in bytes, divided among jobs; by default 128 MiB for each job that
+    /// can run at once.
     pub memory: Option<u64>,
     /// How long one store operation is tried again before it fails the job.
     pub retry_for: Duration,
@@ -151,7 +153,9 @@ impl EngineKind {
     /// The engine of that name, if there is one.
     pub fn named(name: &str) -> Option<Self> {
         use EngineKind::{Command, Mariadb, Mysql, Postgres, Sqlite};
-        [Postgres, Mysql, Mariadb, Sqlite, Command].into_iter().find(|kind| kind.name() == name)
+        [Postgres, Mysql, Mariadb, Sqlite, Command]
+            .into_iter()
+            .find(|kind| kind.name() == name)
     }
 
     /// As the inventory and the manifest name it.

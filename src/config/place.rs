@@ -20,10 +20,19 @@ pub(super) struct File<'a> {
 
 impl File<'_> {
     pub fn place(&self, span: &Range<usize>, key: &str) -> String {
-        format!("{}:{}: {key}", self.path.display(), line_of(self.text, span.start))
+        format!(
+            "{}:{}: {key}",
+            self.path.display(),
+            line_of(self.text, span.start)
+        )
     }
 
-    pub fn wrong<T>(&self, span: &Range<usize>, key: &str, why: impl std::fmt::Display) -> Result<T> {
+    pub fn wrong<T>(
+        &self,
+        span: &Range<usize>,
+        key: &str,
+        why: impl std::fmt::Display,
+    ) -> Result<T> {
         Err(ConfigError(format!("{}: {why}", self.place(span, key))))
     }
 
@@ -31,7 +40,12 @@ impl File<'_> {
         self.path.parent().unwrap_or(Path::new("")).join(path)
     }
 
-    pub fn count(&self, value: Option<&Spanned<usize>>, key: &str, default: usize) -> Result<usize> {
+    pub fn count(
+        &self,
+        value: Option<&Spanned<usize>>,
+        key: &str,
+        default: usize,
+    ) -> Result<usize> {
         match value {
             Some(value) if *value.get_ref() == 0 => {
                 self.wrong(&value.span(), key, "must be 1 or more; 1 is one at a time")
@@ -43,10 +57,18 @@ impl File<'_> {
 
     pub fn duration(&self, value: Option<&Spanned<String>>, key: &str) -> Result<Option<Duration>> {
         let Some(value) = value else { return Ok(None) };
-        let parsed = value.get_ref().parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
+        let parsed = value
+            .get_ref()
+            .parse::<jiff::SignedDuration>()
+            .ok()
+            .and_then(|d| Duration::try_from(d).ok());
         match parsed {
             Some(duration) if !duration.is_zero() => Ok(Some(duration)),
-            _ => self.wrong(&value.span(), key, "not a time; write one such as \"90s\", \"15m\" or \"2h\""),
+            _ => self.wrong(
+                &value.span(),
+                key,
+                "not a time; write one such as \"90s\", \"15m\" or \"2h\"",
+            ),
         }
     }
 
@@ -54,11 +76,18 @@ impl File<'_> {
         let Some(value) = value else { return Ok(None) };
         let parsed = match value.get_ref() {
             raw::Size::Bytes(bytes) => Some(*bytes),
-            raw::Size::Text(text) => text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64()),
+            raw::Size::Text(text) => text
+                .parse::<bytesize::ByteSize>()
+                .ok()
+                .map(|size| size.as_u64()),
         };
         match parsed {
             Some(size) if size > 0 => Ok(Some(size)),
-            _ => self.wrong(&value.span(), key, "not a size; write one such as \"512MiB\" or \"40GB\""),
+            _ => self.wrong(
+                &value.span(),
+                key,
+                "not a size; write one such as \"512MiB\" or \"40GB\"",
+            ),
         }
     }
 
@@ -66,25 +95,40 @@ impl File<'_> {
         let Some(value) = value else { return Ok(None) };
         match NonZeroU32::new(*value.get_ref()) {
             Some(number) => Ok(Some(number)),
-            None => self.wrong(&value.span(), key, "must be 1 or more; leave it out when the rule is not wanted"),
+            None => self.wrong(
+                &value.span(),
+                key,
+                "must be 1 or more; leave it out when the rule is not wanted",
+            ),
         }
     }
 
     pub fn within(&self, value: Option<&Spanned<String>>, key: &str) -> Result<Option<Within>> {
         let Some(value) = value else { return Ok(None) };
-        value.get_ref().parse().map(Some).or_else(|why| self.wrong(&value.span(), key, format_args!("{why}")))
+        value
+            .get_ref()
+            .parse()
+            .map(Some)
+            .or_else(|why| self.wrong(&value.span(), key, format_args!("{why}")))
     }
 
     pub fn secret(&self, value: &Spanned<raw::Secret>, key: &str) -> Result<Secret> {
-        const FORMS: &str = "{ env = \"NAME\" }, { file = \"path\" } or { command = [\"program\", \"argument\"] }";
+        const FORMS: &str =
+            "{ env = \"NAME\" }, { file = \"path\" } or { command = [\"program\", \"argument\"] }";
         let raw::Secret::From(table) = value.get_ref() else {
-            return self.wrong(&value.span(), key, format_args!("a secret must not stand in this file; use {FORMS}"));
+            return self.wrong(
+                &value.span(),
+                key,
+                format_args!("a secret must not stand in this file; use {FORMS}"),
+            );
         };
         let mut entries = table.iter();
         let from = match (entries.next(), entries.next()) {
             (Some((form, value)), None) => match (form.as_str(), value) {
                 ("env", toml::Value::String(name)) => Some(SecretFrom::Env(name.clone())),
-                ("file", toml::Value::String(path)) => Some(SecretFrom::File(self.relative(Path::new(path)))),
+                ("file", toml::Value::String(path)) => {
+                    Some(SecretFrom::File(self.relative(Path::new(path))))
+                }
                 ("command", toml::Value::Array(argv)) if !argv.is_empty() => {
                     let words = argv.iter().map(|word| word.as_str().map(str::to_owned));
                     words.collect::<Option<_>>().map(SecretFrom::Command)
@@ -94,8 +138,15 @@ impl File<'_> {
             _ => None,
         };
         match from {
-            Some(from) => Ok(Secret { from, place: self.place(&value.span(), key) }),
-            None => self.wrong(&value.span(), key, format_args!("a secret is one of {FORMS}")),
+            Some(from) => Ok(Secret {
+                from,
+                place: self.place(&value.span(), key),
+            }),
+            None => self.wrong(
+                &value.span(),
+                key,
+                format_args!("a secret is one of {FORMS}"),
+            ),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The inventory as it is written. Everything is optional here; what must be there is the validation's to say.
+//! The inventory as it is written. Everything is optional here; what must be there is the
+//! validation's to say.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -105,7 +106,8 @@ pub(super) enum Size {
     Text(String),
 }
 
-/// A secret's place. Whatever else stands there is forgotten at once, because it may be the secret itself.
+/// A secret's place. Whatever else stands there is forgotten at once, because it may be the secret
+/// itself.
 #[derive(Deserialize, Clone)]
 #[serde(untagged)]
 pub(super) enum Secret {

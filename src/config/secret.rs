@@ -8,34 +8,51 @@ use secrecy::SecretString;
 use super::{ConfigError, Secret, SecretFrom};
 
 impl Secret {
-    /// Gets the secret itself. A trailing line break of a file or a command's stdout is not part of it.
+    /// Gets the secret itself. A trailing line break of a file or a command's stdout is not part of
+    /// it.
     ///
     /// # Errors
     /// When it is not there, is empty, or its command fails or does not end within `limit`.
     pub async fn resolve(&self, limit: Duration) -> Result<SecretString, ConfigError> {
         let missing = |why: String| ConfigError(format!("{}: {why}", self.place));
         let text = match &self.from {
-            SecretFrom::Env(name) => std::env::var(name)
-                .map_err(|_| missing(format!("the environment variable {name} is not set; set it")))?,
+            SecretFrom::Env(name) => std::env::var(name).map_err(|_| {
+                missing(format!(
+                    "the environment variable {name} is not set; set it"
+                ))
+            })?,
             SecretFrom::File(path) => tokio::fs::read_to_string(path)
                 .await
                 .map_err(|error| missing(format!("cannot read {}: {error}", path.display())))?,
             SecretFrom::Command(argv) => {
-                let [program, words @ ..] = argv.as_slice() else { return Err(missing("an empty command".into())) };
+                let [program, words @ ..] = argv.as_slice() else {
+                    return Err(missing("an empty command".into()));
+                };
                 let mut command = tokio::process::Command::new(program);
                 command.args(words).stdin(Stdio::null()).kill_on_drop(true);
                 let output = tokio::time::timeout(limit, command.output())
                     .await
-                    .map_err(|_| missing(format!("{program} did not end within {limit:?} (connect_timeout)")))?
+                    .map_err(|_| {
+                        missing(format!(
+                            "{program} did not end within {limit:?} (connect_timeout)"
+                        ))
+                    })?
                     .map_err(|error| missing(format!("cannot run {program}: {error}")))?;
                 if !output.status.success() {
                     let stderr = String::from_utf8_lossy(&output.stderr);
-                    return Err(missing(format!("{program}: {}: {}", output.status, stderr.trim())));
+                    return Err(missing(format!(
+                        "{program}: {}: {}",
+                        output.status,
+                        stderr.trim()
+                    )));
                 }
-                String::from_utf8(output.stdout).map_err(|_| missing(format!("what {program} printed is not UTF-8")))?
+                String::from_utf8(output.stdout)
+                    .map_err(|_| missing(format!("what {program} printed is not UTF-8")))?
             }
         };
-        let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+        let text = text.strip_suffix('\n').map_or(text.as_str(), |text| {
+            text.strip_suffix('\r').unwrap_or(text)
+        });
         if text.is_empty() {
             return Err(missing("the secret is empty".into()));
         }

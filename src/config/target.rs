@@ -1,4 +1,5 @@
-//! Where a backup is to be restored to, when that is not where it came from: `--to URL-or-database-name`.
+//! Where a backup is to be restored to, when that is not where it came from: `--to
+//! URL-or-database-name`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,11 +8,12 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::{ConfigError, Database, DumpFormat, EngineKind, Secret, Selection};
+use crate::archive::Compression;
 use crate::catalog::Retention;
-use crate::format::Compression;
 
-/// The database to restore into. `entry` is the inventory's of that name, if there is one; `to` is a URL, or the name of
-/// another database on the entry's server (for SQLite a file); `password` is for a URL.
+/// The database to restore into. `entry` is the inventory's of that name, if there is one; `to` is
+/// a URL, or the name of another database on the entry's server (for SQLite a file); `password` is
+/// for a URL.
 ///
 /// # Errors
 /// When they do not fit each other or the backup's engine, and when a URL holds a password.
@@ -32,7 +34,10 @@ pub fn target(
     };
     if !same_family(entry.engine, engine) {
         let (is, was) = (entry.engine.name(), engine.name());
-        return wrong(format!("{}: it is a {is} database, and the backup is of {was}; give --to URL", entry.place));
+        return wrong(format!(
+            "{}: it is a {is} database, and the backup is of {was}; give --to URL",
+            entry.place
+        ));
     }
     let mut target = entry.clone();
     if password.is_some() {
@@ -41,16 +46,23 @@ pub fn target(
     match (to, engine) {
         (None, _) if matches!(entry.database, Selection::All { .. }) => {
             // `NAME/DATABASE` of an entry that stands for a whole server.
-            let database = name.strip_prefix(&entry.name).and_then(|rest| rest.strip_prefix('/'));
+            let database = name
+                .strip_prefix(&entry.name)
+                .and_then(|rest| rest.strip_prefix('/'));
             let Some(database) = database else {
-                return wrong(format!("{name} stands for all databases of a server; name one, {name}/DATABASE"));
+                return wrong(format!(
+                    "{name} stands for all databases of a server; name one, {name}/DATABASE"
+                ));
             };
             target.database = Selection::One(database.into());
         }
         (None, _) => {}
         (Some(path), EngineKind::Sqlite) => target.path = Some(PathBuf::from(path)),
         (Some(_), EngineKind::Command) => {
-            return wrong(format!("{}: a command has no other target; change its `restore`", entry.place));
+            return wrong(format!(
+                "{}: a command has no other target; change its `restore`",
+                entry.place
+            ));
         }
         (Some(database), _) => target.database = Selection::One(database.into()),
     }
@@ -62,7 +74,12 @@ fn same_family(a: EngineKind, b: EngineKind) -> bool {
     a == b || matches!((a, b), (Mysql, Mariadb) | (Mariadb, Mysql))
 }
 
-fn url(name: &str, engine: EngineKind, text: &str, password: Option<Secret>) -> Result<Database, ConfigError> {
+fn url(
+    name: &str,
+    engine: EngineKind,
+    text: &str,
+    password: Option<Secret>,
+) -> Result<Database, ConfigError> {
     // The URL is not repeated in a message: it may hold a password.
     let wrong = |why: &str| Err(ConfigError(format!("--to: {why}")));
     let Ok(url) = Url::parse(text) else {
@@ -76,7 +93,11 @@ fn url(name: &str, engine: EngineKind, text: &str, password: Option<Secret>) -> 
         _ => return wrong("a URL begins with postgres://, mysql://, mariadb:// or sqlite://"),
     };
     if !same_family(scheme, engine) {
-        return wrong(&format!("the backup is of {}, and the URL of {}", engine.name(), scheme.name()));
+        return wrong(&format!(
+            "the backup is of {}, and the URL of {}",
+            engine.name(),
+            scheme.name()
+        ));
     }
     if url.password().is_some() {
         return wrong(
@@ -87,7 +108,10 @@ fn url(name: &str, engine: EngineKind, text: &str, password: Option<Secret>) -> 
         return wrong("options after ? or # are not known");
     }
     let decode = |text: &str| {
-        let decoded = percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned);
+        let decoded = percent_decode_str(text)
+            .decode_utf8()
+            .ok()
+            .map(std::borrow::Cow::into_owned);
         decoded.ok_or_else(|| ConfigError("--to: the URL is not UTF-8 when decoded".into()))
     };
     let path = decode(url.path())?;
@@ -95,13 +119,17 @@ fn url(name: &str, engine: EngineKind, text: &str, password: Option<Secret>) -> 
     let selection = match scheme {
         EngineKind::Sqlite => Selection::Whole,
         _ if database.is_empty() => {
-            return wrong("the URL names no database; one looks like postgres://user@host/database");
+            return wrong(
+                "the URL names no database; one looks like postgres://user@host/database",
+            );
         }
         _ => Selection::One(database.to_owned()),
     };
     let host = match url.host_str() {
         // `[::1]` is how a URL writes ::1.
-        Some(host) if !host.is_empty() => Some(decode(host.trim_start_matches('[').trim_end_matches(']'))?),
+        Some(host) if !host.is_empty() => {
+            Some(decode(host.trim_start_matches('[').trim_end_matches(']'))?)
+        }
         _ => None,
     };
     Ok(Database {
@@ -111,7 +139,11 @@ fn url(name: &str, engine: EngineKind, text: &str, password: Option<Secret>) -> 
         host: host.filter(|_| scheme != EngineKind::Sqlite),
         port: url.port(),
         socket: None,
-        user: if url.username().is_empty() { None } else { Some(decode(url.username())?) },
+        user: if url.username().is_empty() {
+            None
+        } else {
+            Some(decode(url.username())?)
+        },
         password,
         database: selection,
         dump_format: DumpFormat::Plain,
@@ -137,16 +169,34 @@ mod tests {
     #[test]
     fn a_url_names_a_target_but_no_password() {
         let target = |engine, to| target("shop", engine, None, Some(to), None);
-        let given = target(EngineKind::Postgres, "postgres://me%40x@[::1]:5433/gr%C3%B6%C3%9Fe").unwrap();
-        assert_eq!((given.host.as_deref(), given.port, given.user.as_deref()), (Some("::1"), Some(5433), Some("me@x")));
+        let given = target(
+            EngineKind::Postgres,
+            "postgres://me%40x@[::1]:5433/gr%C3%B6%C3%9Fe",
+        )
+        .unwrap();
+        assert_eq!(
+            (given.host.as_deref(), given.port, given.user.as_deref()),
+            (Some("::1"), Some(5433), Some("me@x"))
+        );
         assert_eq!(given.database, Selection::One("größe".into()));
-        assert_eq!(target(EngineKind::Mariadb, "mysql://h/d").unwrap().engine, EngineKind::Mysql);
+        assert_eq!(
+            target(EngineKind::Mariadb, "mysql://h/d").unwrap().engine,
+            EngineKind::Mysql
+        );
         let file = target(EngineKind::Sqlite, "sqlite:///tmp/x.db").unwrap();
         assert_eq!(file.path, Some(PathBuf::from("/tmp/x.db")));
         for (engine, to, why) in [
-            (EngineKind::Postgres, "postgres://me:sesame@h/d", "--password-env"),
+            (
+                EngineKind::Postgres,
+                "postgres://me:sesame@h/d",
+                "--password-env",
+            ),
             (EngineKind::Postgres, "postgres://h", "names no database"),
-            (EngineKind::Postgres, "mysql://h/d", "the backup is of postgres"),
+            (
+                EngineKind::Postgres,
+                "mysql://h/d",
+                "the backup is of postgres",
+            ),
             (EngineKind::Postgres, "http://h/d", "postgres://"),
             (EngineKind::Postgres, "other", "no such database"),
         ] {

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::tool::{ToolCommand, ToolError};
 use super::{Access, Engine, Load, Unit, file_stem};
 use crate::config::Database;
+use crate::dump::{ToolCommand, ToolError};
 
 pub(super) struct Command {
     pub(super) database: Database,
@@ -23,7 +23,8 @@ impl Command {
 #[async_trait]
 impl Engine for Command {
     fn dump_command(&self) -> Result<ToolCommand, ToolError> {
-        self.tool(&self.database.command).ok_or_else(|| ToolError("an empty command".to_owned()))
+        self.tool(&self.database.command)
+            .ok_or_else(|| ToolError("an empty command".to_owned()))
     }
 
     fn file_name(&self) -> String {
@@ -35,7 +36,10 @@ impl Engine for Command {
     }
 
     fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
-        let load = |command| Load::Client { command, unit: Unit::None };
+        let load = |command| Load::Client {
+            command,
+            unit: Unit::None,
+        };
         self.tool(&self.database.restore).map(load).ok_or_else(|| {
             let place = &self.database.place;
             ToolError(format!(
@@ -52,6 +56,12 @@ impl Engine for Command {
         } else {
             std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
         };
-        if there { Ok(()) } else { Err(ToolError(format!("{program:?} is neither a file nor in PATH"))) }
+        if there {
+            Ok(())
+        } else {
+            Err(ToolError(format!(
+                "{program:?} is neither a file nor in PATH"
+            )))
+        }
     }
 }

@@ -1,16 +1,13 @@
 //! What differs per database: commands, discovery, size estimate, end marker.
 //!
-//! An engine is made for one [`Database`] of the inventory, with its secrets resolved. It runs nothing of
-//! the dump itself: it says which [`ToolCommand`] to run. The short queries (discovery, login, size) it
-//! runs through the database's own client.
+//! An engine is made for one [`Database`] of the inventory, with its secrets resolved. It runs
+//! nothing of the dump itself: it says which [`ToolCommand`] to run. The short queries (discovery,
+//! login, size) it runs through the database's own client.
 
-mod child;
 mod command;
 mod mysql;
 mod postgres;
 pub mod sqlite;
-pub mod synthetic;
-mod tool;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,17 +17,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use crate::config::{Database, EngineKind};
-pub use child::{Child, ChildError, how, words};
-pub use tool::{SECRET_PATH, ToolCommand, ToolError, quote};
-
-/// What one dump's end looks like, for engines whose tools write a marker last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EndMarker {
-    /// The marker.
-    pub text: &'static str,
-    /// In how many of the dump's last bytes it must be found.
-    pub within: usize,
-}
+use crate::dump::{EndMarker, ToolCommand, ToolError};
 
 /// What a database holds that is to be restored into.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +56,9 @@ pub enum StagedDump {
 impl StagedDump {
     /// The tool.
     pub fn command(&self) -> &ToolCommand {
-        let (StagedDump::Stdout(command) | StagedDump::Tables { command, .. } | StagedDump::Folder { command, .. }) =
-            self;
+        let (StagedDump::Stdout(command)
+        | StagedDump::Tables { command, .. }
+        | StagedDump::Folder { command, .. }) = self;
         command
     }
 }
@@ -78,14 +66,16 @@ impl StagedDump {
 /// What keeps a database from holding a part of a dump, when its client does not see the end of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unit {
-    /// A transaction that this program begins and ends: these statements go before the dump, those after it. When the client's
-    /// input ends for any other reason, even because this program was killed, there is no end of the transaction.
+    /// A transaction that this program begins and ends: these statements go before the dump, those
+    /// after it. When the client's input ends for any other reason, even because this program was
+    /// killed, there is no end of the transaction.
     Between(String, &'static str),
     /// The client has a transaction of its own, and knows from the dump when it is whole.
     Own,
     /// Nothing.
     None,
-    /// Nothing, and the client goes on after errors, of which those about what exists already do not matter.
+    /// Nothing, and the client goes on after errors, of which those about what exists already do
+    /// not matter.
     Lenient,
 }
 
@@ -129,7 +119,8 @@ pub trait Engine: Send + Sync {
     /// The command that writes the dump to its stdout and exits 0 only when the dump is whole.
     fn dump_command(&self) -> Result<ToolCommand, ToolError>;
 
-    /// The same for a staged backup, where the tool may use `parallel` connections, and the format that its dump has.
+    /// The same for a staged backup, where the tool may use `parallel` connections, and the format
+    /// that its dump has.
     fn staged_dump(&self, _parallel: usize) -> Result<(StagedDump, &'static str), ToolError> {
         Ok((StagedDump::Stdout(self.dump_command()?), self.dump_format()))
     }
@@ -150,10 +141,12 @@ pub trait Engine: Send + Sync {
     /// The dump tool and its version in its own words.
     async fn version(&self) -> Result<String, ToolError>;
 
-    /// Logs in and does nothing; for engines with nothing to log into, that the source is there and readable.
+    /// Logs in and does nothing; for engines with nothing to log into, that the source is there and
+    /// readable.
     async fn check_login(&self) -> Result<(), ToolError>;
 
-    /// The names of the server's databases, template and system ones left out; `None` where an engine has one only.
+    /// The names of the server's databases, template and system ones left out; `None` where an
+    /// engine has one only.
     async fn discover(&self) -> Result<Option<Vec<String>>, ToolError> {
         Ok(None)
     }
@@ -163,7 +156,8 @@ pub trait Engine: Send + Sync {
         Ok(None)
     }
 
-    /// How a dump of `dump_format` gets into this database; with `replace`, instead of what is in it.
+    /// How a dump of `dump_format` gets into this database; with `replace`, instead of what is in
+    /// it.
     fn load(&self, dump_format: &str, replace: bool) -> Result<Load, ToolError>;
 
     /// What is in this database now.
@@ -188,7 +182,9 @@ pub trait Engine: Send + Sync {
 
     /// Removes the database.
     async fn remove(&self) -> Result<(), ToolError> {
-        Err(ToolError("this engine's databases cannot be made and removed at will".into()))
+        Err(ToolError(
+            "this engine's databases cannot be made and removed at will".into(),
+        ))
     }
 }
 
@@ -208,7 +204,10 @@ pub fn open(database: &Database, access: Access) -> Arc<dyn Engine> {
 
 /// A database's name as a file name: no slash, no control character, not too long for a tar header.
 pub fn file_stem(name: &str) -> String {
-    let safe: String = name.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect();
+    let safe: String = name
+        .chars()
+        .map(|c| if c == '/' || c.is_control() { '_' } else { c })
+        .collect();
     let mut end = safe.len().min(200);
     while !safe.is_char_boundary(end) {
         end -= 1;

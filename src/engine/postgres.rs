@@ -6,9 +6,11 @@
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::tool::{SECRET_PATH, ToolCommand, ToolError, first_in_path};
-use super::{ADMIN_TIMEOUT, Access, Contents, EndMarker, Engine, Load, StagedDump, Unit, file_stem, number};
+use super::{
+    ADMIN_TIMEOUT, Access, Contents, EndMarker, Engine, Load, StagedDump, Unit, file_stem, number,
+};
 use crate::config::{Database, DumpFormat, Selection};
+use crate::dump::{SECRET_PATH, ToolCommand, ToolError, first_in_path};
 
 /// The database that queries about the server are asked in; every server has it.
 const MAINTENANCE: &str = "postgres";
@@ -31,8 +33,8 @@ with mine as (
 select count(*) from made
 where not exists (select from pg_depend d where d.classid = made.kind and d.objid = made.oid and d.deptype = 'e')";
 
-/// Empties a database to what `pg_dump` takes for granted. Runs in the transaction that loads the dump, so that a load
-/// that fails leaves the database as it was.
+/// Empties a database to what `pg_dump` takes for granted. Runs in the transaction that loads the
+/// dump, so that a load that fails leaves the database as it was.
 const CLEAR: &str = "\
 do $tapline$
 declare one record;
@@ -77,7 +79,8 @@ impl Postgres {
         }
     }
 
-    /// `program`, connected to `database`. What libpq takes from its environment need not be quoted.
+    /// `program`, connected to `database`. What libpq takes from its environment need not be
+    /// quoted.
     fn tool(&self, program: impl Into<std::path::PathBuf>, database: &str) -> ToolCommand {
         let mut tool = ToolCommand::new(program);
         let mut set = |name: &str, value: String| tool.env.push((name.into(), value));
@@ -95,7 +98,10 @@ impl Postgres {
         }
         set("PGDATABASE", database.to_owned());
         set("PGAPPNAME", "tapline".into());
-        set("PGCONNECT_TIMEOUT", self.access.timeout.as_secs().max(1).to_string());
+        set(
+            "PGCONNECT_TIMEOUT",
+            self.access.timeout.as_secs().max(1).to_string(),
+        );
         if let Some(password) = &self.access.password {
             tool.env.push(("PGPASSFILE".into(), SECRET_PATH.into()));
             tool.secret_file = Some(passfile(password));
@@ -105,14 +111,37 @@ impl Postgres {
     }
 
     async fn ask(&self, database: &str, query: &str) -> Result<String, ToolError> {
-        let args = ["-XAtq", "--no-password", "-v", "ON_ERROR_STOP=1", "-c", query];
-        self.tool(first_in_path(&["psql"]), database).args(args).query(self.access.timeout).await
+        let args = [
+            "-XAtq",
+            "--no-password",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            query,
+        ];
+        self.tool(first_in_path(&["psql"]), database)
+            .args(args)
+            .query(self.access.timeout)
+            .await
     }
 
     async fn administer(&self, statements: &[&str]) -> Result<(), ToolError> {
-        let args = ["-Xq", "--no-password", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null"];
-        let args = args.into_iter().chain(statements.iter().flat_map(|statement| ["-c", statement]));
-        self.tool(first_in_path(&["psql"]), MAINTENANCE).args(args).query(ADMIN_TIMEOUT).await.map(drop)
+        let args = [
+            "-Xq",
+            "--no-password",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-o",
+            "/dev/null",
+        ];
+        let args = args
+            .into_iter()
+            .chain(statements.iter().flat_map(|statement| ["-c", statement]));
+        self.tool(first_in_path(&["psql"]), MAINTENANCE)
+            .args(args)
+            .query(ADMIN_TIMEOUT)
+            .await
+            .map(drop)
     }
 
     fn identifier(&self) -> String {
@@ -120,14 +149,25 @@ impl Postgres {
     }
 
     fn program(&self) -> std::path::PathBuf {
-        let usual = if self.globals() { "pg_dumpall" } else { "pg_dump" };
-        self.database.dump_tool.clone().unwrap_or_else(|| first_in_path(&[usual]))
+        let usual = if self.globals() {
+            "pg_dumpall"
+        } else {
+            "pg_dump"
+        };
+        self.database
+            .dump_tool
+            .clone()
+            .unwrap_or_else(|| first_in_path(&[usual]))
     }
 }
 
-/// One line that fits every server: the connection is given elsewhere. A password cannot hold a line break here.
+/// One line that fits every server: the connection is given elsewhere. A password cannot hold a
+/// line break here.
 fn passfile(password: &SecretString) -> SecretString {
-    let escaped = password.expose_secret().replace('\\', r"\\").replace(':', r"\:");
+    let escaped = password
+        .expose_secret()
+        .replace('\\', r"\\")
+        .replace(':', r"\:");
     format!("*:*:*:*:{escaped}\n").into()
 }
 
@@ -150,9 +190,23 @@ impl Engine for Postgres {
             return Ok((StagedDump::Stdout(self.dump_command()?), self.dump_format()));
         }
         let parallel = format!("--jobs={parallel}");
-        let args = ["--no-password", "--format=directory", "--compress=0", &parallel];
-        let command = self.tool(self.program(), self.name()).args(args).args(self.database.options.iter().cloned());
-        Ok((StagedDump::Folder { command, option: "--file=" }, "directory"))
+        let args = [
+            "--no-password",
+            "--format=directory",
+            "--compress=0",
+            &parallel,
+        ];
+        let command = self
+            .tool(self.program(), self.name())
+            .args(args)
+            .args(self.database.options.iter().cloned());
+        Ok((
+            StagedDump::Folder {
+                command,
+                option: "--file=",
+            },
+            "directory",
+        ))
     }
 
     fn file_name(&self) -> String {
@@ -182,7 +236,10 @@ impl Engine for Postgres {
     }
 
     async fn version(&self) -> Result<String, ToolError> {
-        let answer = ToolCommand::new(self.program()).args(["--version"]).query(self.access.timeout).await?;
+        let answer = ToolCommand::new(self.program())
+            .args(["--version"])
+            .query(self.access.timeout)
+            .await?;
         Ok(answer.trim().to_owned())
     }
 
@@ -207,55 +264,91 @@ impl Engine for Postgres {
         if self.globals() {
             return Ok(None);
         }
-        Ok(number(&self.ask(self.name(), "select pg_database_size(current_database())").await?))
+        Ok(number(
+            &self
+                .ask(self.name(), "select pg_database_size(current_database())")
+                .await?,
+        ))
     }
 
     fn load(&self, dump_format: &str, replace: bool) -> Result<Load, ToolError> {
-        let psql = || self.tool(first_in_path(&["psql"]), self.name()).args(["-Xq", "--no-password"]);
+        let psql = || {
+            self.tool(first_in_path(&["psql"]), self.name())
+                .args(["-Xq", "--no-password"])
+        };
         let command = match dump_format {
             // Some roles are there in every server; psql goes on after that.
             "globals" => {
                 let mut command = psql().args(["-f", "-"]);
                 command.env.push(("LC_MESSAGES".into(), "C".into()));
-                command.env.push(("PGOPTIONS".into(), "-c lc_messages=C".into()));
-                return Ok(Load::Client { command, unit: Unit::Lenient });
+                command
+                    .env
+                    .push(("PGOPTIONS".into(), "-c lc_messages=C".into()));
+                return Ok(Load::Client {
+                    command,
+                    unit: Unit::Lenient,
+                });
             }
             "plain" => {
                 // Not --single-transaction: psql would commit whatever it has when its input ends.
                 let command = psql().args(["-v", "ON_ERROR_STOP=1", "-f", "-"]);
                 let before = format!("begin;\n{}\n", if replace { CLEAR } else { "" });
-                return Ok(Load::Client { command, unit: Unit::Between(before, "commit;\n") });
+                return Ok(Load::Client {
+                    command,
+                    unit: Unit::Between(before, "commit;\n"),
+                });
             }
             "custom" | "directory" => {
-                let clear: &[&str] = if replace { &["--clean", "--if-exists"] } else { &[] };
+                let clear: &[&str] = if replace {
+                    &["--clean", "--if-exists"]
+                } else {
+                    &[]
+                };
                 let name = self.name().replace('\\', r"\\").replace('\'', r"\'");
                 self.tool(first_in_path(&["pg_restore"]), self.name())
                     .args(["--no-password", "--exit-on-error", "--single-transaction"])
                     .args(clear.iter().copied())
                     .args([format!("--dbname=dbname='{name}'")])
             }
-            other => return Err(ToolError(format!("a dump of format {other:?} cannot be loaded"))),
+            other => {
+                return Err(ToolError(format!(
+                    "a dump of format {other:?} cannot be loaded"
+                )));
+            }
         };
         if dump_format == "directory" {
             return Ok(Load::Folder(command));
         }
-        Ok(Load::Client { command, unit: Unit::Own })
+        Ok(Load::Client {
+            command,
+            unit: Unit::Own,
+        })
     }
 
     async fn contents(&self) -> Result<Contents, ToolError> {
         if self.globals() {
             return Ok(Contents::Unknown);
         }
-        match self.ask(self.name(), COUNT_OBJECTS).await.map(|answer| number(&answer)) {
+        match self
+            .ask(self.name(), COUNT_OBJECTS)
+            .await
+            .map(|answer| number(&answer))
+        {
             Ok(Some(0)) => Ok(Contents::Empty),
-            Ok(Some(count)) => Ok(Contents::Holds(format!("{count} tables, views, functions and the like"))),
+            Ok(Some(count)) => Ok(Contents::Holds(format!(
+                "{count} tables, views, functions and the like"
+            ))),
             Ok(None) => Err(ToolError("psql: no count of objects".into())),
             Err(error) => {
-                let name = crate::format::hex(self.name().as_bytes());
+                let name = crate::archive::hex(self.name().as_bytes());
                 let query = format!(
                     "select count(*) from pg_database where datname = convert_from(decode('{name}', 'hex'), 'UTF8')"
                 );
-                match self.ask(MAINTENANCE, &query).await.map(|answer| number(&answer)) {
+                match self
+                    .ask(MAINTENANCE, &query)
+                    .await
+                    .map(|answer| number(&answer))
+                {
                     Ok(Some(0)) => Ok(Contents::Absent),
                     _ => Err(error),
                 }
@@ -265,7 +358,11 @@ impl Engine for Postgres {
 
     async fn create(&self) -> Result<(), ToolError> {
         // What is in template1 would be in the dump's way.
-        self.administer(&[&format!("create database {} template template0", self.identifier())]).await
+        self.administer(&[&format!(
+            "create database {} template template0",
+            self.identifier()
+        )])
+        .await
     }
 
     async fn count_tables(&self) -> Result<Option<u64>, ToolError> {
@@ -276,18 +373,28 @@ impl Engine for Postgres {
 
     async fn remove(&self) -> Result<(), ToolError> {
         // A client that was ended may have left its server process at work.
-        let name = crate::format::hex(self.name().as_bytes());
+        let name = crate::archive::hex(self.name().as_bytes());
         let others = format!(
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = convert_from(decode('{name}', 'hex'), 'UTF8')"
         );
-        self.administer(&[&others, &format!("drop database if exists {}", self.identifier())]).await
+        self.administer(&[
+            &others,
+            &format!("drop database if exists {}", self.identifier()),
+        ])
+        .await
     }
 }
 
 /// Text from its UTF-8 bytes in hex digits, as both clients are asked to give names.
 pub(super) fn unhex(digits: &str) -> Option<String> {
     let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
-    String::from_utf8((0..digits.len()).step_by(2).map(byte).collect::<Option<_>>()?).ok()
+    String::from_utf8(
+        (0..digits.len())
+            .step_by(2)
+            .map(byte)
+            .collect::<Option<_>>()?,
+    )
+    .ok()
 }
 
 #[cfg(test)]
@@ -296,7 +403,10 @@ mod tests {
 
     #[test]
     fn a_passwords_colons_and_backslashes_are_escaped() {
-        assert_eq!(passfile(&r"a:b\c".to_owned().into()).expose_secret(), "*:*:*:*:a\\:b\\\\c\n");
+        assert_eq!(
+            passfile(&r"a:b\c".to_owned().into()).expose_secret(),
+            "*:*:*:*:a\\:b\\\\c\n"
+        );
         assert_eq!(unhex("67c3b6"), Some("gö".into()));
         assert_eq!(unhex("6"), None);
     }

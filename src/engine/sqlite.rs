@@ -1,8 +1,10 @@
-//! SQLite: an exact page image of a consistent snapshot, written by a child process of our own binary.
+//! SQLite: an exact page image of a consistent snapshot, written by a child process of our own
+//! binary.
 //!
-//! The pages are read from the `sqlite_dbpage` virtual table inside one read transaction, as `sqlite3_rsync`
-//! does (<https://www.sqlite.org/dbpage.html>): writers in WAL mode go on meanwhile, and content that is still
-//! in the WAL is in the image. The image is a database file as it is.
+//! The pages are read from the `sqlite_dbpage` virtual table inside one read transaction, as
+//! `sqlite3_rsync` does (<https://www.sqlite.org/dbpage.html>): writers in WAL mode go on
+//! meanwhile, and content that is still in the WAL is in the image. The image is a database file as
+//! it is.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,9 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags};
 
-use super::tool::{ToolCommand, ToolError};
 use super::{Access, Contents, Engine, Load, file_stem};
 use crate::config::Database;
+use crate::dump::{ToolCommand, ToolError};
 
 /// The hidden subcommand that calls [`dump`].
 pub const SUBCOMMAND: &str = "__sqlite-dump";
@@ -28,7 +30,10 @@ pub(super) struct Sqlite {
 
 impl Sqlite {
     fn path(&self) -> Result<&Path, ToolError> {
-        self.database.path.as_deref().ok_or_else(|| ToolError("a SQLite database needs its path".into()))
+        self.database
+            .path
+            .as_deref()
+            .ok_or_else(|| ToolError("a SQLite database needs its path".into()))
     }
 }
 
@@ -36,13 +41,23 @@ impl Sqlite {
 impl Engine for Sqlite {
     fn dump_command(&self) -> Result<ToolCommand, ToolError> {
         let path = self.path()?;
-        let text = path.to_str().ok_or_else(|| ToolError(format!("{}: not UTF-8", path.display())))?;
+        let text = path
+            .to_str()
+            .ok_or_else(|| ToolError(format!("{}: not UTF-8", path.display())))?;
         Ok(ToolCommand::new(&self.access.tapline).args([SUBCOMMAND, "--", text]))
     }
 
     fn file_name(&self) -> String {
-        let name = self.database.path.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
-        name.map_or_else(|| format!("{}.sqlite", file_stem(&self.database.name)), file_stem)
+        let name = self
+            .database
+            .path
+            .as_deref()
+            .and_then(Path::file_name)
+            .and_then(|name| name.to_str());
+        name.map_or_else(
+            || format!("{}.sqlite", file_stem(&self.database.name)),
+            file_stem,
+        )
     }
 
     async fn version(&self) -> Result<String, ToolError> {
@@ -51,14 +66,24 @@ impl Engine for Sqlite {
 
     async fn check_login(&self) -> Result<(), ToolError> {
         let path = self.path()?.to_owned();
-        let check = move || open(&path).map(drop).map_err(|error| ToolError(format!("{}: {error}", path.display())));
-        tokio::task::spawn_blocking(check).await.map_err(|error| ToolError(error.to_string()))?
+        let check = move || {
+            open(&path)
+                .map(drop)
+                .map_err(|error| ToolError(format!("{}: {error}", path.display())))
+        };
+        tokio::task::spawn_blocking(check)
+            .await
+            .map_err(|error| ToolError(error.to_string()))?
     }
 
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {
         let path = self.path()?;
-        let size = std::fs::metadata(path).map_err(|error| ToolError(format!("{}: {error}", path.display())))?.len();
-        Ok(Some(size + std::fs::metadata(beside(path, "-wal")).map_or(0, |wal| wal.len())))
+        let size = std::fs::metadata(path)
+            .map_err(|error| ToolError(format!("{}: {error}", path.display())))?
+            .len();
+        Ok(Some(
+            size + std::fs::metadata(beside(path, "-wal")).map_or(0, |wal| wal.len()),
+        ))
     }
 
     fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
@@ -66,12 +91,21 @@ impl Engine for Sqlite {
         let path = self.path()?;
         // Behind a link: SQLite keeps its files beside the file itself.
         let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let stale = ["-wal", "-shm", "-journal"].map(|suffix| beside(path, suffix)).to_vec();
-        Ok(Load::File { path: path.to_owned(), stale })
+        let stale = ["-wal", "-shm", "-journal"]
+            .map(|suffix| beside(path, suffix))
+            .to_vec();
+        Ok(Load::File {
+            path: path.to_owned(),
+            stale,
+        })
     }
 
     async fn contents(&self) -> Result<Contents, ToolError> {
-        if !self.path()?.try_exists().map_err(|error| ToolError(error.to_string()))? {
+        if !self
+            .path()?
+            .try_exists()
+            .map_err(|error| ToolError(error.to_string()))?
+        {
             return Ok(Contents::Absent);
         }
         Ok(match self.count_tables().await {
@@ -84,12 +118,14 @@ impl Engine for Sqlite {
     async fn count_tables(&self) -> Result<Option<u64>, ToolError> {
         let path = self.path()?.to_owned();
         let count = move || {
-            let query =
-                "select count(*) from sqlite_schema where type = 'table' and name not like 'sqlite~_%' escape '~'";
-            let count = open(&path).and_then(|database| database.query_row(query, [], |row| row.get::<_, i64>(0)));
+            let query = "select count(*) from sqlite_schema where type = 'table' and name not like 'sqlite~_%' escape '~'";
+            let count = open(&path)
+                .and_then(|database| database.query_row(query, [], |row| row.get::<_, i64>(0)));
             count.map_err(|error| ToolError(format!("{}: {error}", path.display())))
         };
-        let count = tokio::task::spawn_blocking(count).await.map_err(|error| ToolError(error.to_string()))??;
+        let count = tokio::task::spawn_blocking(count)
+            .await
+            .map_err(|error| ToolError(error.to_string()))??;
         Ok(Some(count.unsigned_abs()))
     }
 
@@ -139,12 +175,17 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     let read_only = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let usable = |connection: &Connection| {
         connection.busy_timeout(BUSY)?;
-        connection.query_row("select count(*) from sqlite_schema", [], |row| row.get::<_, i64>(0))
+        connection.query_row("select count(*) from sqlite_schema", [], |row| {
+            row.get::<_, i64>(0)
+        })
     };
     match usable(&read_only) {
         Ok(_) => Ok(read_only),
-        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == rusqlite::ErrorCode::CannotOpen => {
-            let read_write = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        Err(rusqlite::Error::SqliteFailure(error, _))
+            if error.code == rusqlite::ErrorCode::CannotOpen =>
+        {
+            let read_write =
+                Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
             usable(&read_write)?;
             Ok(read_write)
         }
@@ -160,8 +201,12 @@ pub fn dump(path: &Path, out: &mut impl Write) -> Result<u64, SqliteError> {
     let mut connection = open(path)?;
     let snapshot = connection.transaction()?;
     // The first read takes the snapshot that all the following see.
-    let count: u64 = snapshot.query_row("pragma page_count", [], |row| row.get::<_, i64>(0))?.cast_unsigned();
-    let size: u64 = snapshot.query_row("pragma page_size", [], |row| row.get::<_, i64>(0))?.cast_unsigned();
+    let count: u64 = snapshot
+        .query_row("pragma page_count", [], |row| row.get::<_, i64>(0))?
+        .cast_unsigned();
+    let size: u64 = snapshot
+        .query_row("pragma page_size", [], |row| row.get::<_, i64>(0))?
+        .cast_unsigned();
     let mut pages = snapshot.prepare("select data from sqlite_dbpage('main') order by pgno")?;
     let mut rows = pages.query([])?;
     let mut written = 0;
@@ -171,7 +216,14 @@ pub fn dump(path: &Path, out: &mut impl Write) -> Result<u64, SqliteError> {
         written += page.len() as u64;
     }
     out.flush()?;
-    if written == count * size { Ok(written) } else { Err(SqliteError::Short { got: written, expected: count * size }) }
+    if written == count * size {
+        Ok(written)
+    } else {
+        Err(SqliteError::Short {
+            got: written,
+            expected: count * size,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -185,10 +237,16 @@ mod tests {
         let writer = Connection::open(&path).unwrap();
         writer.pragma_update(None, "journal_mode", "wal").unwrap();
         writer.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
-        writer.execute_batch("create table t (x); insert into t values (randomblob(100000)), ('late');").unwrap();
+        writer
+            .execute_batch(
+                "create table t (x); insert into t values (randomblob(100000)), ('late');",
+            )
+            .unwrap();
         let mut image = Vec::new();
         assert_eq!(dump(&path, &mut image).unwrap(), image.len() as u64);
-        writer.pragma_update(None, "wal_checkpoint", "truncate").unwrap();
+        writer
+            .pragma_update(None, "wal_checkpoint", "truncate")
+            .unwrap();
         drop(writer);
         assert_eq!(image, std::fs::read(&path).unwrap());
     }

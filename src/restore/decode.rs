@@ -1,7 +1,9 @@
-//! The second step back: an archive's bytes become the files in it, exactly those that the manifest names.
+//! The second step back: an archive's bytes become the files in it, exactly those that the manifest
+//! names.
 //!
-//! Synchronous, over any reader, and strict: what this program did not write that way is refused. Memory is bounded
-//! whatever the archive says: pieces have a fixed size, and no length from the archive is allocated.
+//! Synchronous, over any reader, and strict: what this program did not write that way is refused.
+//! Memory is bounded whatever the archive says: pieces have a fixed size, and no length from the
+//! archive is allocated.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
@@ -9,12 +11,13 @@ use std::io::{self, BufRead, Read};
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
+use crate::archive::{BLOCK, Compression, END_LEN, HEADER_LEN, TarHeader, hex, padding};
 use crate::catalog::{Entry, Manifest};
-use crate::format::{BLOCK, Compression, END_LEN, HEADER_LEN, TarHeader, hex, padding};
 
 /// Size of a piece, in bytes.
 const PIECE: usize = 256 << 10;
-/// Our frames hold a segment of 4 MiB at most; a decoder is not made to hold more than 2 to this many bytes.
+/// Our frames hold a segment of 4 MiB at most; a decoder is not made to hold more than 2 to this
+/// many bytes.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// What comes out of an archive.
@@ -67,11 +70,12 @@ impl From<io::Error> for Wrong {
 
 type Result<T> = std::result::Result<T, Wrong>;
 
-/// Reads `archive` to its very end and gives what is in it to `emit`, which returns whether it wants more.
+/// Reads `archive` to its very end and gives what is in it to `emit`, which returns whether it
+/// wants more.
 ///
 /// # Errors
-/// When a byte of it is not as it must be: compression, checksums, tar structure, names, sizes and SHA-256 against
-/// the manifest, and nothing after the end.
+/// When a byte of it is not as it must be: compression, checksums, tar structure, names, sizes and
+/// SHA-256 against the manifest, and nothing after the end.
 pub fn decode(
     manifest: &Manifest,
     archive: impl BufRead,
@@ -80,16 +84,28 @@ pub fn decode(
     let at = Cell::new(0);
     let counted = Counted { archive, at: &at };
     decompress(manifest, counted, emit).map_err(|wrong| match wrong {
-        Wrong::With(why) => DecodeError::Damaged { at: at.get(), size: manifest.archive.size, why },
+        Wrong::With(why) => DecodeError::Damaged {
+            at: at.get(),
+            size: manifest.archive.size,
+            why,
+        },
         Wrong::Unwanted => DecodeError::Unwanted,
     })
 }
 
-fn decompress(manifest: &Manifest, mut archive: impl BufRead, emit: &mut dyn FnMut(Piece) -> bool) -> Result<()> {
+fn decompress(
+    manifest: &Manifest,
+    mut archive: impl BufRead,
+    emit: &mut dyn FnMut(Piece) -> bool,
+) -> Result<()> {
     match manifest.archive.container.as_str() {
         "tar" => {}
         "zip" => return unzip(&manifest.entries, &mut archive, emit),
-        other => return Err(Wrong::With(format!("its container is {other:?}, which is not known"))),
+        other => {
+            return Err(Wrong::With(format!(
+                "its container is {other:?}, which is not known"
+            )));
+        }
     }
     match manifest.archive.compression {
         Compression::Gzip => {
@@ -108,13 +124,20 @@ fn decompress(manifest: &Manifest, mut archive: impl BufRead, emit: &mut dyn FnM
     }
 }
 
-/// The tar layer: for each file its header, its bytes, zeros to the end of its block; then two blocks of zeros.
-fn untar(entries: &[Entry], tar: &mut impl Read, emit: &mut dyn FnMut(Piece) -> bool) -> Result<()> {
+/// The tar layer: for each file its header, its bytes, zeros to the end of its block; then two
+/// blocks of zeros.
+fn untar(
+    entries: &[Entry],
+    tar: &mut impl Read,
+    emit: &mut dyn FnMut(Piece) -> bool,
+) -> Result<()> {
     for entry in entries {
         let mut header = [0; HEADER_LEN];
         tar.read_exact(&mut header)?;
         let header = TarHeader::from_bytes(&header)?;
-        let sha256 = header.sha256.map_or_else(|| entry.sha256.clone(), |sha256| hex(&sha256));
+        let sha256 = header
+            .sha256
+            .map_or_else(|| entry.sha256.clone(), |sha256| hex(&sha256));
         if (&header.name, header.size, &sha256) != (&entry.name, entry.size, &entry.sha256) {
             let TarHeader { name, size, .. } = header;
             return Err(Wrong::With(format!(
@@ -130,16 +153,28 @@ fn untar(entries: &[Entry], tar: &mut impl Read, emit: &mut dyn FnMut(Piece) -> 
     at_end(tar, "the tar archive")
 }
 
-/// A zip, read from its front: each file behind its own header, whose CRC-32 is checked; what follows the last file is
-/// the directory for those who read from the end.
-fn unzip(entries: &[Entry], zip: &mut impl Read, emit: &mut dyn FnMut(Piece) -> bool) -> Result<()> {
+/// A zip, read from its front: each file behind its own header, whose CRC-32 is checked; what
+/// follows the last file is the directory for those who read from the end.
+fn unzip(
+    entries: &[Entry],
+    zip: &mut impl Read,
+    emit: &mut dyn FnMut(Piece) -> bool,
+) -> Result<()> {
     for entry in entries {
-        let Some(mut found) = zip::read::read_zipfile_from_stream(zip).map_err(io::Error::from)? else {
+        let Some(mut found) = zip::read::read_zipfile_from_stream(zip).map_err(io::Error::from)?
+        else {
             return Err(Wrong::With(format!("it does not hold {:?}", entry.name)));
         };
-        let (name, size) = (found.name().map_err(io::Error::from)?.into_owned(), found.size());
+        let (name, size) = (
+            found.name().map_err(io::Error::from)?.into_owned(),
+            found.size(),
+        );
         if (&name, size) != (&entry.name, entry.size) {
-            let Entry { name: expected, size: expected_size, .. } = entry;
+            let Entry {
+                name: expected,
+                size: expected_size,
+                ..
+            } = entry;
             return Err(Wrong::With(format!(
                 "it holds {name:?} with {size} bytes, and its manifest says {expected:?} with {expected_size} bytes"
             )));
@@ -147,8 +182,13 @@ fn unzip(entries: &[Entry], zip: &mut impl Read, emit: &mut dyn FnMut(Piece) -> 
         file(entry, &mut found, emit)?;
         at_end(&mut found, "a file")?;
     }
-    if zip::read::read_zipfile_from_stream(zip).map_err(io::Error::from)?.is_some() {
-        return Err(Wrong::With("it holds more files than its manifest says".into()));
+    if zip::read::read_zipfile_from_stream(zip)
+        .map_err(io::Error::from)?
+        .is_some()
+    {
+        return Err(Wrong::With(
+            "it holds more files than its manifest says".into(),
+        ));
     }
     io::copy(zip, &mut io::sink())?;
     Ok(())
@@ -172,7 +212,9 @@ fn file(entry: &Entry, content: &mut impl Read, emit: &mut dyn FnMut(Piece) -> b
         // Before the last bytes are given away: a file is never seen whole that is not the one.
         let (name, expected, sha256) = (&entry.name, &entry.sha256, hex(&hash.finalize()));
         if sha256 != *expected {
-            return Err(Wrong::With(format!("the SHA-256 of {name:?} is {sha256}, and its manifest says {expected}")));
+            return Err(Wrong::With(format!(
+                "the SHA-256 of {name:?} is {sha256}, and its manifest says {expected}"
+            )));
         }
         return wanted(emit(Piece::Data(piece.freeze())));
     }
@@ -189,7 +231,11 @@ fn zeros(tar: &mut impl Read, length: usize, what: &str) -> Result<()> {
 }
 
 fn at_end(rest: &mut impl Read, what: &str) -> Result<()> {
-    if rest.read(&mut [0])? == 0 { Ok(()) } else { Err(Wrong::With(format!("something follows the end of {what}"))) }
+    if rest.read(&mut [0])? == 0 {
+        Ok(())
+    } else {
+        Err(Wrong::With(format!("something follows the end of {what}")))
+    }
 }
 
 /// A reader that counts what was taken from it.

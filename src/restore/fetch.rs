@@ -4,9 +4,9 @@
 //! memory = (in flight + one being read) × range
 //! ```
 //!
-//! A connection that breaks is taken up again at the byte where it broke, for as long as bytes arrive at all: only
-//! `retry_for` without a single one is the end. Every volume's CRC-64/NVME is compared with its manifest's when its last
-//! byte has gone by, so that no flipped bit passes.
+//! A connection that breaks is taken up again at the byte where it broke, for as long as bytes
+//! arrive at all: only `retry_for` without a single one is the end. Every volume's CRC-64/NVME is
+//! compared with its manifest's when its last byte has gone by, so that no flipped bit passes.
 
 use std::io;
 use std::ops::Range;
@@ -27,8 +27,9 @@ pub(super) const RANGE: u64 = 8 << 20;
 /// Requests at once.
 const IN_FLIGHT: usize = 4;
 
-/// Asks for every volume without reading it: it is there, is of this backup, and has the size and, where the store
-/// keeps one of the same kind, the checksum of its manifest. Returns whether all checksums could be compared.
+/// Asks for every volume without reading it: it is there, is of this backup, and has the size and,
+/// where the store keeps one of the same kind, the checksum of its manifest. Returns whether all
+/// checksums could be compared.
 ///
 /// # Errors
 /// The first volume with which something is wrong.
@@ -41,15 +42,26 @@ pub async fn check(stored: &Stored) -> Result<bool, RestoreError> {
         };
         if object.size != volume.size {
             let (has, size) = (object.size, volume.size);
-            return Err(damaged(format!("the volume has {has} bytes, and its manifest says {size}")));
+            return Err(damaged(format!(
+                "the volume has {has} bytes, and its manifest says {size}"
+            )));
         }
-        if object.backup_id.as_ref().is_some_and(|id| id != stored.manifest.backup_id.as_str()) {
+        if object
+            .backup_id
+            .as_ref()
+            .is_some_and(|id| id != stored.manifest.backup_id.as_str())
+        {
             return Err(damaged("the object was written by another backup".into()));
         }
         let expected = checksum(volume)?;
-        match object.checksum.filter(|checksum| checksum.kind() == expected.kind()) {
+        match object
+            .checksum
+            .filter(|checksum| checksum.kind() == expected.kind())
+        {
             Some(checksum) if checksum != expected => {
-                return Err(damaged("its checksum in the store is not its manifest's".into()));
+                return Err(damaged(
+                    "its checksum in the store is not its manifest's".into(),
+                ));
             }
             Some(_) => {}
             None => compared = false,
@@ -58,18 +70,24 @@ pub async fn check(stored: &Stored) -> Result<bool, RestoreError> {
     Ok(compared)
 }
 
-/// Sends the bytes of all volumes to `to`, in order. Ends early, without an error, when nobody reads them any more.
+/// Sends the bytes of all volumes to `to`, in order. Ends early, without an error, when nobody
+/// reads them any more.
 ///
 /// # Errors
-/// When the store fails for too long, or a volume is not what its manifest says; then the last thing sent is an error
-/// too, so that a reader cannot take the end for the archive's.
-pub async fn fetch(stored: Arc<Stored>, to: mpsc::Sender<io::Result<Bytes>>) -> Result<(), RestoreError> {
+/// When the store fails for too long, or a volume is not what its manifest says; then the last
+/// thing sent is an error too, so that a reader cannot take the end for the archive's.
+pub async fn fetch(
+    stored: Arc<Stored>,
+    to: mpsc::Sender<io::Result<Bytes>>,
+) -> Result<(), RestoreError> {
     for (key, volume) in stored.volumes() {
         if to.is_closed() {
             return Ok(());
         }
         if let Err(error) = fetch_volume(&stored, &key, volume, &to).await {
-            let _ = to.send(Err(io::Error::other("the archive could not be read"))).await;
+            let _ = to
+                .send(Err(io::Error::other("the archive could not be read")))
+                .await;
             return Err(error);
         }
     }
@@ -86,15 +104,22 @@ async fn fetch_volume(
     let starts = (0..volume.size).step_by(usize::try_from(RANGE).expect("a range fits in memory"));
     let requests = starts.map(|start| {
         let range = start..(start + RANGE).min(volume.size);
-        let (store, retry, progress) = (stored.store.clone(), stored.retry, stored.progress.clone());
+        let (store, retry, progress) =
+            (stored.store.clone(), stored.retry, stored.progress.clone());
         let key = key.to_owned();
-        AbortOnDropHandle::new(tokio::spawn(async move { fetch_range(&store, retry, &key, range, &progress).await }))
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            fetch_range(&store, retry, &key, range, &progress).await
+        }))
     });
     let mut in_order = stream::iter(requests).buffered(IN_FLIGHT);
     let mut digest = Digest::new(ChecksumKind::Crc64Nvme);
     while let Some(fetched) = in_order.next().await {
-        let fetched = fetched
-            .map_err(|error| StoreError::new(ErrorKind::Invalid, format!("reading {key} broke down: {error}")))??;
+        let fetched = fetched.map_err(|error| {
+            StoreError::new(
+                ErrorKind::Invalid,
+                format!("reading {key} broke down: {error}"),
+            )
+        })??;
         for buffer in fetched {
             digest.update(&buffer);
             if to.send(Ok(buffer)).await.is_err() {
@@ -107,12 +132,16 @@ async fn fetch_volume(
         return Ok(());
     }
     let (found, expected) = (found.to_base64(), expected.to_base64());
-    Err(RestoreError::Damaged(format!("{key}: the volume's CRC-64/NVME is {found}, and its manifest says {expected}")))
+    Err(RestoreError::Damaged(format!(
+        "{key}: the volume's CRC-64/NVME is {found}, and its manifest says {expected}"
+    )))
 }
 
 fn checksum(volume: &Volume) -> Result<Checksum, RestoreError> {
     let checksum = Checksum::from_base64(ChecksumKind::Crc64Nvme, &volume.crc64nvme);
-    checksum.ok_or_else(|| RestoreError::Damaged(format!("the manifest has no checksum of {}", volume.name)))
+    checksum.ok_or_else(|| {
+        RestoreError::Damaged(format!("the manifest has no checksum of {}", volume.name))
+    })
 }
 
 /// Reads one range, in as many requests as it takes.
@@ -127,16 +156,19 @@ async fn fetch_range(
     let mut backoff = Backoff::new(retry);
     while at < range.end {
         let before = at;
-        let error = match read_from(store, key, at..range.end, &mut buffers, &mut at, progress).await {
-            Ok(()) if at == range.end => break,
-            Ok(()) => StoreError::new(ErrorKind::Transient, "the connection ended too early"),
-            Err(error) => error,
-        };
+        let error =
+            match read_from(store, key, at..range.end, &mut buffers, &mut at, progress).await {
+                Ok(()) if at == range.end => break,
+                Ok(()) => StoreError::new(ErrorKind::Transient, "the connection ended too early"),
+                Err(error) => error,
+            };
         if at > before {
             backoff = Backoff::new(retry);
         }
         progress.add_retry();
-        backoff.after(error.context(format!("reading {key} from byte {at}"))).await?;
+        backoff
+            .after(error.context(format!("reading {key} from byte {at}")))
+            .await?;
     }
     Ok(buffers)
 }
@@ -155,7 +187,10 @@ async fn read_from(
         let buffer = buffer?;
         let length = buffer.len() as u64;
         if length > end - *at {
-            return Err(StoreError::new(ErrorKind::Invalid, "the store sent more than the range that was asked for"));
+            return Err(StoreError::new(
+                ErrorKind::Invalid,
+                "the store sent more than the range that was asked for",
+            ));
         }
         *at += length;
         progress.add_fetched(length);

@@ -6,10 +6,10 @@
 //!  the volumes)     SHA-256)           stdout, nowhere)
 //! ```
 //!
-//! The last piece is **held** until everything behind it has been checked too: the tar's end, the compression's
-//! checksum, every volume's CRC. So no target ever sees the end of a dump that is not the one that was stored, and a
-//! client that works in one transaction has nothing to commit: on any failure it is ended before its stdin is.
-//! Verifying is restoring to nowhere.
+//! The last piece is **held** until everything behind it has been checked too: the tar's end, the
+//! compression's checksum, every volume's CRC. So no target ever sees the end of a dump that is not
+//! the one that was stored, and a client that works in one transaction has nothing to commit: on
+//! any failure it is ended before its stdin is. Verifying is restoring to nowhere.
 
 mod database;
 mod decode;
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::catalog::{Manifest, Volume};
-use crate::engine::ToolError;
+use crate::dump::ToolError;
 use crate::store::retry::RetryPolicy;
 use crate::store::{SharedStore, StoreError};
 pub use database::{drill, restore_into};
@@ -35,7 +35,8 @@ pub use decode::{DecodeError, Piece, decode};
 pub use fetch::check;
 pub use target::Target;
 
-/// Pieces and fetched buffers on their way: enough that no step waits for a wake-up, a few MiB at most.
+/// Pieces and fetched buffers on their way: enough that no step waits for a wake-up, a few MiB at
+/// most.
 const ON_THE_WAY: usize = 8;
 
 /// A backup in its store, and how to read it.
@@ -54,12 +55,19 @@ impl Stored {
     /// The same backup, to be read another time: it is counted for itself.
     fn once_more(&self) -> Arc<Self> {
         let (store, manifest, retry) = (self.store.clone(), self.manifest.clone(), self.retry);
-        Arc::new(Self { store, manifest, retry, progress: Arc::default() })
+        Arc::new(Self {
+            store,
+            manifest,
+            retry,
+            progress: Arc::default(),
+        })
     }
 
     /// The volumes with their keys, in order.
     fn volumes(&self) -> impl Iterator<Item = (String, &Volume)> {
-        self.manifest.volume_keys().zip(&self.manifest.archive.volumes)
+        self.manifest
+            .volume_keys()
+            .zip(&self.manifest.archive.volumes)
     }
 }
 
@@ -123,11 +131,17 @@ impl From<ToolError> for RestoreError {
 #[derive(Debug)]
 pub struct Whole(());
 
-/// Restores a backup into `target`. When this returns well, sizes and checksums were right and the target has finished.
+/// Restores a backup into `target`. When this returns well, sizes and checksums were right and the
+/// target has finished.
 ///
 /// # Errors
-/// [`RestoreError`]; then the target was abandoned: its client ended before the end of its input, its file removed.
-pub async fn restore(stored: Arc<Stored>, mut target: Target, cancel: &CancellationToken) -> Result<(), RestoreError> {
+/// [`RestoreError`]; then the target was abandoned: its client ended before the end of its input,
+/// its file removed.
+pub async fn restore(
+    stored: Arc<Stored>,
+    mut target: Target,
+    cancel: &CancellationToken,
+) -> Result<(), RestoreError> {
     let result = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(RestoreError::Cancelled),
@@ -150,8 +164,16 @@ async fn read(stored: Arc<Stored>, target: &mut Target) -> Result<Whole, Restore
     let fetch = AbortOnDropHandle::new(tokio::spawn(fetch::fetch(stored.clone(), fetched_in)));
     let manifest = stored.manifest.clone();
     let decode = spawn_blocking(move || {
-        let archive = BufReader::with_capacity(1 << 20, Arriving { fetched, buffer: Bytes::new() });
-        decode(&manifest, archive, &mut |piece| pieces_in.blocking_send(piece).is_ok())
+        let archive = BufReader::with_capacity(
+            1 << 20,
+            Arriving {
+                fetched,
+                buffer: Bytes::new(),
+            },
+        );
+        decode(&manifest, archive, &mut |piece| {
+            pieces_in.blocking_send(piece).is_ok()
+        })
     });
 
     let progress = &stored.progress;
@@ -162,19 +184,24 @@ async fn read(stored: Arc<Stored>, target: &mut Target) -> Result<Whole, Restore
             Piece::Data(bytes) => bytes.clone(),
         };
         let ready = std::mem::replace(&mut held, next);
-        progress.written.fetch_add(ready.len() as u64, Ordering::Relaxed);
+        progress
+            .written
+            .fetch_add(ready.len() as u64, Ordering::Relaxed);
         target.write(ready).await?;
         if let Piece::Begin(name) = piece {
             target.begin(&name).await?;
         }
     }
 
-    let broke_down = |error| RestoreError::Damaged(format!("reading the archive broke down: {error}"));
+    let broke_down =
+        |error| RestoreError::Damaged(format!("reading the archive broke down: {error}"));
     let decoded = decode.await.map_err(broke_down)?;
     // The decoder's end of input, when it comes too early, is the fetch's failure.
     fetch.await.map_err(broke_down)??;
     decoded.map_err(|error| RestoreError::Damaged(error.to_string()))?;
-    progress.written.fetch_add(held.len() as u64, Ordering::Relaxed);
+    progress
+        .written
+        .fetch_add(held.len() as u64, Ordering::Relaxed);
     target.write(held).await?;
     Ok(Whole(()))
 }

@@ -1,7 +1,7 @@
 //! The last step back: where a dump goes.
 //!
-//! A target only shows a result when [`Target::finish`] is given the proof that the dump is whole. A client's stdin
-//! stays open until then, a file has another name until then.
+//! A target only shows a result when [`Target::finish`] is given the proof that the dump is whole.
+//! A client's stdin stays open until then, a file has another name until then.
 
 use std::io;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -14,7 +14,8 @@ use tokio::io::{AsyncWriteExt, Stdout};
 use tokio::process::ChildStdin;
 
 use super::{RestoreError, Whole};
-use crate::engine::{Child, ChildError, ToolCommand, Unit};
+use crate::dump::{Child, ChildError, ToolCommand};
+use crate::engine::Unit;
 
 /// Where a dump goes.
 pub enum Target {
@@ -48,7 +49,8 @@ pub struct NewFolder {
 
 /// A running client.
 pub struct Client {
-    // Before its stdin: whoever is dropped first goes first, and a client must never see an end that is not one.
+    // Before its stdin: whoever is dropped first goes first, and a client must never see an end
+    // that is not one.
     child: Child,
     stdin: Option<ChildStdin>,
     unit: Unit,
@@ -61,7 +63,9 @@ impl From<ChildError> for RestoreError {
 }
 
 fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
+    path.parent()
+        .filter(|folder| *folder != Path::new(""))
+        .unwrap_or(Path::new("."))
 }
 
 /// What a failed access to `path` means.
@@ -70,16 +74,24 @@ pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> RestoreError {
 }
 
 impl Target {
-    /// A file at `path`, written beside it and renamed in the end. `stale` is what goes with a file that it replaces; without
-    /// it none is.
+    /// A file at `path`, written beside it and renamed in the end. `stale` is what goes with a file
+    /// that it replaces; without it none is.
     ///
     /// # Errors
     /// When no file can be made in its folder.
     pub fn file(path: &Path, stale: Option<Vec<PathBuf>>) -> Result<Self, RestoreError> {
         let folder = folder_of(path);
-        let made = tempfile::Builder::new().prefix(".tapline-").tempfile_in(folder).map_err(failed(folder))?;
+        let made = tempfile::Builder::new()
+            .prefix(".tapline-")
+            .tempfile_in(folder)
+            .map_err(failed(folder))?;
         let (file, beside) = NamedTempFile::into_parts(made);
-        Ok(Self::File(NewFile { file: File::from_std(file), beside: Some(beside), path: path.to_owned(), stale }))
+        Ok(Self::File(NewFile {
+            file: File::from_std(file),
+            beside: Some(beside),
+            path: path.to_owned(),
+            stale,
+        }))
     }
 
     /// A folder at `path`, filled beside it and renamed in the end.
@@ -88,8 +100,15 @@ impl Target {
     /// When no folder can be made there.
     pub fn folder(path: &Path) -> Result<Self, RestoreError> {
         let folder = folder_of(path);
-        let beside = tempfile::Builder::new().prefix(".tapline-").tempdir_in(folder).map_err(failed(folder))?;
-        Ok(Self::Folder(NewFolder { beside: Some(beside), path: path.to_owned(), open: None }))
+        let beside = tempfile::Builder::new()
+            .prefix(".tapline-")
+            .tempdir_in(folder)
+            .map_err(failed(folder))?;
+        Ok(Self::Folder(NewFolder {
+            beside: Some(beside),
+            path: path.to_owned(),
+            open: None,
+        }))
     }
 
     /// A client, started now.
@@ -98,7 +117,11 @@ impl Target {
     /// When it cannot be started.
     pub async fn client(command: &ToolCommand, unit: Unit) -> Result<Self, RestoreError> {
         let (child, stdin) = Child::writing(command)?;
-        let mut client = Client { child, stdin: Some(stdin), unit };
+        let mut client = Client {
+            child,
+            stdin: Some(stdin),
+            unit,
+        };
         if let Unit::Between(before, _) = &client.unit {
             let before = before.clone();
             client.write(before.as_bytes()).await?;
@@ -106,7 +129,8 @@ impl Target {
         Ok(Self::Client(client))
     }
 
-    /// The next file of the dump begins. Where there is only one place for bytes, files follow one another.
+    /// The next file of the dump begins. Where there is only one place for bytes, files follow one
+    /// another.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -124,7 +148,10 @@ impl Target {
     pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), RestoreError> {
         match self {
             Target::Nowhere => Ok(()),
-            Target::Stdout(stdout) => stdout.write_all(&bytes).await.map_err(failed(Path::new("stdout"))),
+            Target::Stdout(stdout) => stdout
+                .write_all(&bytes)
+                .await
+                .map_err(failed(Path::new("stdout"))),
             Target::File(new) => new.file.write_all(&bytes).await.map_err(failed(&new.path)),
             Target::Folder(new) => new.write(&bytes).await,
             Target::Client(client) => client.write(&bytes).await,
@@ -148,7 +175,8 @@ impl Target {
     /// The dump is not whole: nothing of it may look as if it were.
     pub(super) async fn abandon(self) {
         match self {
-            // What stdout's reader makes of it is the exit code's to tell; a file beside goes when dropped.
+            // What stdout's reader makes of it is the exit code's to tell; a file beside goes when
+            // dropped.
             Target::Nowhere | Target::Stdout(_) | Target::File(_) | Target::Folder(_) => {}
             // Its stdin is still open: it has not seen the end.
             Target::Client(mut client) => client.child.kill().await,
@@ -171,7 +199,10 @@ impl Client {
             return Ok(());
         }
         self.child.wait().await?;
-        Err(RestoreError::Target(format!("{} exited before it had read the whole dump", self.child.program())))
+        Err(RestoreError::Target(format!(
+            "{} exited before it had read the whole dump",
+            self.child.program()
+        )))
     }
 
     async fn finish(&mut self) -> Result<(), RestoreError> {
@@ -186,7 +217,10 @@ impl Client {
         let said = self.child.last_words().await;
         let matters = |line: &&str| line.contains("ERROR:") && !line.contains("already exists");
         if self.unit == Unit::Lenient && said.lines().any(|line| matters(&line)) {
-            return Err(RestoreError::Target(format!("{} went on after errors:\n{said}", self.child.program())));
+            return Err(RestoreError::Target(format!(
+                "{} went on after errors:\n{said}",
+                self.child.program()
+            )));
         }
         if !said.is_empty() {
             tracing::warn!("{} said: {said}", self.child.program());
@@ -253,6 +287,8 @@ impl NewFile {
             None => beside.persist_noclobber(&self.path),
         }
         .map_err(|error| failed(error.error))?;
-        std::fs::File::open(folder_of(&self.path)).and_then(|folder| folder.sync_all()).map_err(failed)
+        std::fs::File::open(folder_of(&self.path))
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed)
     }
 }

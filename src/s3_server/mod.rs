@@ -1,5 +1,5 @@
-//! An S3 server in this process, on loopback, over the strict [`MemoryStore`]: for the demo, the tests and the
-//! benches. Signatures are checked; faults can be scripted into it.
+//! An S3 server in this process, on loopback, over the strict [`MemoryStore`]: for the demo, the
+//! tests and the benches. Signatures are checked; faults can be scripted into it.
 
 mod service;
 
@@ -32,14 +32,16 @@ pub enum Fault {
     Denied,
     /// The request is carried out, and the reply is a 500 all the same.
     ReplyLost,
-    /// `AbortMultipartUpload` only: it succeeds, but a part was in flight and the upload is still there.
+    /// `AbortMultipartUpload` only: it succeeds, but a part was in flight and the upload is still
+    /// there.
     PartInFlight,
 }
 
 /// Faults to come.
 #[derive(Debug, Default)]
 pub struct Faults {
-    /// By operation (`UploadPart`, `CompleteMultipartUpload`, …): each request takes one, in order; `None` lets it pass.
+    /// By operation (`UploadPart`, `CompleteMultipartUpload`, …): each request takes one, in order;
+    /// `None` lets it pass.
     to_come: Mutex<HashMap<&'static str, VecDeque<Option<Fault>>>>,
     /// After so many bytes of an object's body the connection breaks; never when 0.
     cut_after: AtomicU64,
@@ -51,23 +53,34 @@ impl Faults {
         self.script(operation, Some(fault), times);
     }
 
-    /// The next `times` requests of `operation` meet no fault; what is added later comes after them.
+    /// The next `times` requests of `operation` meet no fault; what is added later comes after
+    /// them.
     pub fn pass(&self, operation: &'static str, times: usize) {
         self.script(operation, None, times);
     }
 
     /// Forgets what was still to come for `operation`.
     pub fn clear(&self, operation: &str) {
-        self.to_come.lock().expect("no holder panics").remove(operation);
+        self.to_come
+            .lock()
+            .expect("no holder panics")
+            .remove(operation);
     }
 
     fn script(&self, operation: &'static str, fault: Option<Fault>, times: usize) {
         let mut to_come = self.to_come.lock().expect("no holder panics");
-        to_come.entry(operation).or_default().extend(std::iter::repeat_n(fault, times));
+        to_come
+            .entry(operation)
+            .or_default()
+            .extend(std::iter::repeat_n(fault, times));
     }
 
     fn take(&self, operation: &str) -> Option<Fault> {
-        self.to_come.lock().expect("no holder panics").get_mut(operation)?.pop_front()?
+        self.to_come
+            .lock()
+            .expect("no holder panics")
+            .get_mut(operation)?
+            .pop_front()?
     }
 
     /// From now on every connection breaks when it has carried so many bytes of an object.
@@ -89,7 +102,8 @@ pub struct S3Server {
 }
 
 impl S3Server {
-    /// Starts a server on a free port of 127.0.0.1. With `discard` it keeps of a part only size and checksum.
+    /// Starts a server on a free port of 127.0.0.1. With `discard` it keeps of a part only size and
+    /// checksum.
     ///
     /// # Errors
     /// When no port can be had.
@@ -102,7 +116,10 @@ impl S3Server {
             MemoryStore::new(Limits::S3, Some(crate::store::ChecksumKind::Crc64Nvme))
         };
         let faults = Arc::<Faults>::default();
-        let mut builder = S3ServiceBuilder::new(service::Service { store: store.clone(), faults: faults.clone() });
+        let mut builder = S3ServiceBuilder::new(service::Service {
+            store: store.clone(),
+            faults: faults.clone(),
+        });
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = builder.build();
         let serving = tokio::spawn(async move {
@@ -115,7 +132,12 @@ impl S3Server {
                 });
             }
         });
-        Ok(Self { address, store, faults, _serving: AbortOnDropHandle::new(serving) })
+        Ok(Self {
+            address,
+            store,
+            faults,
+            _serving: AbortOnDropHandle::new(serving),
+        })
     }
 
     /// `http://127.0.0.1:PORT`

@@ -6,20 +6,23 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use s3s::dto::{
-    AbortMultipartUploadInput, AbortMultipartUploadOutput, CommonPrefix, CompleteMultipartUploadInput,
-    CompleteMultipartUploadOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput, DeleteObjectInput,
-    DeleteObjectOutput, ETag, GetBucketLifecycleConfigurationInput, GetBucketLifecycleConfigurationOutput,
-    GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput,
-    ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput,
-    ListPartsOutput, MultipartUpload, Object, Part, PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp,
-    UploadPartInput, UploadPartOutput,
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, CommonPrefix,
+    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CreateMultipartUploadInput,
+    CreateMultipartUploadOutput, DeleteObjectInput, DeleteObjectOutput, ETag,
+    GetBucketLifecycleConfigurationInput, GetBucketLifecycleConfigurationOutput, GetObjectInput,
+    GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput,
+    ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsV2Input, ListObjectsV2Output,
+    ListPartsInput, ListPartsOutput, MultipartUpload, Object, Part, PutObjectInput,
+    PutObjectOutput, StreamingBlob, Timestamp, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::{Fault, Faults};
 use crate::store;
 use crate::store::memory::MemoryStore;
-use crate::store::{Checksum, ChecksumKind, ErrorKind, PartBody, PartReceipt, Store, StoreError, Upload};
+use crate::store::{
+    Checksum, ChecksumKind, ErrorKind, PartBody, PartReceipt, Store, StoreError, Upload,
+};
 
 const METADATA: &str = "tapline-backup-id";
 /// Parts of one page of a listing, as S3 has it.
@@ -33,7 +36,9 @@ pub(super) struct Service {
 /// A store's error as S3 says it; the store's messages begin with S3's code where there is one.
 fn s3(error: &StoreError) -> s3s::S3Error {
     let text = error.to_string();
-    let code = text.split_once(':').and_then(|(code, _)| S3ErrorCode::from_bytes(code.as_bytes()));
+    let code = text
+        .split_once(':')
+        .and_then(|(code, _)| S3ErrorCode::from_bytes(code.as_bytes()));
     let code = code.unwrap_or(match error.kind() {
         ErrorKind::NotFound => S3ErrorCode::NoSuchKey,
         ErrorKind::AlreadyExists => S3ErrorCode::PreconditionFailed,
@@ -60,11 +65,15 @@ fn checksum(crc64nvme: Option<&String>, crc32: Option<&String>) -> S3Result<Opti
         (None, Some(text)) => (ChecksumKind::Crc32, text),
         (None, None) => return Ok(None),
     };
-    Checksum::from_base64(kind, text).map(Some).ok_or_else(|| s3_error!(InvalidRequest, "not a checksum: {text}"))
+    Checksum::from_base64(kind, text)
+        .map(Some)
+        .ok_or_else(|| s3_error!(InvalidRequest, "not a checksum: {text}"))
 }
 
 fn of_kind(checksum: Option<Checksum>, kind: ChecksumKind) -> Option<String> {
-    checksum.filter(|checksum| checksum.kind() == kind).map(Checksum::to_base64)
+    checksum
+        .filter(|checksum| checksum.kind() == kind)
+        .map(Checksum::to_base64)
 }
 
 fn etag(quoted: &str) -> ETag {
@@ -94,7 +103,11 @@ fn meet(fault: Option<Fault>) -> S3Result<bool> {
 
 /// Gives the reply, unless it is to get lost.
 fn reply<T>(output: T, lost: bool) -> S3Result<S3Response<T>> {
-    if lost { Err(s3_error!(InternalError, "a scripted fault")) } else { Ok(S3Response::new(output)) }
+    if lost {
+        Err(s3_error!(InternalError, "a scripted fault"))
+    } else {
+        Ok(S3Response::new(output))
+    }
 }
 
 /// An object's body, broken off after `limit` bytes.
@@ -104,9 +117,14 @@ fn cut(body: Vec<store::Result<Bytes>>, limit: Option<u64>) -> Vec<store::Result
     for buffer in body.into_iter().flatten() {
         let length = left.min(buffer.len() as u64);
         left -= length;
-        kept.push(Ok(buffer.slice(..usize::try_from(length).expect("in a buffer"))));
+        kept.push(Ok(
+            buffer.slice(..usize::try_from(length).expect("in a buffer"))
+        ));
         if length < buffer.len() as u64 {
-            kept.push(Err(StoreError::new(ErrorKind::Transient, "a scripted fault")));
+            kept.push(Err(StoreError::new(
+                ErrorKind::Transient,
+                "a scripted fault",
+            )));
             break;
         }
     }
@@ -114,7 +132,11 @@ fn cut(body: Vec<store::Result<Bytes>>, limit: Option<u64>) -> Vec<store::Result
 }
 
 fn upload(key: String, id: String) -> Upload {
-    Upload { key, id, backup_id: String::new() }
+    Upload {
+        key,
+        id,
+        backup_id: String::new(),
+    }
 }
 
 #[async_trait::async_trait]
@@ -125,8 +147,15 @@ impl S3 for Service {
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let lost = self.fault("CreateMultipartUpload")?;
         let input = request.input;
-        let backup_id = input.metadata.and_then(|metadata| metadata.get(METADATA).cloned()).unwrap_or_default();
-        let upload = self.store.create_upload(&input.key, &backup_id).await.map_err(|error| s3(&error))?;
+        let backup_id = input
+            .metadata
+            .and_then(|metadata| metadata.get(METADATA).cloned())
+            .unwrap_or_default();
+        let upload = self
+            .store
+            .create_upload(&input.key, &backup_id)
+            .await
+            .map_err(|error| s3(&error))?;
         let output = CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(upload.key),
@@ -136,17 +165,30 @@ impl S3 for Service {
         reply(output, lost)
     }
 
-    async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+    async fn upload_part(
+        &self,
+        request: S3Request<UploadPartInput>,
+    ) -> S3Result<S3Response<UploadPartOutput>> {
         let lost = self.fault("UploadPart")?;
         let input = request.input;
         let body = collect(input.body).await?;
-        if input.content_length.is_some_and(|length| length.unsigned_abs() != body.len()) {
+        if input
+            .content_length
+            .is_some_and(|length| length.unsigned_abs() != body.len())
+        {
             return Err(s3_error!(IncompleteBody));
         }
-        let checksum = checksum(input.checksum_crc64nvme.as_ref(), input.checksum_crc32.as_ref())?;
+        let checksum = checksum(
+            input.checksum_crc64nvme.as_ref(),
+            input.checksum_crc32.as_ref(),
+        )?;
         let number = input.part_number.unsigned_abs();
         let upload = upload(input.key, input.upload_id);
-        let receipt = self.store.put_part(&upload, number, body, checksum).await.map_err(|error| s3(&error))?;
+        let receipt = self
+            .store
+            .put_part(&upload, number, body, checksum)
+            .await
+            .map_err(|error| s3(&error))?;
         let output = UploadPartOutput {
             e_tag: Some(etag(&receipt.etag)),
             checksum_crc64nvme: input.checksum_crc64nvme,
@@ -162,18 +204,42 @@ impl S3 for Service {
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         let lost = self.fault("CompleteMultipartUpload")?;
         let input = request.input;
-        let stored = self.store.parts(&input.upload_id).map_err(|error| s3(&error))?;
-        let named = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+        let stored = self
+            .store
+            .parts(&input.upload_id)
+            .map_err(|error| s3(&error))?;
+        let named = input
+            .multipart_upload
+            .and_then(|upload| upload.parts)
+            .unwrap_or_default();
         let parts = named.into_iter().map(|part| {
             let number = part.part_number.unwrap_or_default().unsigned_abs();
-            let etag = part.e_tag.map(|etag| format!("\"{}\"", etag.value())).unwrap_or_default();
-            let size = stored.iter().find(|(stored, _)| stored.number == number).map_or(0, |(stored, _)| stored.size);
-            PartReceipt { number, size, etag, checksum: None }
+            let etag = part
+                .e_tag
+                .map(|etag| format!("\"{}\"", etag.value()))
+                .unwrap_or_default();
+            let size = stored
+                .iter()
+                .find(|(stored, _)| stored.number == number)
+                .map_or(0, |(stored, _)| stored.size);
+            PartReceipt {
+                number,
+                size,
+                etag,
+                checksum: None,
+            }
         });
         let parts: Vec<PartReceipt> = parts.collect();
-        let whole = checksum(input.checksum_crc64nvme.as_ref(), input.checksum_crc32.as_ref())?;
+        let whole = checksum(
+            input.checksum_crc64nvme.as_ref(),
+            input.checksum_crc32.as_ref(),
+        )?;
         let upload = upload(input.key, input.upload_id);
-        let object = self.store.complete_upload(&upload, &parts, whole).await.map_err(|error| s3(&error))?;
+        let object = self
+            .store
+            .complete_upload(&upload, &parts, whole)
+            .await
+            .map_err(|error| s3(&error))?;
         let output = CompleteMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(object.key),
@@ -190,19 +256,31 @@ impl S3 for Service {
         let met = self.faults.take("AbortMultipartUpload");
         let lost = meet(met)?;
         let input = request.input;
-        self.store.parts(&input.upload_id).map_err(|error| s3(&error))?;
+        self.store
+            .parts(&input.upload_id)
+            .map_err(|error| s3(&error))?;
         if met == Some(Fault::PartInFlight) {
             return reply(AbortMultipartUploadOutput::default(), false);
         }
         let upload = upload(input.key, input.upload_id);
-        self.store.abort_upload(&upload).await.map_err(|error| s3(&error))?;
+        self.store
+            .abort_upload(&upload)
+            .await
+            .map_err(|error| s3(&error))?;
         reply(AbortMultipartUploadOutput::default(), lost)
     }
 
-    async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
+    async fn list_parts(
+        &self,
+        request: S3Request<ListPartsInput>,
+    ) -> S3Result<S3Response<ListPartsOutput>> {
         let input = request.input;
         let after = input.part_number_marker.unwrap_or_default().unsigned_abs();
-        let rest = self.store.parts(&input.upload_id).map_err(|error| s3(&error))?.into_iter();
+        let rest = self
+            .store
+            .parts(&input.upload_id)
+            .map_err(|error| s3(&error))?
+            .into_iter();
         let mut rest = rest.filter(|(part, _)| part.number > after).peekable();
         let parts: Vec<Part> = rest
             .by_ref()
@@ -218,7 +296,10 @@ impl S3 for Service {
         let more = rest.peek().is_some();
         Ok(S3Response::new(ListPartsOutput {
             is_truncated: Some(more),
-            next_part_number_marker: parts.last().and_then(|last| last.part_number).filter(|_| more),
+            next_part_number_marker: parts
+                .last()
+                .and_then(|last| last.part_number)
+                .filter(|_| more),
             parts: Some(parts),
             ..Default::default()
         }))
@@ -229,8 +310,15 @@ impl S3 for Service {
         request: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
         let input = request.input;
-        let after = input.key_marker.zip(input.upload_id_marker).map(|(key, id)| format!("{key}\0{id}"));
-        let page = self.store.list_uploads(&input.prefix.unwrap_or_default(), after).await.map_err(|e| s3(&e))?;
+        let after = input
+            .key_marker
+            .zip(input.upload_id_marker)
+            .map(|(key, id)| format!("{key}\0{id}"));
+        let page = self
+            .store
+            .list_uploads(&input.prefix.unwrap_or_default(), after)
+            .await
+            .map_err(|e| s3(&e))?;
         let next = page.next.as_deref().and_then(|next| next.split_once('\0'));
         let uploads = page.items.iter().map(|upload| MultipartUpload {
             key: Some(upload.key.clone()),
@@ -247,37 +335,70 @@ impl S3 for Service {
         }))
     }
 
-    async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+    async fn put_object(
+        &self,
+        request: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
         let lost = self.fault("PutObject")?;
         let input = request.input;
         let body = collect(input.body).await?.buffers().concat();
-        let sent = checksum(input.checksum_crc64nvme.as_ref(), input.checksum_crc32.as_ref())?;
+        let sent = checksum(
+            input.checksum_crc64nvme.as_ref(),
+            input.checksum_crc32.as_ref(),
+        )?;
         if sent.is_some_and(|sent| Checksum::of(sent.kind(), &body) != sent) {
             return Err(s3_error!(BadDigest));
         }
         if input.if_none_match.is_some() {
-            self.store.put(&input.key, body.into()).await.map_err(|error| s3(&error))?;
+            self.store
+                .put(&input.key, body.into())
+                .await
+                .map_err(|error| s3(&error))?;
         } else {
             self.store.overwrite(&input.key, body.into());
         }
-        reply(PutObjectOutput { e_tag: Some(ETag::Strong("object".into())), ..Default::default() }, lost)
+        reply(
+            PutObjectOutput {
+                e_tag: Some(ETag::Strong("object".into())),
+                ..Default::default()
+            },
+            lost,
+        )
     }
 
-    async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+    async fn get_object(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
         let lost = self.fault("GetObject")?;
         let input = request.input;
-        let info = self.store.head(&input.key).await.map_err(|error| s3(&error))?;
+        let info = self
+            .store
+            .head(&input.key)
+            .await
+            .map_err(|error| s3(&error))?;
         let info = info.ok_or_else(|| s3_error!(NoSuchKey))?;
         let range = match &input.range {
             Some(range) => Some(range.check(info.size)?),
             None => None,
         };
-        let length = range.as_ref().map_or(info.size, |range| range.end - range.start);
-        let content_range = range.as_ref().map(|r| format!("bytes {}-{}/{}", r.start, r.end - 1, info.size));
-        let body = self.store.get(&input.key, range).await.map_err(|error| s3(&error))?;
+        let length = range
+            .as_ref()
+            .map_or(info.size, |range| range.end - range.start);
+        let content_range = range
+            .as_ref()
+            .map(|r| format!("bytes {}-{}/{}", r.start, r.end - 1, info.size));
+        let body = self
+            .store
+            .get(&input.key, range)
+            .await
+            .map_err(|error| s3(&error))?;
         let output = GetObjectOutput {
             // All of it is in memory already.
-            body: Some(StreamingBlob::wrap(stream::iter(cut(body.collect().await, self.faults.cut_after())))),
+            body: Some(StreamingBlob::wrap(stream::iter(cut(
+                body.collect().await,
+                self.faults.cut_after(),
+            )))),
             content_length: Some(length.cast_signed()),
             content_range,
             last_modified: Some(time(info.modified)),
@@ -287,11 +408,20 @@ impl S3 for Service {
         reply(output, lost)
     }
 
-    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+    async fn head_object(
+        &self,
+        request: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
         let lost = self.fault("HeadObject")?;
-        let info = self.store.head(&request.input.key).await.map_err(|error| s3(&error))?;
+        let info = self
+            .store
+            .head(&request.input.key)
+            .await
+            .map_err(|error| s3(&error))?;
         let info = info.ok_or_else(|| s3_error!(NoSuchKey))?;
-        let metadata = info.backup_id.map(|id| [(METADATA.to_owned(), id)].into_iter().collect());
+        let metadata = info
+            .backup_id
+            .map(|id| [(METADATA.to_owned(), id)].into_iter().collect());
         let output = HeadObjectOutput {
             content_length: Some(info.size.cast_signed()),
             last_modified: Some(time(info.modified)),
@@ -312,11 +442,19 @@ impl S3 for Service {
         let input = request.input;
         let prefix = input.prefix.unwrap_or_default();
         let after = input.continuation_token.or(input.start_after);
-        let page = self.store.list(&prefix, after).await.map_err(|error| s3(&error))?;
+        let page = self
+            .store
+            .list(&prefix, after)
+            .await
+            .map_err(|error| s3(&error))?;
         let (mut contents, mut folders) = (Vec::new(), std::collections::BTreeSet::new());
         for object in page.items {
             let rest = &object.key[prefix.len()..];
-            match input.delimiter.as_ref().and_then(|delimiter| rest.split_once(delimiter.as_str())) {
+            match input
+                .delimiter
+                .as_ref()
+                .and_then(|delimiter| rest.split_once(delimiter.as_str()))
+            {
                 Some((folder, _)) => {
                     folders.insert(format!("{prefix}{folder}/"));
                 }
@@ -328,7 +466,9 @@ impl S3 for Service {
                 }),
             }
         }
-        let folders = folders.into_iter().map(|folder| CommonPrefix { prefix: Some(folder) });
+        let folders = folders.into_iter().map(|folder| CommonPrefix {
+            prefix: Some(folder),
+        });
         let output = ListObjectsV2Output {
             name: Some(input.bucket),
             prefix: Some(prefix),
@@ -343,13 +483,22 @@ impl S3 for Service {
         reply(output, lost)
     }
 
-    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+    async fn delete_object(
+        &self,
+        request: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let lost = self.fault("DeleteObject")?;
-        self.store.delete(&request.input.key).await.map_err(|error| s3(&error))?;
+        self.store
+            .delete(&request.input.key)
+            .await
+            .map_err(|error| s3(&error))?;
         reply(DeleteObjectOutput::default(), lost)
     }
 
-    async fn head_bucket(&self, _: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+    async fn head_bucket(
+        &self,
+        _: S3Request<HeadBucketInput>,
+    ) -> S3Result<S3Response<HeadBucketOutput>> {
         Ok(S3Response::new(HeadBucketOutput::default()))
     }
 

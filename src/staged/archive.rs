@@ -1,8 +1,8 @@
 //! Step B: the folder of a dump becomes one file, `.tar.gz`, `.tar.zst`, `.tar` or `.zip`.
 //!
-//! A tar archive is compressed like the stream's, on all cores, and is read back by the same code; only that the sizes
-//! are known here, and the hashes, computed while the files are read, are in the manifest alone. Each file is removed
-//! when it has been read.
+//! A tar archive is compressed like the stream's, on all cores, and is read back by the same code;
+//! only that the sizes are known here, and the hashes, computed while the files are read, are in
+//! the manifest alone. Each file is removed when it has been read.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,11 +19,13 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::disk;
 use super::dump::{Dumped, DumpedFile};
-use crate::backup::{BackupError, Cores, DumpEnd, Job, encoder};
+use crate::archive::{Compression, END_LEN, TarHeader, hex, padding};
+use crate::archive::{Cores, encoder};
 use crate::catalog::Entry;
 use crate::config::Container;
-use crate::disk::check_free;
-use crate::format::{Compression, END_LEN, TarHeader, hex, padding};
+use crate::dump::DumpEnd;
+use crate::job::{BackupError, Job};
+use crate::scratch::check_free;
 
 /// A dump compresses to no less than this share, as far as the check for free space is concerned.
 const BEST_RATIO: u64 = 10;
@@ -49,8 +51,13 @@ pub async fn archive(
     cores: &Cores,
 ) -> Result<Archived, BackupError> {
     let size: u64 = dumped.files.iter().map(|file| file.size).sum();
-    let needed = if job.compression == Compression::None { size } else { size / BEST_RATIO };
-    check_free(folder, needed, &format!("the archive of {}", job.database)).map_err(disk(folder))?;
+    let needed = if job.compression == Compression::None {
+        size
+    } else {
+        size / BEST_RATIO
+    };
+    check_free(folder, needed, &format!("the archive of {}", job.database))
+        .map_err(disk(folder))?;
     let (path, Dumped { files, end }) = (folder.join("archive"), dumped);
     let entries = match container {
         Container::Tar => tar(job, files, &path, cores).await?,
@@ -59,14 +66,24 @@ pub async fn archive(
     Ok(Archived { path, entries, end })
 }
 
-async fn tar(job: &Job, files: Vec<DumpedFile>, path: &Path, cores: &Cores) -> Result<Vec<Entry>, BackupError> {
+async fn tar(
+    job: &Job,
+    files: Vec<DumpedFile>,
+    path: &Path,
+    cores: &Cores,
+) -> Result<Vec<Entry>, BackupError> {
     let (compression, segment, failed) = (job.compression, job.layout.segment, disk(path));
     let (first, last) = (&files[0], &files[files.len() - 1]);
     let (header, rest) = (header(first), padding(last.size) + END_LEN);
     let mut out = File::create(path).map_err(&failed)?;
     out.write_all(&compression.head(&header)).map_err(&failed)?;
 
-    let (inlet, mut outlet) = encoder(job.layout.workers, (compression, job.level), cores, &job.meter);
+    let (inlet, mut outlet) = encoder(
+        job.layout.workers,
+        (compression, job.level),
+        cores,
+        &job.meter,
+    );
     let read = async move {
         let mut tar = TarStream::new(files);
         loop {
@@ -82,7 +99,12 @@ async fn tar(job: &Job, files: Vec<DumpedFile>, path: &Path, cores: &Cores) -> R
     };
     let write = async {
         while let Some((buffers, _room)) = outlet.next().await? {
-            let write = move || buffers.iter().try_for_each(|buffer| out.write_all(buffer)).map(|()| out);
+            let write = move || {
+                buffers
+                    .iter()
+                    .try_for_each(|buffer| out.write_all(buffer))
+                    .map(|()| out)
+            };
             out = spawn_blocking(write).await.map_err(io::Error::other)??;
         }
         Ok::<_, io::Error>(out)
@@ -92,12 +114,18 @@ async fn tar(job: &Job, files: Vec<DumpedFile>, path: &Path, cores: &Cores) -> R
     let mut content = crc32fast::Hasher::new();
     content.update(&header);
     content.combine(&outlet.content());
-    out.write_all(&compression.tail(rest, &content)).map_err(&failed)?;
+    out.write_all(&compression.tail(rest, &content))
+        .map_err(&failed)?;
     Ok(entries)
 }
 
-fn header(file: &DumpedFile) -> [u8; crate::format::HEADER_LEN] {
-    TarHeader { name: file.name.clone(), size: file.size, sha256: None }.to_bytes()
+fn header(file: &DumpedFile) -> [u8; crate::archive::HEADER_LEN] {
+    TarHeader {
+        name: file.name.clone(),
+        size: file.size,
+        sha256: None,
+    }
+    .to_bytes()
 }
 
 /// A tar archive's bytes from behind its first header to the end of its last file.
@@ -111,7 +139,12 @@ struct TarStream {
 
 impl TarStream {
     fn new(files: Vec<DumpedFile>) -> Self {
-        Self { files: files.into(), open: None, between: Bytes::new(), entries: Vec::new() }
+        Self {
+            files: files.into(),
+            open: None,
+            between: Bytes::new(),
+            entries: Vec::new(),
+        }
     }
 
     /// The next `segment` bytes, fewer at the end, then none.
@@ -123,7 +156,9 @@ impl TarStream {
                 bytes.extend_from_slice(&self.between.split_to(room.min(self.between.len())));
                 continue;
             }
-            let Some(file) = self.files.front() else { break };
+            let Some(file) = self.files.front() else {
+                break;
+            };
             let (open, hash, left) = match &mut self.open {
                 Some(open) => open,
                 none => none.insert((File::open(&file.path)?, Sha256::new(), file.size)),
@@ -143,12 +178,20 @@ impl TarStream {
 
     /// The file has been read: it is removed, and the next one's header follows its padding.
     fn next_file(&mut self) -> io::Result<()> {
-        let (Some(done), Some((_, hash, _))) = (self.files.pop_front(), self.open.take()) else { return Ok(()) };
+        let (Some(done), Some((_, hash, _))) = (self.files.pop_front(), self.open.take()) else {
+            return Ok(());
+        };
         std::fs::remove_file(&done.path)?;
         if let Some(next) = self.files.front() {
-            self.between = [&vec![0; padding(done.size)][..], &header(next)].concat().into();
+            self.between = [&vec![0; padding(done.size)][..], &header(next)]
+                .concat()
+                .into();
         }
-        self.entries.push(Entry { name: done.name, size: done.size, sha256: hex(&hash.finalize()) });
+        self.entries.push(Entry {
+            name: done.name,
+            size: done.size,
+            sha256: hex(&hash.finalize()),
+        });
         Ok(())
     }
 }
@@ -158,7 +201,9 @@ async fn zip(job: &Job, files: Vec<DumpedFile>, path: &Path) -> Result<Vec<Entry
         Compression::Gzip => (CompressionMethod::Deflated, Some(i64::from(job.level))),
         _ => (CompressionMethod::Stored, None),
     };
-    let options = SimpleFileOptions::default().compression_method(method).compression_level(level);
+    let options = SimpleFileOptions::default()
+        .compression_method(method)
+        .compression_level(level);
     let wanted = Wanted(Arc::new(AtomicBool::new(true)));
     let (out, flag) = (path.to_owned(), wanted.0.clone());
     let written = spawn_blocking(move || {
@@ -166,7 +211,12 @@ async fn zip(job: &Job, files: Vec<DumpedFile>, path: &Path) -> Result<Vec<Entry
         let (mut entries, mut buffer) = (Vec::new(), vec![0; READ]);
         for file in files {
             // A size of 4 GiB and more has a place only when that is said before.
-            zip.start_file(&file.name, options.large_file(file.size >= u32::MAX.into()).unix_permissions(0o600))?;
+            zip.start_file(
+                &file.name,
+                options
+                    .large_file(file.size >= u32::MAX.into())
+                    .unix_permissions(0o600),
+            )?;
             let (mut from, mut hash, mut size) = (File::open(&file.path)?, Sha256::new(), 0);
             loop {
                 if !flag.load(Ordering::Relaxed) {
@@ -181,10 +231,17 @@ async fn zip(job: &Job, files: Vec<DumpedFile>, path: &Path) -> Result<Vec<Entry
                 zip.write_all(&buffer[..read])?;
             }
             if size != file.size {
-                return Err(io::Error::other(format!("{} has changed since it was dumped", file.path.display())));
+                return Err(io::Error::other(format!(
+                    "{} has changed since it was dumped",
+                    file.path.display()
+                )));
             }
             std::fs::remove_file(&file.path)?;
-            entries.push(Entry { name: file.name, size, sha256: hex(&hash.finalize()) });
+            entries.push(Entry {
+                name: file.name,
+                size,
+                sha256: hex(&hash.finalize()),
+            });
         }
         zip.finish()?;
         Ok(entries)

@@ -10,9 +10,10 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::disk;
-use crate::backup::{BackupError, DumpEnd, Job, Next, Source, watch};
-use crate::disk::{check_free, sum};
+use crate::dump::{DumpEnd, Next, Source};
 use crate::engine::{StagedDump, file_stem};
+use crate::job::{BackupError, Job, watch};
+use crate::scratch::{check_free, sum};
 
 /// How often the size of a folder that a tool fills is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -53,10 +54,15 @@ pub async fn dump(
     .map_err(disk(folder))?;
     let folder = folder.join("dump");
     let (command, marker) = match dump {
-        StagedDump::Stdout(command) | StagedDump::Tables { command, .. } => (command.clone(), job.end_marker),
-        StagedDump::Folder { command, option } => {
-            (command.clone().args([format!("{option}{}", folder.display())]), None)
+        StagedDump::Stdout(command) | StagedDump::Tables { command, .. } => {
+            (command.clone(), job.end_marker)
         }
+        StagedDump::Folder { command, option } => (
+            command
+                .clone()
+                .args([format!("{option}{}", folder.display())]),
+            None,
+        ),
     };
     if !matches!(dump, StagedDump::Folder { .. }) {
         std::fs::create_dir(&folder).map_err(disk(&folder))?;
@@ -67,8 +73,12 @@ pub async fn dump(
     let stem = &stem[..stem.floor_char_boundary(100)];
     let work = async {
         match dump {
-            StagedDump::Stdout(_) => write(job, &mut source, Files::one(&folder, job.file_name.clone())).await,
-            StagedDump::Tables { cuts, .. } => write(job, &mut source, Files::cut(&folder, stem, cuts)).await,
+            StagedDump::Stdout(_) => {
+                write(job, &mut source, Files::one(&folder, job.file_name.clone())).await
+            }
+            StagedDump::Tables { cuts, .. } => {
+                write(job, &mut source, Files::cut(&folder, stem, cuts)).await
+            }
             StagedDump::Folder { .. } => fill(job, &mut source, &folder, stem).await,
         }
     };
@@ -85,7 +95,12 @@ pub async fn dump(
 }
 
 /// The tool fills the folder by itself.
-async fn fill(job: &Job, source: &mut Source, folder: &Path, stem: &str) -> Result<Dumped, BackupError> {
+async fn fill(
+    job: &Job,
+    source: &mut Source,
+    folder: &Path,
+    stem: &str,
+) -> Result<Dumped, BackupError> {
     let mut seen = 0;
     let mut look = || {
         let size = sum(folder, &std::fs::Metadata::len);
@@ -99,7 +114,10 @@ async fn fill(job: &Job, source: &mut Source, folder: &Path, stem: &str) -> Resu
                 Ok(next) => match next? {
                     Next::End(end) => break end,
                     Next::Segment(_) => {
-                        let why = format!("{} writes to stdout, and not only into its folder", job.tool);
+                        let why = format!(
+                            "{} writes to stdout, and not only into its folder",
+                            job.tool
+                        );
                         return Err(BackupError::Disk(why));
                     }
                 },
@@ -113,7 +131,11 @@ async fn fill(job: &Job, source: &mut Source, folder: &Path, stem: &str) -> Resu
         let entry = entry.map_err(disk(folder))?;
         let name = format!("{stem}/{}", entry.file_name().to_string_lossy());
         let size = entry.metadata().map_err(disk(&entry.path()))?.len();
-        files.push(DumpedFile { path: entry.path(), name, size });
+        files.push(DumpedFile {
+            path: entry.path(),
+            name,
+            size,
+        });
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Dumped { files, end })
@@ -126,11 +148,16 @@ async fn write(job: &Job, source: &mut Source, mut files: Files) -> Result<Dumpe
             Next::Segment(segment) => {
                 let folder = files.folder.clone();
                 let written = spawn_blocking(move || files.take(&segment).map(|()| files)).await;
-                files = written.map_err(std::io::Error::other)?.map_err(disk(&folder))?;
+                files = written
+                    .map_err(std::io::Error::other)?
+                    .map_err(disk(&folder))?;
             }
             Next::End(end) => {
                 let folder = files.folder.clone();
-                return Ok(Dumped { files: files.finish().map_err(disk(&folder))?, end });
+                return Ok(Dumped {
+                    files: files.finish().map_err(disk(&folder))?,
+                    end,
+                });
             }
         }
     }
@@ -138,8 +165,8 @@ async fn write(job: &Job, source: &mut Source, mut files: Files) -> Result<Dumpe
 
 /// The files that a stream is cut into, at the beginnings of lines that name a table.
 ///
-/// Wherever it is cut, the files joined in their order are the stream: a line in a routine's body that looks like such a
-/// comment does no harm.
+/// Wherever it is cut, the files joined in their order are the stream: a line in a routine's body
+/// that looks like such a comment does no harm.
 struct Files {
     folder: PathBuf,
     stem: Option<String>,
@@ -152,14 +179,36 @@ struct Files {
 
 impl Files {
     fn one(folder: &Path, name: String) -> Self {
-        let made = vec![DumpedFile { path: folder.join("0"), name, size: 0 }];
-        Self { folder: folder.to_owned(), stem: None, cuts: &[], pending: Vec::new(), open: None, made }
+        let made = vec![DumpedFile {
+            path: folder.join("0"),
+            name,
+            size: 0,
+        }];
+        Self {
+            folder: folder.to_owned(),
+            stem: None,
+            cuts: &[],
+            pending: Vec::new(),
+            open: None,
+            made,
+        }
     }
 
     fn cut(folder: &Path, stem: &str, cuts: &'static [&'static str]) -> Self {
-        let made = vec![DumpedFile { path: folder.join("0"), name: format!("{stem}/0000-schema.sql"), size: 0 }];
+        let made = vec![DumpedFile {
+            path: folder.join("0"),
+            name: format!("{stem}/0000-schema.sql"),
+            size: 0,
+        }];
         let folder = folder.to_owned();
-        Self { folder, stem: Some(stem.to_owned()), cuts, pending: Vec::new(), open: None, made }
+        Self {
+            folder,
+            stem: Some(stem.to_owned()),
+            cuts,
+            pending: Vec::new(),
+            open: None,
+            made,
+        }
     }
 
     fn take(&mut self, segment: &Bytes) -> std::io::Result<()> {
@@ -169,10 +218,14 @@ impl Files {
         let mut rest: &[u8] = segment;
         if !self.pending.is_empty() {
             // Complete the line that the last segment ended in.
-            let line = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1);
+            let line = rest
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(rest.len(), |at| at + 1);
             self.pending.extend_from_slice(&rest[..line]);
             rest = &rest[line..];
-            if rest.is_empty() && self.pending.len() < LONGEST_CUT && !self.pending.ends_with(b"\n") {
+            if rest.is_empty() && self.pending.len() < LONGEST_CUT && !self.pending.ends_with(b"\n")
+            {
                 return Ok(());
             }
             let pending = std::mem::take(&mut self.pending);
@@ -200,15 +253,25 @@ impl Files {
         self.append(&rest[from..])
     }
 
-    /// Begins a new file when `line` begins with one of the cuts; a table's name follows in backquotes.
+    /// Begins a new file when `line` begins with one of the cuts; a table's name follows in
+    /// backquotes.
     fn begin_if_cut(&mut self, line: &[u8]) -> std::io::Result<()> {
-        let (Some(stem), Some(cut)) = (&self.stem, self.cuts.iter().find(|cut| line.starts_with(cut.as_bytes())))
-        else {
+        let (Some(stem), Some(cut)) = (
+            &self.stem,
+            self.cuts
+                .iter()
+                .find(|cut| line.starts_with(cut.as_bytes())),
+        ) else {
             return Ok(());
         };
         let line = &line[cut.len()..line.len().min(LONGEST_CUT)];
-        let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next().unwrap_or_default());
-        let table = if cut.ends_with('`') { line.trim_end_matches('`') } else { "rest" };
+        let line =
+            String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next().unwrap_or_default());
+        let table = if cut.ends_with('`') {
+            line.trim_end_matches('`')
+        } else {
+            "rest"
+        };
         let mut table = file_stem(table);
         table.truncate(table.floor_char_boundary(100));
         let number = self.made.len();
@@ -216,7 +279,11 @@ impl Files {
         // Also a file that nothing went into is there.
         self.append(&[])?;
         self.open = None;
-        self.made.push(DumpedFile { path: self.folder.join(number.to_string()), name, size: 0 });
+        self.made.push(DumpedFile {
+            path: self.folder.join(number.to_string()),
+            name,
+            size: 0,
+        });
         Ok(())
     }
 
@@ -241,7 +308,11 @@ impl Files {
 /// Where lines begin in `bytes`, which begins with one.
 fn line_starts(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
     let first = (!bytes.is_empty()).then_some(0);
-    first.into_iter().chain(memchr::memchr_iter(b'\n', bytes).map(|at| at + 1).filter(|at| *at < bytes.len()))
+    first.into_iter().chain(
+        memchr::memchr_iter(b'\n', bytes)
+            .map(|at| at + 1)
+            .filter(|at| *at < bytes.len()),
+    )
 }
 
 #[cfg(test)]
@@ -259,7 +330,9 @@ mod tests {
             files.take(&Bytes::copy_from_slice(segment)).unwrap();
         }
         let made = files.finish().unwrap();
-        made.into_iter().map(|file| (file.name, std::fs::read(&file.path).unwrap())).collect()
+        made.into_iter()
+            .map(|file| (file.name, std::fs::read(&file.path).unwrap()))
+            .collect()
     }
 
     #[test]
@@ -271,10 +344,21 @@ mod tests {
             let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
             assert_eq!(
                 names,
-                ["shop/0000-schema.sql", "shop/0001-a_b.sql", "shop/0002-c.sql", "shop/0003-rest.sql"],
+                [
+                    "shop/0000-schema.sql",
+                    "shop/0001-a_b.sql",
+                    "shop/0002-c.sql",
+                    "shop/0003-rest.sql"
+                ],
                 "{at}"
             );
-            assert_eq!(files.iter().flat_map(|(_, bytes)| bytes.clone()).collect::<Vec<u8>>(), text);
+            assert_eq!(
+                files
+                    .iter()
+                    .flat_map(|(_, bytes)| bytes.clone())
+                    .collect::<Vec<u8>>(),
+                text
+            );
         }
     }
 

@@ -1,19 +1,21 @@
-//! The baseline: the classic way to back up, built to be as good as it can be, so that the comparison is fair.
+//! The baseline: the classic way to back up, built to be as good as it can be, so that the
+//! comparison is fair.
 //!
 //! ```text
 //!  A dump ──folder of files──▶ B archive ──one file──▶ C upload ──▶ complete ─▶ manifest
 //!  (pool of workers)    queue  (pool of workers) queue (pool of workers)
 //! ```
 //!
-//! For one database the steps come one after the other; while B archives the first database, A dumps the second. A job
-//! takes room in the queue behind a step before it begins that step, so a full queue makes the step before it wait, and
-//! the disk never holds more than the pools and the queues allow. Files go as soon as the next step no longer needs them.
+//! For one database the steps come one after the other; while B archives the first database, A
+//! dumps the second. A job takes room in the queue behind a step before it begins that step, so a
+//! full queue makes the step before it wait, and the disk never holds more than the pools and the
+//! queues allow. Files go as soon as the next step no longer needs them.
 //!
-//! What is not the baseline's own is what the stream uses too: the encoder on all cores, the uploader, the commit.
+//! What is not the baseline's own is what the stream uses too: the encoder on all cores, the
+//! uploader, the commit.
 
 mod archive;
 mod dump;
-mod folder;
 mod upload;
 
 use std::path::Path;
@@ -24,13 +26,15 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::meter::{Phase, Step};
-use crate::backup::{BackupError, Cores, Job, SharedFootprint, erase};
+use crate::archive::Cores;
 use crate::catalog::{BackupId, Manifest};
 use crate::config::{Container, StagedSettings};
+use crate::deposit::SharedFootprint;
 use crate::engine::StagedDump;
-use crate::places::Places;
-pub use folder::RunFolder;
+use crate::job::places::Places;
+use crate::job::{BackupError, Job, erase};
+use crate::meter::{Phase, Step};
+use crate::scratch::RunFolder;
 
 /// What the jobs of a staged run share: the pools, the queues, and the folder.
 pub struct Staging {
@@ -50,7 +54,13 @@ impl Staging {
     /// # Errors
     /// When no folder can be made.
     pub fn begin(settings: &StagedSettings) -> Result<Self, BackupError> {
-        let StagedSettings { dump, archive, upload, queue, .. } = *settings;
+        let StagedSettings {
+            dump,
+            archive,
+            upload,
+            queue,
+            ..
+        } = *settings;
         Ok(Self {
             folder: RunFolder::create(&settings.dir).map_err(disk(&settings.dir))?,
             container: settings.container,
@@ -82,11 +92,12 @@ fn disk(path: &Path) -> impl Fn(std::io::Error) -> BackupError {
     }
 }
 
-/// Dumps, archives and uploads one source, step by step, and commits the backup. Also returns how long it took from the
-/// beginning of its dump.
+/// Dumps, archives and uploads one source, step by step, and commits the backup. Also returns how
+/// long it took from the beginning of its dump.
 ///
 /// # Errors
-/// [`BackupError`]; then there is no backup, its files are gone, and nothing of it is in the store unless the log says so.
+/// [`BackupError`]; then there is no backup, its files are gone, and nothing of it is in the store
+/// unless the log says so.
 pub async fn backup(
     job: &Job,
     dump: &StagedDump,
@@ -100,7 +111,10 @@ pub async fn backup(
         erase(job, &footprint, error).await;
     }
     job.meter.set_phase(Phase::Done);
-    (result, start.map_or(Duration::ZERO, |start: Instant| start.elapsed()))
+    (
+        result,
+        start.map_or(Duration::ZERO, |start: Instant| start.elapsed()),
+    )
 }
 
 /// The three steps, each with a worker of its pool.
@@ -129,8 +143,14 @@ async fn steps(
     job.meter.set_phase(Phase::Running);
     job.meter.set_worker(worker.number);
     // Dropped, on failure and cancellation too, it is removed with all that is in it.
-    let folder = staging.folder.of_job().map_err(disk(staging.folder.path()))?;
-    let dumped = job.meter.wait_for(Step::Dump, dump::dump(job, dump, folder.path(), cancel)).await?;
+    let folder = staging
+        .folder
+        .of_job()
+        .map_err(disk(staging.folder.path()))?;
+    let dumped = job
+        .meter
+        .wait_for(Step::Dump, dump::dump(job, dump, folder.path(), cancel))
+        .await?;
     job.meter.was_busy(Step::Dump, begun);
     drop((worker, on_host));
 
@@ -139,8 +159,17 @@ async fn steps(
     drop(in_queue);
     let begun = Instant::now();
     job.meter.set_worker(worker.number);
-    let archive = archive::archive(job, dumped, staging.container, folder.path(), &staging.cores);
-    let archived = job.meter.wait_for(Step::Encode, unless(cancel, archive)).await?;
+    let archive = archive::archive(
+        job,
+        dumped,
+        staging.container,
+        folder.path(),
+        &staging.cores,
+    );
+    let archived = job
+        .meter
+        .wait_for(Step::Encode, unless(cancel, archive))
+        .await?;
     job.meter.was_busy(Step::Encode, begun);
     drop(worker);
 
@@ -168,5 +197,9 @@ async fn unless<T>(
 }
 
 async fn room(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    semaphore.clone().acquire_owned().await.expect("never closed")
+    semaphore
+        .clone()
+        .acquire_owned()
+        .await
+        .expect("never closed")
 }

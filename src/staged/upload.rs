@@ -9,10 +9,11 @@ use tokio::task::spawn_blocking;
 
 use super::archive::Archived;
 use super::disk;
-use crate::backup::{BackupError, Job, SharedFootprint, Uploader, Whole, commit, watch};
+use crate::archive::Compression;
 use crate::catalog::{self, BackupId, Manifest, Mode, archive_key};
 use crate::config::Container;
-use crate::format::Compression;
+use crate::deposit::{SharedFootprint, Uploader};
+use crate::job::{BackupError, Job, Whole, commit, watch};
 
 /// How much of the file is read at once, in bytes.
 const READ: usize = 1 << 20;
@@ -47,7 +48,8 @@ async fn send(
     };
     let names = (archive_key(&job.database, id, extension), id.to_string());
     let (store, meter) = (job.store.clone(), job.meter.clone());
-    let mut uploader = Uploader::begin(store, meter, footprint.clone(), job.layout, names, 0).await?;
+    let mut uploader =
+        Uploader::begin(store, meter, footprint.clone(), job.layout, names, 0).await?;
     let mut file = File::open(&path).map_err(disk(&path))?;
     loop {
         let read = spawn_blocking(move || {
@@ -56,16 +58,26 @@ async fn send(
             buffer.truncate(read);
             Ok((file, buffer.freeze()))
         });
-        let (back, buffer) = read.await.map_err(std::io::Error::other)?.map_err(disk(&path))?;
+        let (back, buffer) = read
+            .await
+            .map_err(std::io::Error::other)?
+            .map_err(disk(&path))?;
         if buffer.is_empty() {
             break;
         }
         file = back;
         uploader.push(buffer).await?;
     }
-    let sealed = uploader.seal(Bytes::new(), Whole::new(end, entries)).await?;
+    let sealed = uploader
+        .seal(Bytes::new(), Whole::new(end, entries))
+        .await?;
     std::fs::remove_file(&path).map_err(disk(&path))?;
-    let archive = catalog::Archive { container: container.name().into(), compression, size: 0, volumes: Vec::new() };
+    let archive = catalog::Archive {
+        container: container.name().into(),
+        compression,
+        size: 0,
+        volumes: Vec::new(),
+    };
     let facts = job.facts(id, Mode::Staged, started, archive);
     Ok(commit(&*job.store, &job.meter, footprint, sealed, facts).await?)
 }

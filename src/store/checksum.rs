@@ -1,8 +1,8 @@
 //! The checksums that S3 keeps of parts and objects, and how the parts' combine into the object's.
 //!
-//! Both are CRCs, so the checksum of joined bytes follows from the pieces' checksums and lengths alone:
-//! the whole object's value is known although its first part is made last.
-//! Source: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html>.
+//! Both are CRCs, so the checksum of joined bytes follows from the pieces' checksums and lengths
+//! alone: the whole object's value is known although its first part is made last. Source:
+//! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html>.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -45,7 +45,10 @@ pub struct Checksum {
 impl Checksum {
     /// The checksum of `bytes`.
     pub fn of(kind: ChecksumKind, bytes: &[u8]) -> Self {
-        Self { kind, value: crc_fast::checksum(kind.algorithm(), bytes) }
+        Self {
+            kind,
+            value: crc_fast::checksum(kind.algorithm(), bytes),
+        }
     }
 
     /// The checksum of buffers that follow one another.
@@ -63,10 +66,18 @@ impl Checksum {
     /// When the two are of different kinds.
     #[must_use]
     pub fn then(self, next: Checksum, next_len: u64) -> Self {
-        assert_eq!(self.kind, next.kind, "checksums of two kinds do not combine");
+        assert_eq!(
+            self.kind, next.kind,
+            "checksums of two kinds do not combine"
+        );
         Self {
             kind: self.kind,
-            value: crc_fast::checksum_combine(self.kind.algorithm(), self.value, next.value, next_len),
+            value: crc_fast::checksum_combine(
+                self.kind.algorithm(),
+                self.value,
+                next.value,
+                next_len,
+            ),
         }
     }
 
@@ -88,7 +99,10 @@ impl Checksum {
         }
         let mut padded = [0; 8];
         padded[8 - bytes.len()..].copy_from_slice(&bytes);
-        Some(Self { kind, value: u64::from_be_bytes(padded) })
+        Some(Self {
+            kind,
+            value: u64::from_be_bytes(padded),
+        })
     }
 }
 
@@ -101,7 +115,10 @@ pub struct Digest {
 impl Digest {
     /// Of no bytes yet.
     pub fn new(kind: ChecksumKind) -> Self {
-        Self { kind, digest: crc_fast::Digest::new(kind.algorithm()) }
+        Self {
+            kind,
+            digest: crc_fast::Digest::new(kind.algorithm()),
+        }
     }
 
     /// Takes the next bytes.
@@ -111,7 +128,10 @@ impl Digest {
 
     /// The checksum of all of them.
     pub fn finish(self) -> Checksum {
-        Checksum { kind: self.kind, value: self.digest.finalize() }
+        Checksum {
+            kind: self.kind,
+            value: self.digest.finalize(),
+        }
     }
 }
 
@@ -122,11 +142,20 @@ mod tests {
     /// The check values of the CRC catalogue for `123456789`.
     #[test]
     fn known_values() {
-        for (kind, value) in [(ChecksumKind::Crc64Nvme, 0xae8b_1486_0a79_9888), (ChecksumKind::Crc32, 0xcbf4_3926)] {
+        for (kind, value) in [
+            (ChecksumKind::Crc64Nvme, 0xae8b_1486_0a79_9888),
+            (ChecksumKind::Crc32, 0xcbf4_3926),
+        ] {
             let whole = Checksum::of(kind, b"123456789");
             assert_eq!(whole.value, value);
-            assert_eq!(Checksum::of(kind, b"1234").then(Checksum::of(kind, b"56789"), 5), whole);
-            assert_eq!(Checksum::of_buffers(kind, [&b"12"[..], b"3456", b"789"]), whole);
+            assert_eq!(
+                Checksum::of(kind, b"1234").then(Checksum::of(kind, b"56789"), 5),
+                whole
+            );
+            assert_eq!(
+                Checksum::of_buffers(kind, [&b"12"[..], b"3456", b"789"]),
+                whole
+            );
             assert_eq!(Checksum::from_base64(kind, &whole.to_base64()), Some(whole));
         }
     }

@@ -17,7 +17,8 @@ pub enum ErrorKind {
     Invalid,
 }
 
-/// A failed store operation: its kind, and a message that says what was tried and what the server said.
+/// A failed store operation: its kind, and a message that says what was tried and what the server
+/// said.
 #[derive(Debug, Clone, thiserror::Error)]
 pub struct StoreError {
     kind: ErrorKind,
@@ -27,7 +28,10 @@ pub struct StoreError {
 impl StoreError {
     /// An error of `kind` with the server's own words in `message`.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// What the caller can do about it.
@@ -38,7 +42,10 @@ impl StoreError {
     /// The same error with `context` before its message.
     #[must_use]
     pub fn context(self, context: impl fmt::Display) -> Self {
-        Self { kind: self.kind, message: format!("{context}: {}", self.message) }
+        Self {
+            kind: self.kind,
+            message: format!("{context}: {}", self.message),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
-//! A store in memory that is as strict as S3 is documented to be: the state behind the in-process S3 server,
-//! and what tests and benches use directly. It keeps a log of effects, so that their order can be asserted.
+//! A store in memory that is as strict as S3 is documented to be: the state behind the in-process
+//! S3 server, and what tests and benches use directly. It keeps a log of effects, so that their
+//! order can be asserted.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,8 +13,8 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 
 use super::{
-    Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt, Result, Store,
-    StoreError, Upload, UploadInfo,
+    Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
+    Result, Store, StoreError, Upload, UploadInfo,
 };
 
 /// Entries of one page of a listing, as S3 has it.
@@ -74,7 +75,8 @@ pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     limits: Limits,
     checksum: Option<ChecksumKind>,
-    /// Bodies are forgotten when they arrive: what is stored has a size and a checksum but cannot be read.
+    /// Bodies are forgotten when they arrive: what is stored has a size and a checksum but cannot
+    /// be read.
     discard: bool,
 }
 
@@ -93,12 +95,21 @@ fn now() -> i64 {
 impl MemoryStore {
     /// An empty store.
     pub fn new(limits: Limits, checksum: Option<ChecksumKind>) -> Self {
-        Self { state: Arc::default(), limits, checksum, discard: false }
+        Self {
+            state: Arc::default(),
+            limits,
+            checksum,
+            discard: false,
+        }
     }
 
-    /// An empty store that keeps of every body only its size and checksum, for loads larger than memory.
+    /// An empty store that keeps of every body only its size and checksum, for loads larger than
+    /// memory.
     pub fn discarding(limits: Limits) -> Self {
-        Self { discard: true, ..Self::new(limits, Some(ChecksumKind::Crc64Nvme)) }
+        Self {
+            discard: true,
+            ..Self::new(limits, Some(ChecksumKind::Crc64Nvme))
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -122,7 +133,10 @@ impl MemoryStore {
 
     /// An object's bytes.
     pub fn read(&self, key: &str) -> Option<Vec<u8>> {
-        self.state().objects.get(key).map(|object| object.buffers.concat())
+        self.state()
+            .objects
+            .get(key)
+            .map(|object| object.buffers.concat())
     }
 
     /// The parts of an open upload, ascending by number, each with its time of arrival.
@@ -132,19 +146,30 @@ impl MemoryStore {
     pub fn parts(&self, id: &str) -> Result<Vec<(PartReceipt, i64)>> {
         let state = self.state();
         let open = state.uploads.get(id).ok_or_else(|| no_upload(id))?;
-        Ok(open.parts.values().map(|part| (part.receipt.clone(), part.arrived)).collect())
+        Ok(open
+            .parts
+            .values()
+            .map(|part| (part.receipt.clone(), part.arrived))
+            .collect())
     }
 
     /// Makes all that the store holds older by `time`: for tests of rules about age.
     pub fn age_by(&self, time: Duration) {
         let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         let mut state = self.state();
-        let State { objects, uploads, .. } = &mut *state;
+        let State {
+            objects, uploads, ..
+        } = &mut *state;
         let modified = objects.values_mut().map(|object| &mut object.modified);
-        let of_uploads = uploads
-            .values_mut()
-            .flat_map(|open| open.parts.values_mut().map(|part| &mut part.arrived).chain([&mut open.initiated]));
-        modified.chain(of_uploads).for_each(|moment| *moment = moment.saturating_sub(seconds));
+        let of_uploads = uploads.values_mut().flat_map(|open| {
+            open.parts
+                .values_mut()
+                .map(|part| &mut part.arrived)
+                .chain([&mut open.initiated])
+        });
+        modified
+            .chain(of_uploads)
+            .for_each(|moment| *moment = moment.saturating_sub(seconds));
     }
 
     /// Puts an object whether or not there is one.
@@ -152,8 +177,13 @@ impl MemoryStore {
         let mut state = self.state();
         state.effects.push(Effect::Put(key.to_owned()));
         let checksum = self.checksum.map(|kind| Checksum::of(kind, &body));
-        let object =
-            Object { size: body.len() as u64, buffers: vec![body], modified: now(), checksum, backup_id: None };
+        let object = Object {
+            size: body.len() as u64,
+            buffers: vec![body],
+            modified: now(),
+            checksum,
+            backup_id: None,
+        };
         state.objects.insert(key.to_owned(), object);
     }
 }
@@ -164,9 +194,15 @@ fn page<'a, V: 'a, T>(
     (prefix, after): (&str, Option<&str>),
     describe: impl Fn(&'a String, &'a V) -> T,
 ) -> Page<T> {
-    let mut rest =
-        entries.filter(|(key, _)| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)).peekable();
-    let mut page = Page { items: Vec::new(), next: None };
+    let mut rest = entries
+        .filter(|(key, _)| {
+            key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
+        })
+        .peekable();
+    let mut page = Page {
+        items: Vec::new(),
+        next: None,
+    };
     while let Some((key, value)) = rest.next() {
         page.items.push(describe(key, value));
         if page.items.len() == PAGE {
@@ -207,7 +243,12 @@ impl Store for MemoryStore {
         let id = format!("upload-{:08}", state.next_id);
         let (key, backup_id) = (key.to_owned(), backup_id.to_owned());
         state.effects.push(Effect::Begun(key.clone()));
-        let open = Open { key: key.clone(), backup_id: backup_id.clone(), initiated: now(), parts: BTreeMap::new() };
+        let open = Open {
+            key: key.clone(),
+            backup_id: backup_id.clone(),
+            initiated: now(),
+            parts: BTreeMap::new(),
+        };
         state.uploads.insert(id.clone(), open);
         Ok(Upload { key, id, backup_id })
     }
@@ -226,14 +267,34 @@ impl Store for MemoryStore {
         if let Some(sent) = checksum
             && Checksum::of_buffers(sent.kind(), buffers()) != sent
         {
-            return Err(invalid(format!("BadDigest: the checksum of part {number} is not that of its bytes")));
+            return Err(invalid(format!(
+                "BadDigest: the checksum of part {number} is not that of its bytes"
+            )));
         }
-        let etag = format!("\"{}\"", Checksum::of_buffers(ChecksumKind::Crc64Nvme, buffers()).to_base64());
-        let receipt = PartReceipt { number, size: body.len(), etag, checksum };
+        let etag = format!(
+            "\"{}\"",
+            Checksum::of_buffers(ChecksumKind::Crc64Nvme, buffers()).to_base64()
+        );
+        let receipt = PartReceipt {
+            number,
+            size: body.len(),
+            etag,
+            checksum,
+        };
         let mut state = self.state();
-        let open = state.uploads.get_mut(&upload.id).ok_or_else(|| no_upload(&upload.id))?;
+        let open = state
+            .uploads
+            .get_mut(&upload.id)
+            .ok_or_else(|| no_upload(&upload.id))?;
         let body = if self.discard { PartBody::new() } else { body };
-        open.parts.insert(number, Part { receipt: receipt.clone(), body, arrived: now() });
+        open.parts.insert(
+            number,
+            Part {
+                receipt: receipt.clone(),
+                body,
+                arrived: now(),
+            },
+        );
         state.effects.push(Effect::Part(upload.key.clone(), number));
         Ok(receipt)
     }
@@ -245,35 +306,61 @@ impl Store for MemoryStore {
         checksum: Option<Checksum>,
     ) -> Result<ObjectInfo> {
         let mut state = self.state();
-        let open = state.uploads.get(&upload.id).ok_or_else(|| no_upload(&upload.id))?;
+        let open = state
+            .uploads
+            .get(&upload.id)
+            .ok_or_else(|| no_upload(&upload.id))?;
         if state.objects.contains_key(&upload.key) {
-            return Err(StoreError::new(ErrorKind::AlreadyExists, format!("PreconditionFailed: {}", upload.key)));
+            return Err(StoreError::new(
+                ErrorKind::AlreadyExists,
+                format!("PreconditionFailed: {}", upload.key),
+            ));
         }
         if parts.is_empty() || !parts.is_sorted_by(|a, b| a.number < b.number) {
-            return Err(invalid("InvalidPartOrder: parts must be given, ascending by number"));
+            return Err(invalid(
+                "InvalidPartOrder: parts must be given, ascending by number",
+            ));
         }
         let (mut buffers, mut size, mut whole) = (Vec::new(), 0, None::<Checksum>);
         for (at, part) in parts.iter().enumerate() {
             let Part { receipt, body, .. } = match open.parts.get(&part.number) {
                 Some(stored) if stored.receipt.etag == part.etag => stored,
-                _ => return Err(invalid(format!("InvalidPart: part {} is not what was uploaded", part.number))),
+                _ => {
+                    return Err(invalid(format!(
+                        "InvalidPart: part {} is not what was uploaded",
+                        part.number
+                    )));
+                }
             };
             if at + 1 < parts.len() && receipt.size < self.limits.min_part {
-                return Err(invalid(format!("EntityTooSmall: part {} has {} bytes", part.number, receipt.size)));
+                return Err(invalid(format!(
+                    "EntityTooSmall: part {} has {} bytes",
+                    part.number, receipt.size
+                )));
             }
             whole = match (whole, receipt.checksum) {
                 (None, next) if at == 0 => next,
-                (Some(whole), Some(next)) if whole.kind() == next.kind() => Some(whole.then(next, receipt.size)),
+                (Some(whole), Some(next)) if whole.kind() == next.kind() => {
+                    Some(whole.then(next, receipt.size))
+                }
                 _ => None,
             };
             buffers.extend_from_slice(body.buffers());
             size += receipt.size;
         }
         if checksum.is_some() && checksum != whole {
-            return Err(invalid("BadDigest: the checksum of the object is not that of its parts"));
+            return Err(invalid(
+                "BadDigest: the checksum of the object is not that of its parts",
+            ));
         }
         let backup_id = Some(open.backup_id.clone());
-        let object = Object { buffers, size, modified: open.initiated, checksum: whole, backup_id };
+        let object = Object {
+            buffers,
+            size,
+            modified: open.initiated,
+            checksum: whole,
+            backup_id,
+        };
         let info = describe(&upload.key, &object);
         state.objects.insert(upload.key.clone(), object);
         state.uploads.remove(&upload.id);
@@ -291,13 +378,20 @@ impl Store for MemoryStore {
 
     async fn put(&self, key: &str, body: Bytes) -> Result<()> {
         if self.state().objects.contains_key(key) {
-            return Err(StoreError::new(ErrorKind::AlreadyExists, format!("PreconditionFailed: {key}")));
+            return Err(StoreError::new(
+                ErrorKind::AlreadyExists,
+                format!("PreconditionFailed: {key}"),
+            ));
         }
         self.overwrite(key, body);
         Ok(())
     }
 
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<BoxStream<'static, Result<Bytes>>> {
+    async fn get(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
         let no_key = || StoreError::new(ErrorKind::NotFound, format!("NoSuchKey: {key}"));
         let object = self.state().objects.get(key).cloned().ok_or_else(no_key)?;
         if self.discard && object.backup_id.is_some() {
@@ -305,14 +399,23 @@ impl Store for MemoryStore {
         }
         let range = range.unwrap_or(0..object.size);
         if range.start >= object.size && object.size > 0 {
-            return Err(invalid(format!("InvalidRange: {range:?} of {} bytes", object.size)));
+            return Err(invalid(format!(
+                "InvalidRange: {range:?} of {} bytes",
+                object.size
+            )));
         }
         let mut at = 0;
         let mut pieces = Vec::new();
         for buffer in object.buffers {
             let length = buffer.len() as u64;
-            let (from, to) = (range.start.clamp(at, at + length) - at, range.end.clamp(at, at + length) - at);
-            let (from, to) = (usize::try_from(from).expect("in a buffer"), usize::try_from(to).expect("in a buffer"));
+            let (from, to) = (
+                range.start.clamp(at, at + length) - at,
+                range.end.clamp(at, at + length) - at,
+            );
+            let (from, to) = (
+                usize::try_from(from).expect("in a buffer"),
+                usize::try_from(to).expect("in a buffer"),
+            );
             if from < to {
                 pieces.push(Ok(buffer.slice(from..to)));
             }
@@ -322,33 +425,54 @@ impl Store for MemoryStore {
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        Ok(self.state().objects.get(key).map(|object| describe(key, object)))
+        Ok(self
+            .state()
+            .objects
+            .get(key)
+            .map(|object| describe(key, object)))
     }
 
     async fn list(&self, prefix: &str, after: Option<String>) -> Result<Page<ObjectInfo>> {
         let state = self.state();
-        Ok(page(state.objects.iter(), (prefix, after.as_deref()), |key, object| ObjectInfo {
-            checksum: None,
-            backup_id: None,
-            ..describe(key, object)
-        }))
+        Ok(page(
+            state.objects.iter(),
+            (prefix, after.as_deref()),
+            |key, object| ObjectInfo {
+                checksum: None,
+                backup_id: None,
+                ..describe(key, object)
+            },
+        ))
     }
 
     async fn list_uploads(&self, prefix: &str, after: Option<String>) -> Result<Page<OpenUpload>> {
         let state = self.state();
         // Ids grow with time; a key may have several uploads, so the pages follow `key id`.
-        let by_key: BTreeMap<String, &Open> =
-            state.uploads.iter().map(|(id, open)| (format!("{}\0{id}", open.key), open)).collect();
-        Ok(page(by_key.iter(), (prefix, after.as_deref()), |place, open| OpenUpload {
-            key: open.key.clone(),
-            id: place[open.key.len() + 1..].to_owned(),
-            initiated: open.initiated,
-        }))
+        let by_key: BTreeMap<String, &Open> = state
+            .uploads
+            .iter()
+            .map(|(id, open)| (format!("{}\0{id}", open.key), open))
+            .collect();
+        Ok(page(
+            by_key.iter(),
+            (prefix, after.as_deref()),
+            |place, open| OpenUpload {
+                key: open.key.clone(),
+                id: place[open.key.len() + 1..].to_owned(),
+                initiated: open.initiated,
+            },
+        ))
     }
 
     async fn upload_info(&self, _key: &str, upload_id: &str) -> Result<UploadInfo> {
         let mut info = UploadInfo::default();
-        for part in self.state().uploads.get(upload_id).iter().flat_map(|open| open.parts.values()) {
+        for part in self
+            .state()
+            .uploads
+            .get(upload_id)
+            .iter()
+            .flat_map(|open| open.parts.values())
+        {
             info.add(part.receipt.size, part.arrived);
         }
         Ok(info)

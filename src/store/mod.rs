@@ -1,8 +1,8 @@
 //! Where backups live: a bucket and prefix, behind one trait.
 //!
 //! Keys are relative to the store's prefix. Objects are only ever written whole: [`Store::put`] for
-//! small ones, and for archives a multipart upload whose parts may arrive in any order (part 1, which
-//! holds the archive's header, arrives last) and which exists for readers only after
+//! small ones, and for archives a multipart upload whose parts may arrive in any order (part 1,
+//! which holds the archive's header, arrives last) and which exists for readers only after
 //! [`Store::complete_upload`].
 //!
 //! | backend | for |
@@ -44,7 +44,11 @@ pub struct Limits {
 
 impl Limits {
     /// The limits of AWS S3: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
-    pub const S3: Limits = Limits { min_part: 5 << 20, max_part: 5 << 30, max_parts: 10_000 };
+    pub const S3: Limits = Limits {
+        min_part: 5 << 20,
+        max_part: 5 << 30,
+        max_parts: 10_000,
+    };
 }
 
 /// An open multipart upload.
@@ -127,8 +131,8 @@ pub struct ObjectInfo {
     pub key: String,
     /// Size in bytes.
     pub size: u64,
-    /// Last change, as seconds since the Unix epoch; 0 when the store does not say. S3 dates an object that was uploaded in
-    /// parts by the upload's begin.
+    /// Last change, as seconds since the Unix epoch; 0 when the store does not say. S3 dates an
+    /// object that was uploaded in parts by the upload's begin.
     pub modified: i64,
     /// Checksum of the whole object; `head` asks for it, listings leave it out.
     pub checksum: Option<Checksum>,
@@ -154,7 +158,8 @@ pub struct UploadInfo {
     pub parts: usize,
     /// Size of all parts, in bytes.
     pub size: u64,
-    /// When the newest part arrived, as seconds since the Unix epoch; 0 when there is none or the store does not say.
+    /// When the newest part arrived, as seconds since the Unix epoch; 0 when there is none or the
+    /// store does not say.
     pub newest: i64,
 }
 
@@ -185,7 +190,8 @@ pub trait Store: Send + Sync {
     /// What the store allows.
     fn limits(&self) -> Limits;
 
-    /// The checksum that parts and objects are stored with; `None` when the store is configured without.
+    /// The checksum that parts and objects are stored with; `None` when the store is configured
+    /// without.
     fn checksum_kind(&self) -> Option<ChecksumKind>;
 
     /// Begins a multipart upload for `key`; `backup_id` becomes object metadata.
@@ -200,9 +206,9 @@ pub trait Store: Send + Sync {
         checksum: Option<Checksum>,
     ) -> Result<PartReceipt>;
 
-    /// Joins the parts (ascending by number) into the object, if no object has its key.
-    /// `checksum` is of the whole object. Succeeds too when an earlier try of the same upload did the
-    /// work and only its reply was lost.
+    /// Joins the parts (ascending by number) into the object, if no object has its key. `checksum`
+    /// is of the whole object. Succeeds too when an earlier try of the same upload did the work and
+    /// only its reply was lost.
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] when another object has the key.
@@ -220,7 +226,11 @@ pub trait Store: Send + Sync {
     async fn put(&self, key: &str, body: Bytes) -> Result<()>;
 
     /// Reads `range` of an object's bytes, or all of it, as it arrives.
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<BoxStream<'static, Result<Bytes>>>;
+    async fn get(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>>;
 
     /// What the store knows of an object; `None` when there is none.
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>>;
@@ -280,7 +290,10 @@ pub async fn get_small(store: &dyn Store, key: &str, limit: usize) -> Result<Byt
     while let Some(buffer) = body.next().await {
         let buffer = buffer?;
         if all.len() + buffer.len() > limit {
-            return Err(StoreError::new(ErrorKind::Invalid, format!("{key} is larger than {limit} bytes")));
+            return Err(StoreError::new(
+                ErrorKind::Invalid,
+                format!("{key} is larger than {limit} bytes"),
+            ));
         }
         all.extend_from_slice(&buffer);
     }

@@ -1,10 +1,10 @@
 //! A store whose operations are tried again when that can help.
 //!
-//! Each operation has its own patience, a time and not a count: an outage of the store must not kill a dump of ten
-//! hours, whose tool just waits on its pipe meanwhile. The delay before try n is random between 0 and
-//! `first × 2^n`, at most `longest` ("full jitter",
-//! <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>), so that the many parts that
-//! failed together do not come back together.
+//! Each operation has its own patience, a time and not a count: an outage of the store must not
+//! kill a dump of ten hours, whose tool just waits on its pipe meanwhile. The delay before try n is
+//! random between 0 and `first × 2^n`, at most `longest` ("full jitter",
+//! <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>), so that the many
+//! parts that failed together do not come back together.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use super::{
-    Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt, Result,
-    SharedStore, Store, StoreError, Upload, UploadInfo,
+    Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
+    Result, SharedStore, Store, StoreError, Upload, UploadInfo,
 };
 
 /// How patient to be with a store.
@@ -33,7 +33,11 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// The usual delays, for `for_at_most`.
     pub fn lasting(for_at_most: Duration) -> Self {
-        Self { for_at_most, first: Duration::from_millis(200), longest: Duration::from_secs(20) }
+        Self {
+            for_at_most,
+            first: Duration::from_millis(200),
+            longest: Duration::from_secs(20),
+        }
     }
 }
 
@@ -49,11 +53,16 @@ pub struct Backoff {
 impl Backoff {
     /// All of the patience, from now on.
     pub fn new(policy: RetryPolicy) -> Self {
-        Self { policy, start: Instant::now(), ceiling: policy.first, tries: 1 }
+        Self {
+            policy,
+            start: Instant::now(),
+            ceiling: policy.first,
+            tries: 1,
+        }
     }
 
-    /// After a failure: waits for the delay before the next try, or gives `error` back when it cannot help or
-    /// the patience is at its end.
+    /// After a failure: waits for the delay before the next try, or gives `error` back when it
+    /// cannot help or the patience is at its end.
     ///
     /// # Errors
     /// `error`, with how often and how long it was tried.
@@ -83,11 +92,22 @@ pub struct Retrying {
 
 impl Retrying {
     /// Wraps `store`; `on_retry` is called before each new try.
-    pub fn new(store: SharedStore, policy: RetryPolicy, on_retry: Arc<dyn Fn() + Send + Sync>) -> Self {
-        Self { store, policy, on_retry }
+    pub fn new(
+        store: SharedStore,
+        policy: RetryPolicy,
+        on_retry: Arc<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self {
+            store,
+            policy,
+            on_retry,
+        }
     }
 
-    async fn retry<T, F: Future<Output = Result<T>> + Send>(&self, operation: impl Fn() -> F + Send) -> Result<T> {
+    async fn retry<T, F: Future<Output = Result<T>> + Send>(
+        &self,
+        operation: impl Fn() -> F + Send,
+    ) -> Result<T> {
         let mut backoff = Backoff::new(self.policy);
         loop {
             match operation().await {
@@ -114,7 +134,8 @@ impl Store for Retrying {
     }
 
     async fn create_upload(&self, key: &str, backup_id: &str) -> Result<Upload> {
-        self.retry(|| self.store.create_upload(key, backup_id)).await
+        self.retry(|| self.store.create_upload(key, backup_id))
+            .await
     }
 
     async fn put_part(
@@ -124,7 +145,8 @@ impl Store for Retrying {
         body: PartBody,
         checksum: Option<Checksum>,
     ) -> Result<PartReceipt> {
-        self.retry(|| self.store.put_part(upload, number, body.clone(), checksum)).await
+        self.retry(|| self.store.put_part(upload, number, body.clone(), checksum))
+            .await
     }
 
     async fn complete_upload(
@@ -133,7 +155,8 @@ impl Store for Retrying {
         parts: &[PartReceipt],
         checksum: Option<Checksum>,
     ) -> Result<ObjectInfo> {
-        self.retry(|| self.store.complete_upload(upload, parts, checksum)).await
+        self.retry(|| self.store.complete_upload(upload, parts, checksum))
+            .await
     }
 
     async fn abort_upload(&self, upload: &Upload) -> Result<()> {
@@ -144,7 +167,11 @@ impl Store for Retrying {
         self.retry(|| self.store.put(key, body.clone())).await
     }
 
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<BoxStream<'static, Result<Bytes>>> {
+    async fn get(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
         self.retry(|| self.store.get(key, range.clone())).await
     }
 
@@ -157,7 +184,8 @@ impl Store for Retrying {
     }
 
     async fn list_uploads(&self, prefix: &str, page: Option<String>) -> Result<Page<OpenUpload>> {
-        self.retry(|| self.store.list_uploads(prefix, page.clone())).await
+        self.retry(|| self.store.list_uploads(prefix, page.clone()))
+            .await
     }
 
     async fn upload_info(&self, key: &str, upload_id: &str) -> Result<UploadInfo> {

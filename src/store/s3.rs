@@ -1,10 +1,11 @@
 //! AWS S3 and the servers that speak its protocol.
 //!
-//! What each server gets wrong is met by asking for less: the checksum of a part is computed before it is sent
-//! (the body then goes out as it is, in several buffers, with no copy), the algorithm is always named beside it, the
-//! type of the object's checksum is said at the beginning and not at the end, and a completion whose reply was
-//! lost is looked up with HEAD instead of being believed either way.
-//! Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPart.html> and its neighbours.
+//! What each server gets wrong is met by asking for less: the checksum of a part is computed before
+//! it is sent (the body then goes out as it is, in several buffers, with no copy), the algorithm is
+//! always named beside it, the type of the object's checksum is said at the beginning and not at
+//! the end, and a completion whose reply was lost is looked up with HEAD instead of being believed
+//! either way. Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPart.html> and
+//! its neighbours.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -22,8 +23,8 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart, ExpirationStatus,
-    ServerSideEncryption, StorageClass,
+    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart,
+    ExpirationStatus, ServerSideEncryption, StorageClass,
 };
 use aws_smithy_http_client::{Builder as HttpBuilder, tls};
 use bytes::Bytes;
@@ -32,8 +33,8 @@ use futures_util::stream::{self, BoxStream};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt, Result, Store,
-    StoreError, Upload, UploadInfo,
+    Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
+    Result, Store, StoreError, Upload, UploadInfo,
 };
 use crate::config::StoreSettings;
 
@@ -54,17 +55,28 @@ pub struct S3Store {
 }
 
 impl S3Store {
-    /// Connects to nothing yet: credentials and region are looked up by the standard AWS chain where the settings
-    /// have none, the rest happens with the first request.
-    pub async fn open(settings: &StoreSettings, credentials: Option<(SecretString, SecretString)>) -> Self {
-        let http = HttpBuilder::new().tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring));
+    /// Connects to nothing yet: credentials and region are looked up by the standard AWS chain
+    /// where the settings have none, the rest happens with the first request.
+    pub async fn open(
+        settings: &StoreSettings,
+        credentials: Option<(SecretString, SecretString)>,
+    ) -> Self {
+        let http = HttpBuilder::new().tls_provider(tls::Provider::Rustls(
+            tls::rustls_provider::CryptoMode::Ring,
+        ));
         let http = http.build_https();
         let mut chain = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
         if let Some(region) = &settings.region {
             chain = chain.region(Region::new(region.clone()));
         }
         if let Some((access, secret)) = credentials {
-            let given = Credentials::new(access.expose_secret(), secret.expose_secret(), None, None, "inventory");
+            let given = Credentials::new(
+                access.expose_secret(),
+                secret.expose_secret(),
+                None,
+                None,
+                "inventory",
+            );
             chain = chain.credentials_provider(given);
         }
         let shared = chain.load().await;
@@ -78,10 +90,13 @@ impl S3Store {
             .force_path_style(settings.path_style)
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(2))
-            // By default one bucket of retries serves the whole process: many jobs would empty it for each other.
+            // By default one bucket of retries serves the whole process: many jobs would empty it
+            // for each other.
             .retry_partition(RetryPartition::custom(settings.name.clone()).build())
             .stalled_stream_protection(
-                StalledStreamProtectionConfig::enabled().grace_period(Duration::from_mins(1)).build(),
+                StalledStreamProtectionConfig::enabled()
+                    .grace_period(Duration::from_mins(1))
+                    .build(),
             )
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
@@ -91,26 +106,41 @@ impl S3Store {
         if let Some(endpoint) = &settings.endpoint {
             config = config.endpoint_url(endpoint);
         }
-        Self { client: Client::from_conf(config.build()), settings: settings.clone() }
+        Self {
+            client: Client::from_conf(config.build()),
+            settings: settings.clone(),
+        }
     }
 
     fn full(&self, key: &str) -> String {
-        if self.settings.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", self.settings.prefix) }
+        if self.settings.prefix.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}/{key}", self.settings.prefix)
+        }
     }
 
     fn relative(&self, key: &str) -> Option<String> {
         if self.settings.prefix.is_empty() {
             return Some(key.to_owned());
         }
-        Some(key.strip_prefix(&self.settings.prefix)?.strip_prefix('/')?.to_owned())
+        Some(
+            key.strip_prefix(&self.settings.prefix)?
+                .strip_prefix('/')?
+                .to_owned(),
+        )
     }
 
     /// Whether the bucket has a rule that aborts incomplete uploads; `None` when it would not say.
     pub async fn aborts_incomplete_uploads(&self) -> Option<bool> {
-        let request = self.client.get_bucket_lifecycle_configuration().bucket(&self.settings.bucket);
+        let request = self
+            .client
+            .get_bucket_lifecycle_configuration()
+            .bucket(&self.settings.bucket);
         match request.send().await {
             Ok(found) => Some(found.rules().iter().any(|rule| {
-                rule.status() == &ExpirationStatus::Enabled && rule.abort_incomplete_multipart_upload().is_some()
+                rule.status() == &ExpirationStatus::Enabled
+                    && rule.abort_incomplete_multipart_upload().is_some()
             })),
             Err(error) if error.code() == Some("NoSuchLifecycleConfiguration") => Some(false),
             Err(_) => None,
@@ -125,21 +155,33 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// What an SDK error means, with the server's own code and words.
-fn explain<E: ProvideErrorMetadata + std::error::Error + 'static>(what: &str, error: &SdkError<E>) -> StoreError {
-    let status = error.raw_response().map(|response| response.status().as_u16());
+fn explain<E: ProvideErrorMetadata + std::error::Error + 'static>(
+    what: &str,
+    error: &SdkError<E>,
+) -> StoreError {
+    let status = error
+        .raw_response()
+        .map(|response| response.status().as_u16());
     let code = error.code().unwrap_or_default();
     let kind = match (error, code, status) {
         (SdkError::ConstructionFailure(_), ..) => ErrorKind::Denied,
         // Nothing was sent: the standard chain found no credentials.
-        (SdkError::DispatchFailure(failure), ..) if failure.is_other() && chain(error).contains("credentials") => {
+        (SdkError::DispatchFailure(failure), ..)
+            if failure.is_other() && chain(error).contains("credentials") =>
+        {
             ErrorKind::Denied
         }
-        (SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_), ..) => {
-            ErrorKind::Transient
-        }
+        (
+            SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_),
+            ..,
+        ) => ErrorKind::Transient,
         (_, "PreconditionFailed", _) | (_, _, Some(412)) => ErrorKind::AlreadyExists,
         (_, _, Some(404)) => ErrorKind::NotFound,
-        (_, "AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken", _)
+        (
+            _,
+            "AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken",
+            _,
+        )
         | (_, _, Some(401 | 403)) => ErrorKind::Denied,
         (_, "RequestTimeout" | "SlowDown" | "ConditionalRequestConflict" | "InternalError", _)
         | (_, _, Some(408 | 409 | 429 | 500..)) => ErrorKind::Transient,
@@ -187,7 +229,10 @@ impl http_body::Body for Buffers {
 fn stream_of(body: PartBody) -> ByteStream {
     ByteStream::new(SdkBody::retryable(move || {
         let buffers = body.buffers().to_vec().into_iter();
-        SdkBody::from_body_1_x(Buffers { buffers, left: body.len() })
+        SdkBody::from_body_1_x(Buffers {
+            buffers,
+            left: body.len(),
+        })
     }))
 }
 
@@ -200,18 +245,27 @@ fn algorithm(kind: ChecksumKind) -> ChecksumAlgorithm {
 
 /// The value for the request field of `kind`, when the checksum is of it.
 fn value(checksum: Option<Checksum>, kind: ChecksumKind) -> Option<String> {
-    checksum.filter(|checksum| checksum.kind() == kind).map(Checksum::to_base64)
+    checksum
+        .filter(|checksum| checksum.kind() == kind)
+        .map(Checksum::to_base64)
 }
 
 #[async_trait]
 impl Store for S3Store {
     fn address(&self) -> String {
         let StoreSettings { bucket, prefix, .. } = &self.settings;
-        if prefix.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{prefix}") }
+        if prefix.is_empty() {
+            format!("s3://{bucket}")
+        } else {
+            format!("s3://{bucket}/{prefix}")
+        }
     }
 
     fn limits(&self) -> Limits {
-        Limits { max_parts: self.settings.max_parts, ..Limits::S3 }
+        Limits {
+            max_parts: self.settings.max_parts,
+            ..Limits::S3
+        }
     }
 
     fn checksum_kind(&self) -> Option<ChecksumKind> {
@@ -220,7 +274,12 @@ impl Store for S3Store {
 
     async fn create_upload(&self, key: &str, backup_id: &str) -> Result<Upload> {
         let kind = self.settings.checksum;
-        let (sse, kms_key) = match self.settings.sse.as_deref().map(|sse| sse.split_at(sse.len().min(8))) {
+        let (sse, kms_key) = match self
+            .settings
+            .sse
+            .as_deref()
+            .map(|sse| sse.split_at(sse.len().min(8)))
+        {
             Some(("aws:kms:", key)) => (Some("aws:kms".to_owned()), Some(key.to_owned())),
             _ => (self.settings.sse.clone(), None),
         };
@@ -232,16 +291,28 @@ impl Store for S3Store {
             .metadata(METADATA, backup_id)
             .set_checksum_algorithm(kind.map(algorithm))
             .set_checksum_type(kind.map(|_| ChecksumType::FullObject))
-            .set_storage_class(self.settings.storage_class.as_deref().map(StorageClass::from))
+            .set_storage_class(
+                self.settings
+                    .storage_class
+                    .as_deref()
+                    .map(StorageClass::from),
+            )
             .set_server_side_encryption(sse.as_deref().map(ServerSideEncryption::from))
             .set_ssekms_key_id(kms_key)
             .send()
             .await
             .map_err(|error| explain("CreateMultipartUpload", &error))?;
         let id = created.upload_id.ok_or_else(|| {
-            StoreError::new(ErrorKind::Invalid, "CreateMultipartUpload: the server's reply has no upload id")
+            StoreError::new(
+                ErrorKind::Invalid,
+                "CreateMultipartUpload: the server's reply has no upload id",
+            )
         })?;
-        Ok(Upload { key: key.to_owned(), id, backup_id: backup_id.to_owned() })
+        Ok(Upload {
+            key: key.to_owned(),
+            id,
+            backup_id: backup_id.to_owned(),
+        })
     }
 
     async fn put_part(
@@ -267,10 +338,18 @@ impl Store for S3Store {
             .send()
             .await
             .map_err(|error| explain("UploadPart", &error))?;
-        let etag = put
-            .e_tag
-            .ok_or_else(|| StoreError::new(ErrorKind::Invalid, "UploadPart: the server's reply has no ETag"))?;
-        Ok(PartReceipt { number, size, etag, checksum })
+        let etag = put.e_tag.ok_or_else(|| {
+            StoreError::new(
+                ErrorKind::Invalid,
+                "UploadPart: the server's reply has no ETag",
+            )
+        })?;
+        Ok(PartReceipt {
+            number,
+            size,
+            etag,
+            checksum,
+        })
     }
 
     async fn complete_upload(
@@ -288,7 +367,9 @@ impl Store for S3Store {
                 .set_checksum_crc32(value(part.checksum, ChecksumKind::Crc32))
                 .build()
         });
-        let list = CompletedMultipartUpload::builder().set_parts(Some(completed.collect())).build();
+        let list = CompletedMultipartUpload::builder()
+            .set_parts(Some(completed.collect()))
+            .build();
         let result = self
             .client
             .complete_multipart_upload()
@@ -301,13 +382,18 @@ impl Store for S3Store {
             .set_checksum_crc32(value(checksum, ChecksumKind::Crc32))
             .send()
             .await;
-        let failure = result.as_ref().err().map(|error| explain("CompleteMultipartUpload", error));
+        let failure = result
+            .as_ref()
+            .err()
+            .map(|error| explain("CompleteMultipartUpload", error));
         // The reply of an earlier try may have been lost: what is there tells.
         let found = self.head(&upload.key).await;
         match (failure, found) {
             (failure, Ok(Some(object))) => {
-                let ours = object.backup_id.as_deref() == Some(&upload.backup_id) && object.size == size;
-                let same = object.checksum.is_none() || checksum.is_none() || object.checksum == checksum;
+                let ours =
+                    object.backup_id.as_deref() == Some(&upload.backup_id) && object.size == size;
+                let same =
+                    object.checksum.is_none() || checksum.is_none() || object.checksum == checksum;
                 match failure {
                     _ if ours && same => Ok(object),
                     Some(failure) => Err(failure),
@@ -321,32 +407,51 @@ impl Store for S3Store {
                 }
             }
             (Some(failure), _) => Err(failure),
-            (None, Ok(None)) => {
-                Err(StoreError::new(ErrorKind::Transient, format!("{} was completed and is not there", upload.key)))
-            }
+            (None, Ok(None)) => Err(StoreError::new(
+                ErrorKind::Transient,
+                format!("{} was completed and is not there", upload.key),
+            )),
             (None, Err(error)) => Err(error),
         }
     }
 
     async fn abort_upload(&self, upload: &Upload) -> Result<()> {
         for _ in 0..ABORTS {
-            let request = self.client.abort_multipart_upload().bucket(&self.settings.bucket);
-            let aborted = request.key(self.full(&upload.key)).upload_id(&upload.id).send().await;
+            let request = self
+                .client
+                .abort_multipart_upload()
+                .bucket(&self.settings.bucket);
+            let aborted = request
+                .key(self.full(&upload.key))
+                .upload_id(&upload.id)
+                .send()
+                .await;
             if let Err(error) = aborted {
                 let error = explain("AbortMultipartUpload", &error);
-                return if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) };
+                return if error.kind() == ErrorKind::NotFound {
+                    Ok(())
+                } else {
+                    Err(error)
+                };
             }
             if self.upload_info(&upload.key, &upload.id).await?.parts == 0 {
                 return Ok(());
             }
         }
-        Err(StoreError::new(ErrorKind::Transient, "AbortMultipartUpload: parts keep arriving"))
+        Err(StoreError::new(
+            ErrorKind::Transient,
+            "AbortMultipartUpload: parts keep arriving",
+        ))
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<()> {
         let kind = self.settings.checksum;
         let checksum = kind.map(|kind| Checksum::of(kind, &body));
-        let request = self.client.put_object().bucket(&self.settings.bucket).key(self.full(key));
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.settings.bucket)
+            .key(self.full(key));
         request
             .if_none_match("*")
             .set_checksum_algorithm(kind.map(algorithm))
@@ -359,24 +464,47 @@ impl Store for S3Store {
             .map_err(|error| explain("PutObject", &error))
     }
 
-    async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<BoxStream<'static, Result<Bytes>>> {
-        let range = range.map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
-        let request = self.client.get_object().bucket(&self.settings.bucket).key(self.full(key)).set_range(range);
-        let body = request.send().await.map_err(|error| explain("GetObject", &error))?.body;
+    async fn get(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let range =
+            range.map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        let request = self
+            .client
+            .get_object()
+            .bucket(&self.settings.bucket)
+            .key(self.full(key))
+            .set_range(range);
+        let body = request
+            .send()
+            .await
+            .map_err(|error| explain("GetObject", &error))?
+            .body;
         let broken = |error| StoreError::new(ErrorKind::Transient, format!("GetObject: {error}"));
-        let next =
-            move |mut body: ByteStream| async move { body.next().await.map(|bytes| (bytes.map_err(broken), body)) };
+        let next = move |mut body: ByteStream| async move {
+            body.next().await.map(|bytes| (bytes.map_err(broken), body))
+        };
         Ok(stream::unfold(body, next).boxed())
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        let request = self.client.head_object().bucket(&self.settings.bucket).key(self.full(key));
+        let request = self
+            .client
+            .head_object()
+            .bucket(&self.settings.bucket)
+            .key(self.full(key));
         let mode = self.settings.checksum.map(|_| ChecksumMode::Enabled);
         let head = match request.set_checksum_mode(mode).send().await {
             Ok(head) => head,
             Err(error) => {
                 let error = explain("HeadObject", &error);
-                return if error.kind() == ErrorKind::NotFound { Ok(None) } else { Err(error) };
+                return if error.kind() == ErrorKind::NotFound {
+                    Ok(None)
+                } else {
+                    Err(error)
+                };
             }
         };
         let checksum = self.settings.checksum.and_then(|kind| {
@@ -389,27 +517,47 @@ impl Store for S3Store {
         Ok(Some(ObjectInfo {
             key: key.to_owned(),
             size: head.content_length().unwrap_or_default().unsigned_abs(),
-            modified: head.last_modified().map_or(0, aws_sdk_s3::primitives::DateTime::secs),
+            modified: head
+                .last_modified()
+                .map_or(0, aws_sdk_s3::primitives::DateTime::secs),
             checksum,
-            backup_id: head.metadata().and_then(|metadata| metadata.get(METADATA)).cloned(),
+            backup_id: head
+                .metadata()
+                .and_then(|metadata| metadata.get(METADATA))
+                .cloned(),
         }))
     }
 
     async fn list(&self, prefix: &str, page: Option<String>) -> Result<Page<ObjectInfo>> {
-        let request = self.client.list_objects_v2().bucket(&self.settings.bucket).prefix(self.full(prefix));
-        let found =
-            request.set_continuation_token(page).send().await.map_err(|error| explain("ListObjectsV2", &error))?;
+        let request = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.settings.bucket)
+            .prefix(self.full(prefix));
+        let found = request
+            .set_continuation_token(page)
+            .send()
+            .await
+            .map_err(|error| explain("ListObjectsV2", &error))?;
         let items = found.contents().iter().filter_map(|object| {
             Some(ObjectInfo {
                 key: self.relative(object.key()?)?,
                 size: object.size().unwrap_or_default().unsigned_abs(),
-                modified: object.last_modified().map_or(0, aws_sdk_s3::primitives::DateTime::secs),
+                modified: object
+                    .last_modified()
+                    .map_or(0, aws_sdk_s3::primitives::DateTime::secs),
                 checksum: None,
                 backup_id: None,
             })
         });
         let more = found.is_truncated().unwrap_or_default();
-        Ok(Page { items: items.collect(), next: found.next_continuation_token().filter(|_| more).map(str::to_owned) })
+        Ok(Page {
+            items: items.collect(),
+            next: found
+                .next_continuation_token()
+                .filter(|_| more)
+                .map(str::to_owned),
+        })
     }
 
     async fn list_uploads(&self, prefix: &str, page: Option<String>) -> Result<Page<OpenUpload>> {
@@ -418,7 +566,11 @@ impl Store for S3Store {
             Some((key, id)) => (Some(key.to_owned()), Some(id.to_owned())),
             None => (None, None),
         };
-        let request = self.client.list_multipart_uploads().bucket(&self.settings.bucket).prefix(self.full(prefix));
+        let request = self
+            .client
+            .list_multipart_uploads()
+            .bucket(&self.settings.bucket)
+            .prefix(self.full(prefix));
         let found = request
             .set_key_marker(key)
             .set_upload_id_marker(id)
@@ -429,25 +581,46 @@ impl Store for S3Store {
             Some(OpenUpload {
                 key: self.relative(upload.key()?)?,
                 id: upload.upload_id()?.to_owned(),
-                initiated: upload.initiated().map_or(0, aws_sdk_s3::primitives::DateTime::secs),
+                initiated: upload
+                    .initiated()
+                    .map_or(0, aws_sdk_s3::primitives::DateTime::secs),
             })
         });
-        let next = found.next_key_marker().filter(|_| found.is_truncated().unwrap_or_default());
-        let next = next.map(|key| format!("{key}\n{}", found.next_upload_id_marker().unwrap_or_default()));
-        Ok(Page { items: items.collect(), next })
+        let next = found
+            .next_key_marker()
+            .filter(|_| found.is_truncated().unwrap_or_default());
+        let next = next.map(|key| {
+            format!(
+                "{key}\n{}",
+                found.next_upload_id_marker().unwrap_or_default()
+            )
+        });
+        Ok(Page {
+            items: items.collect(),
+            next,
+        })
     }
 
     async fn upload_info(&self, key: &str, upload_id: &str) -> Result<UploadInfo> {
-        let request = self.client.list_parts().bucket(&self.settings.bucket).key(self.full(key)).upload_id(upload_id);
+        let request = self
+            .client
+            .list_parts()
+            .bucket(&self.settings.bucket)
+            .key(self.full(key))
+            .upload_id(upload_id);
         let mut pages = request.into_paginator().send();
         let mut info = UploadInfo::default();
         while let Some(page) = pages.next().await {
             match page.map_err(|error| explain("ListParts", &error)) {
                 Ok(page) => page.parts().iter().for_each(|part| {
-                    let arrived = part.last_modified().map_or(0, aws_sdk_s3::primitives::DateTime::secs);
+                    let arrived = part
+                        .last_modified()
+                        .map_or(0, aws_sdk_s3::primitives::DateTime::secs);
                     info.add(part.size().unwrap_or_default().unsigned_abs(), arrived);
                 }),
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(UploadInfo::default()),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return Ok(UploadInfo::default());
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -455,12 +628,20 @@ impl Store for S3Store {
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
-        let request = self.client.delete_object().bucket(&self.settings.bucket).key(self.full(key));
+        let request = self
+            .client
+            .delete_object()
+            .bucket(&self.settings.bucket)
+            .key(self.full(key));
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let error = explain("DeleteObject", &error);
-                if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }
+                if error.kind() == ErrorKind::NotFound {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
             }
         }
     }

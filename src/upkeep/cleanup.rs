@@ -1,21 +1,25 @@
-//! Taking away what never became a backup: volumes without a manifest, open uploads, and what `tapline check` left behind.
+//! Taking away what never became a backup: volumes without a manifest, open uploads, and what
+//! `tapline check` left behind.
 //!
-//! A backup that runs looks just the same, but for its age. So everything is grouped by the backup that it belongs to, and a
-//! backup's **last sign of life** is the youngest of
+//! A backup that runs looks just the same, but for its age. So everything is grouped by the backup
+//! that it belongs to, and a backup's **last sign of life** is the youngest of
 //!
 //! - the begin of each of its uploads, and the newest part of each,
 //! - the last change of each of its objects.
 //!
-//! Only when that is older than the limit, its objects and uploads are leftovers. A backup may so run for days: whenever a part
-//! arrives, all of it is young. Between its last part and its manifest an upload that is begun for the purpose is the sign
-//! (see `backup::commit`). When its manifest is there, its objects are no leftovers at any age; uploads beside them are.
+//! Only when that is older than the limit, its objects and uploads are leftovers. A backup may so
+//! run for days: whenever a part arrives, all of it is young. Between its last part and its
+//! manifest an upload that is begun for the purpose is the sign (see `backup::commit`). When its
+//! manifest is there, its objects are no leftovers at any age; uploads beside them are.
 //!
-//! The times are the store's, the present is this machine's; S3 refuses signatures that are 15 minutes off, and the limit is
-//! [`SHORTEST_LIMIT`] or more. What the store gives no time for counts as young.
+//! The times are the store's, the present is this machine's; S3 refuses signatures that are 15
+//! minutes off, and the limit is [`SHORTEST_LIMIT`] or more. What the store gives no time for
+//! counts as young.
 //!
-//! The order of the questions matters, because backups go on meanwhile: objects, then uploads, then their parts, and the
-//! manifest once more before anything is deleted. A volume that is seen without its manifest was completed before the uploads
-//! were listed, so either the sign of life is among them, or the manifest is there in the end.
+//! The order of the questions matters, because backups go on meanwhile: objects, then uploads, then
+//! their parts, and the manifest once more before anything is deleted. A volume that is seen
+//! without its manifest was completed before the uploads were listed, so either the sign of life is
+//! among them, or the manifest is there in the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +27,9 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::catalog::{BackupId, is_check_key, locate, manifest_key};
-use crate::store::{ObjectInfo, OpenUpload, Store, StoreError, Upload, UploadInfo, list_all, list_all_uploads};
+use crate::store::{
+    ObjectInfo, OpenUpload, Store, StoreError, Upload, UploadInfo, list_all, list_all_uploads,
+};
 
 /// No younger than this is ever a leftover.
 pub const SHORTEST_LIMIT: Duration = Duration::from_hours(1);
@@ -35,7 +41,8 @@ const AT_ONCE: usize = 16;
 pub struct Plan {
     /// Leftovers, by what they belong to.
     pub leftovers: Vec<Leftovers>,
-    /// Objects and uploads of backups without a manifest that are too young, because they may still become one.
+    /// Objects and uploads of backups without a manifest that are too young, because they may still
+    /// become one.
     pub young: usize,
     /// Objects and uploads whose keys are not ours.
     pub foreign: usize,
@@ -67,7 +74,8 @@ struct Traces {
     uploads: Vec<OpenUpload>,
 }
 
-/// Looks for leftovers whose last sign of life is more than `limit` before `now`, in seconds since the Unix epoch.
+/// Looks for leftovers whose last sign of life is more than `limit` before `now`, in seconds since
+/// the Unix epoch.
 ///
 /// # Errors
 /// When the store cannot be listed.
@@ -88,14 +96,27 @@ pub async fn plan(store: &dyn Store, limit: Duration, now: i64) -> Result<Plan, 
         }
     }
     let mut old = Vec::new();
-    for (owner, Traces { mut objects, uploads }) in by_owner {
+    for (
+        owner,
+        Traces {
+            mut objects,
+            uploads,
+        },
+    ) in by_owner
+    {
         let manifest = match owner {
             Owner::Backup(database, id) => Some(manifest_key(&database, &id)),
             Owner::Check(_) => None,
         };
-        let moments = objects.iter().map(|object| object.modified).chain(uploads.iter().map(|upload| upload.initiated));
+        let moments = objects
+            .iter()
+            .map(|object| object.modified)
+            .chain(uploads.iter().map(|upload| upload.initiated));
         let seen = youngest(moments, now);
-        if objects.iter().any(|object| Some(&object.key) == manifest.as_ref()) {
+        if objects
+            .iter()
+            .any(|object| Some(&object.key) == manifest.as_ref())
+        {
             objects.clear();
         }
         if now - seen > limit {
@@ -125,7 +146,10 @@ fn owner(key: &str) -> Option<Owner> {
 
 /// The youngest of `moments`; a moment that is not known is now.
 fn youngest(moments: impl Iterator<Item = i64>, now: i64) -> i64 {
-    moments.map(|moment| if moment == 0 { now } else { moment }).max().unwrap_or(now)
+    moments
+        .map(|moment| if moment == 0 { now } else { moment })
+        .max()
+        .unwrap_or(now)
 }
 
 /// Asks for the parts of each upload.
@@ -144,31 +168,57 @@ async fn look_closer(
         }
         uploads.push((upload, info));
     }
-    Ok(Leftovers { objects, uploads, age: now - seen, manifest })
+    Ok(Leftovers {
+        objects,
+        uploads,
+        age: now - seen,
+        manifest,
+    })
 }
 
 /// Takes the leftovers away and tells what could not be.
 pub async fn remove(store: &dyn Store, leftovers: &[Leftovers]) -> Vec<String> {
-    let removals: Vec<_> = leftovers.iter().map(|leftovers| remove_one(store, leftovers)).collect();
+    let removals: Vec<_> = leftovers
+        .iter()
+        .map(|leftovers| remove_one(store, leftovers))
+        .collect();
     let failures = stream::iter(removals).buffer_unordered(AT_ONCE);
-    failures.filter_map(async |result| result.err()).collect().await
+    failures
+        .filter_map(async |result| result.err())
+        .collect()
+        .await
 }
 
 async fn remove_one(store: &dyn Store, leftovers: &Leftovers) -> Result<(), String> {
     for (OpenUpload { key, id, .. }, _) in &leftovers.uploads {
-        let upload = Upload { key: key.clone(), id: id.clone(), backup_id: String::new() };
+        let upload = Upload {
+            key: key.clone(),
+            id: id.clone(),
+            backup_id: String::new(),
+        };
         let aborted = store.abort_upload(&upload).await;
         aborted.map_err(|error| format!("the upload {id} of {key} was not aborted: {error}"))?;
     }
     if let (Some(manifest), [_, ..]) = (&leftovers.manifest, leftovers.objects.as_slice()) {
         match store.head(manifest).await {
             Ok(None) => {}
-            Ok(Some(_)) => return Err(format!("{manifest} is there now, so its volumes were left alone")),
-            Err(error) => return Err(format!("{manifest} may be there, so its volumes were left alone: {error}")),
+            Ok(Some(_)) => {
+                return Err(format!(
+                    "{manifest} is there now, so its volumes were left alone"
+                ));
+            }
+            Err(error) => {
+                return Err(format!(
+                    "{manifest} may be there, so its volumes were left alone: {error}"
+                ));
+            }
         }
     }
     for ObjectInfo { key, .. } in &leftovers.objects {
-        store.delete(key).await.map_err(|error| format!("{key} was not deleted: {error}"))?;
+        store
+            .delete(key)
+            .await
+            .map_err(|error| format!("{key} was not deleted: {error}"))?;
     }
     Ok(())
 }

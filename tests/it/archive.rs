@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tapline::backup::meter::Meter;
-use tapline::backup::{Cores, Job, Layout, backup};
+use tapline::archive::Compression;
+use tapline::archive::Cores;
 use tapline::catalog::BackupId;
-use tapline::engine::ToolCommand;
-use tapline::format::Compression;
+use tapline::dump::ToolCommand;
+use tapline::job::{Job, Layout, backup};
+use tapline::meter::Meter;
 use tapline::restore::{Stored, Target, restore};
 use tapline::store::memory::MemoryStore;
 use tapline::store::retry::RetryPolicy;
@@ -19,31 +20,64 @@ use super::world::untar;
 const SEGMENT: usize = 8192;
 const PART: u64 = 20_000;
 
-/// Backs up the first `size` bytes of a file and returns what stock tar takes out of the joined volumes.
-async fn round_trip(dump: &std::path::Path, size: usize, compression: Compression, max_parts: u32) -> (Vec<u8>, usize) {
-    let limits = Limits { min_part: PART, max_part: PART, max_parts };
+/// Backs up the first `size` bytes of a file and returns what stock tar takes out of the joined
+/// volumes.
+async fn round_trip(
+    dump: &std::path::Path,
+    size: usize,
+    compression: Compression,
+    max_parts: u32,
+) -> (Vec<u8>, usize) {
+    let limits = Limits {
+        min_part: PART,
+        max_part: PART,
+        max_parts,
+    };
     let store = MemoryStore::new(limits, Some(ChecksumKind::Crc32));
     let job = Job {
         database: "x".into(),
         engine: "command".into(),
         dump_format: "dump".into(),
         tool: "head".into(),
-        command: ToolCommand::new("head").args(["-c", &size.to_string(), &dump.display().to_string()]),
+        command: ToolCommand::new("head").args([
+            "-c",
+            &size.to_string(),
+            &dump.display().to_string(),
+        ]),
         end_marker: None,
         file_name: "x.dump".into(),
         compression,
         level: compression.levels().1,
         store: Arc::new(store.clone()),
-        layout: Layout { segment: SEGMENT, workers: 3, part: PART, in_flight: 2, max_parts, expected: None, memory: 0 },
+        layout: Layout {
+            segment: SEGMENT,
+            workers: 3,
+            part: PART,
+            in_flight: 2,
+            max_parts,
+            expected: None,
+            memory: 0,
+        },
         meter: Arc::new(Meter::new(Instant::now())),
         exit_timeout: Duration::from_secs(10),
         stall_timeout: None,
     };
-    let manifest = backup(&job, &BackupId::now(), &Cores::all(), &CancellationToken::new()).await.unwrap();
+    let manifest = backup(
+        &job,
+        &BackupId::now(),
+        &Cores::all(),
+        &CancellationToken::new(),
+    )
+    .await
+    .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let archive = folder.path().join("archive");
     let mut bytes = Vec::new();
-    for key in manifest.keys().iter().filter(|key| !key.ends_with("manifest.json")) {
+    for key in manifest
+        .keys()
+        .iter()
+        .filter(|key| !key.ends_with("manifest.json"))
+    {
         bytes.extend(store.read(key).unwrap());
     }
     assert_eq!(bytes.len() as u64, manifest.archive.size);
@@ -57,8 +91,17 @@ async fn round_trip(dump: &std::path::Path, size: usize, compression: Compressio
         retry: RetryPolicy::lasting(Duration::from_secs(5)),
         progress: Arc::default(),
     };
-    restore(Arc::new(stored), Target::file(&back, Some(Vec::new())).unwrap(), &CancellationToken::new()).await.unwrap();
-    assert!(std::fs::read(&back).unwrap() == untarred, "our own reader and stock tar agree");
+    restore(
+        Arc::new(stored),
+        Target::file(&back, Some(Vec::new())).unwrap(),
+        &CancellationToken::new(),
+    )
+    .await
+    .unwrap();
+    assert!(
+        std::fs::read(&back).unwrap() == untarred,
+        "our own reader and stock tar agree"
+    );
     (untarred, volumes)
 }
 
@@ -71,8 +114,27 @@ fn dumps_that_end_on_an_edge_come_back_whole() {
     std::fs::write(&path, &dump).unwrap();
     let part = usize::try_from(PART).unwrap();
     let first = part - Compression::None.head_len();
-    let edges = [0, 1, 511, 512, 513, SEGMENT - 1, SEGMENT, SEGMENT + 1, 3 * SEGMENT, first, first + part, 300_000];
-    let nearby = [first - 1, first + 1, first - 1024, first - 1535, first + part - 1024];
+    let edges = [
+        0,
+        1,
+        511,
+        512,
+        513,
+        SEGMENT - 1,
+        SEGMENT,
+        SEGMENT + 1,
+        3 * SEGMENT,
+        first,
+        first + part,
+        300_000,
+    ];
+    let nearby = [
+        first - 1,
+        first + 1,
+        first - 1024,
+        first - 1535,
+        first + part - 1024,
+    ];
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
         for size in edges.into_iter().chain(nearby) {
@@ -89,16 +151,31 @@ fn dumps_that_end_on_an_edge_come_back_whole() {
 fn stock_readers_know_the_size_of_dumps_over_8_gib() {
     use std::process::Command;
     let size = 9_876_543_210;
-    let header = tapline::format::TarHeader { name: "größe.sql".into(), size, sha256: Some([1; 32]) };
+    let header = tapline::archive::TarHeader {
+        name: "größe.sql".into(),
+        size,
+        sha256: Some([1; 32]),
+    };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("head.tar");
     std::fs::write(&path, header.to_bytes()).unwrap();
     let script = "import sys, tarfile; m = tarfile.open(sys.argv[1]).next(); print(m.size, m.name)";
-    let python = super::world::tool(Command::new("python3").args(["-X", "utf8", "-c", script]).arg(&path));
-    assert_eq!(String::from_utf8(python).unwrap().trim(), format!("{size} größe.sql"));
+    let python = super::world::tool(
+        Command::new("python3")
+            .args(["-X", "utf8", "-c", script])
+            .arg(&path),
+    );
+    assert_eq!(
+        String::from_utf8(python).unwrap().trim(),
+        format!("{size} größe.sql")
+    );
     // There is no dump behind this header, which both say after they have listed it.
     for program in ["tar", "bsdtar"] {
-        let listed = Command::new(program).arg("tvf").arg(&path).output().unwrap();
+        let listed = Command::new(program)
+            .arg("tvf")
+            .arg(&path)
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&listed.stdout).into_owned();
         assert!(text.contains(&size.to_string()), "{program}: {text}");
     }

@@ -13,12 +13,18 @@ use super::prune::{id, put_backup};
 use super::world::World;
 
 const DAY: Duration = Duration::from_hours(24);
-const INVENTORY: &str = "[databases.x]\nengine = \"command\"\ncommand = [\"echo\", \"x\"]\nkeep_last = 1\n";
+const INVENTORY: &str =
+    "[databases.x]\nengine = \"command\"\ncommand = [\"echo\", \"x\"]\nkeep_last = 1\n";
 
 /// An upload with one part, as a killed backup leaves it.
 fn begin_upload(world: &World, key: &str) -> Upload {
     world.block_on(async {
-        let upload = world.server.store().create_upload(&format!("backups/{key}"), "id").await.unwrap();
+        let upload = world
+            .server
+            .store()
+            .create_upload(&format!("backups/{key}"), "id")
+            .await
+            .unwrap();
         put_part(world, &upload, 1).await;
         upload
     })
@@ -26,7 +32,12 @@ fn begin_upload(world: &World, key: &str) -> Upload {
 
 async fn put_part(world: &World, upload: &Upload, number: u32) {
     let body = PartBody::from(bytes::Bytes::from_static(b"a part"));
-    world.server.store().put_part(upload, number, body, None).await.unwrap();
+    world
+        .server
+        .store()
+        .put_part(upload, number, body, None)
+        .await
+        .unwrap();
 }
 
 /// Volumes and uploads, `count` of each, of backups that never were.
@@ -48,17 +59,36 @@ fn of_2500_orphans_none_stays_and_a_running_backup_is_left_alone() {
     );
     orphans(&world, 1250);
     let good = put_backup(&world, "shop", &id("20250101T000000Z"));
-    let beside = begin_upload(&world, &archive_key("shop", &id("20250101T000000Z"), "tar.gz.v002"));
+    let beside = begin_upload(
+        &world,
+        &archive_key("shop", &id("20250101T000000Z"), "tar.gz.v002"),
+    );
     let check = check_key(&id("20250101T000000Z"));
-    world.server.store().overwrite(&format!("backups/{check}"), "tapline check".into());
+    world
+        .server
+        .store()
+        .overwrite(&format!("backups/{check}"), "tapline check".into());
     begin_upload(&world, &check);
-    world.server.store().overwrite("backups/notes.txt", "not ours".into());
-    world.server.store().overwrite("elsewhere/shop/20250101T000000Z-aaaaaa/shop.tar.gz", "not below the prefix".into());
+    world
+        .server
+        .store()
+        .overwrite("backups/notes.txt", "not ours".into());
+    world.server.store().overwrite(
+        "elsewhere/shop/20250101T000000Z-aaaaaa/shop.tar.gz",
+        "not below the prefix".into(),
+    );
     world.server.store().age_by(DAY + Duration::from_mins(1));
-    let running = world.tapline(&["backup"]).stdout(Stdio::null()).spawn().unwrap();
+    let running = world
+        .tapline(&["backup"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     let start = Instant::now();
     while !world.path("running").exists() || world.server.store().open_uploads() != 1250 + 3 {
-        assert!(start.elapsed() < Duration::from_secs(30), "the backup does not begin");
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "the backup does not begin"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 
@@ -74,15 +104,35 @@ fn of_2500_orphans_none_stays_and_a_running_backup_is_left_alone() {
         assert!(dry.stdout.contains(words), "{words:?} is missing");
     }
     assert!(dry.stdout.contains(&beside.key["backups/".len()..]) && dry.stdout.contains(&check));
-    assert_eq!((world.server.store().keys(), world.server.store().open_uploads()), (before, 1253));
+    assert_eq!(
+        (
+            world.server.store().keys(),
+            world.server.store().open_uploads()
+        ),
+        (before, 1253)
+    );
 
     let run = world.run(&["cleanup", "--confirm"]);
     assert_eq!(run.code, Some(0));
-    assert!(run.stdout.contains("1252 open uploads and 1251 objects") && run.stdout.contains("removed"));
+    assert!(
+        run.stdout.contains("1252 open uploads and 1251 objects") && run.stdout.contains("removed")
+    );
     let mut left = good.to_vec();
-    left.extend(["backups/notes.txt", "elsewhere/shop/20250101T000000Z-aaaaaa/shop.tar.gz"].map(String::from));
+    left.extend(
+        [
+            "backups/notes.txt",
+            "elsewhere/shop/20250101T000000Z-aaaaaa/shop.tar.gz",
+        ]
+        .map(String::from),
+    );
     left.sort();
-    assert_eq!((world.server.store().keys(), world.server.store().open_uploads()), (left, 1));
+    assert_eq!(
+        (
+            world.server.store().keys(),
+            world.server.store().open_uploads()
+        ),
+        (left, 1)
+    );
 
     std::fs::remove_file(world.path("running")).unwrap();
     assert!(running.wait_with_output().unwrap().status.success());
@@ -95,16 +145,32 @@ fn the_newest_part_is_the_sign_of_life_of_all_that_belongs_to_a_backup() {
     let world = World::new(INVENTORY);
     let first = archive_key("x", &id("20260101T000000Z"), "tar.gz");
     let second = begin_upload(&world, &format!("{first}.v002"));
-    world.server.store().overwrite(&format!("backups/{first}"), "the first volume".into());
+    world
+        .server
+        .store()
+        .overwrite(&format!("backups/{first}"), "the first volume".into());
     begin_upload(&world, &format!("{first}.v003"));
     world.server.store().age_by(3 * DAY);
     world.block_on(put_part(&world, &second, 2));
     let run = world.run(&["cleanup", "--confirm"]);
-    assert!(run.stdout.contains("3 young ones") && run.stdout.contains("0 open uploads and 0 objects"));
-    assert_eq!((world.server.store().keys().len(), world.server.store().open_uploads()), (1, 2));
+    assert!(
+        run.stdout.contains("3 young ones") && run.stdout.contains("0 open uploads and 0 objects")
+    );
+    assert_eq!(
+        (
+            world.server.store().keys().len(),
+            world.server.store().open_uploads()
+        ),
+        (1, 2)
+    );
 
     world.server.store().age_by(Duration::from_mins(90));
-    assert!(world.run(&["cleanup", "--confirm"]).stdout.contains("0 open uploads and 0 objects"));
+    assert!(
+        world
+            .run(&["cleanup", "--confirm"])
+            .stdout
+            .contains("0 open uploads and 0 objects")
+    );
     let run = world.run(&["cleanup", "--confirm", "--older-than", "1h"]);
     assert!(run.stdout.contains("2 open uploads and 1 objects"));
     world.assert_store_is_clean();
@@ -118,7 +184,11 @@ fn a_backup_of_days_that_is_being_committed_shows_a_sign_of_life() {
          command = [\"sh\", \"-c\", \"head -c 40000000 /dev/urandom; touch begun; while [ -e begun ]; do sleep 0.05; done\"]\n",
     );
     let store = world.server.store();
-    let running = world.tapline(&["backup"]).stdout(Stdio::null()).spawn().unwrap();
+    let running = world
+        .tapline(&["backup"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     let start = Instant::now();
     let wait = |what: &dyn Fn() -> bool| {
         while !what() {
@@ -129,11 +199,22 @@ fn a_backup_of_days_that_is_being_committed_shows_a_sign_of_life() {
     wait(&|| world.path("begun").exists() && store.open_uploads() == 1);
     store.age_by(3 * DAY);
     // The volume is complete, and its date is three days ago; the manifest does not get through.
-    world.server.faults().add("PutObject", Fault::SlowDown, 10_000);
+    world
+        .server
+        .faults()
+        .add("PutObject", Fault::SlowDown, 10_000);
     std::fs::remove_file(world.path("begun")).unwrap();
-    wait(&|| store.effects().iter().any(|effect| matches!(effect, Effect::Completed(_))));
+    wait(&|| {
+        store
+            .effects()
+            .iter()
+            .any(|effect| matches!(effect, Effect::Completed(_)))
+    });
     let run = world.run(&["cleanup", "--confirm"]);
-    assert!(run.stdout.contains("2 young ones"), "the volume and the sign of life");
+    assert!(
+        run.stdout.contains("2 young ones"),
+        "the volume and the sign of life"
+    );
     world.server.faults().clear("PutObject");
     assert!(running.wait_with_output().unwrap().status.success());
     assert_eq!(super::world::untar(&world.download("x")).len(), 40_000_000);
@@ -152,7 +233,10 @@ fn a_prune_that_is_cut_short_leaves_no_half_backup_and_cleanup_takes_the_rest() 
     world.server.faults().add("DeleteObject", Fault::Denied, 1);
     let run = world.run(&["prune", "--confirm"]);
     assert_eq!(run.code, Some(1));
-    assert!(run.stderr.contains(&format!("x@{old} is removed, but")) && run.stderr.contains("tapline cleanup"));
+    assert!(
+        run.stderr.contains(&format!("x@{old} is removed, but"))
+            && run.stderr.contains("tapline cleanup")
+    );
     assert_eq!(store.effects().last(), Some(&Effect::Deleted(manifest)));
     assert!(store.keys().contains(&volume));
     assert!(!world.run(&["list"]).stdout.contains(old.as_str()));
@@ -165,13 +249,18 @@ fn a_prune_that_is_cut_short_leaves_no_half_backup_and_cleanup_takes_the_rest() 
 #[test]
 fn a_manifest_that_has_come_since_saves_its_volumes_and_a_failure_is_told() {
     let world = World::new(INVENTORY);
-    let volume = format!("backups/{}", archive_key("x", &id("20260101T000000Z"), "tar.gz"));
+    let volume = format!(
+        "backups/{}",
+        archive_key("x", &id("20260101T000000Z"), "tar.gz")
+    );
     world.server.store().overwrite(&volume, "a volume".into());
     world.server.store().age_by(2 * DAY);
     world.server.faults().add("HeadObject", Fault::Denied, 1);
     let run = world.run(&["cleanup", "--confirm"]);
     assert_eq!(run.code, Some(1));
-    assert!(run.stderr.contains("may be there") && run.stdout.contains("what failed is still there"));
+    assert!(
+        run.stderr.contains("may be there") && run.stdout.contains("what failed is still there")
+    );
     assert_eq!(world.server.store().keys(), [volume]);
 
     // Between plan and removal.
@@ -181,9 +270,14 @@ fn a_manifest_that_has_come_since_saves_its_volumes_and_a_failure_is_told() {
         let key = archive_key("y", &id("20260101T000000Z"), "tar.gz");
         store.overwrite(&key, "a volume".into());
         store.age_by(2 * DAY);
-        let plan = plan(store, DAY, jiff::Timestamp::now().as_second()).await.unwrap();
+        let plan = plan(store, DAY, jiff::Timestamp::now().as_second())
+            .await
+            .unwrap();
         assert_eq!((plan.leftovers.len(), plan.foreign), (1, 1));
-        store.overwrite(&manifest_key("y", &id("20260101T000000Z")), "here at last".into());
+        store.overwrite(
+            &manifest_key("y", &id("20260101T000000Z")),
+            "here at last".into(),
+        );
         let failures = remove(store, &plan.leftovers).await;
         assert!(failures[0].contains("is there now"), "{failures:?}");
         assert!(store.keys().contains(&key));

@@ -17,7 +17,11 @@ fn backup_watched(world: &World) -> Run {
             while !over.load(Ordering::Relaxed) {
                 for process in std::fs::read_dir("/proc").unwrap().flatten() {
                     let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-                    assert!(!contains(&line, PASSWORD), "{}", String::from_utf8_lossy(&line));
+                    assert!(
+                        !contains(&line, PASSWORD),
+                        "{}",
+                        String::from_utf8_lossy(&line)
+                    );
                 }
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
@@ -29,15 +33,26 @@ fn backup_watched(world: &World) -> Run {
         for text in [&run.stdout, &run.stderr, &report] {
             assert!(!text.contains(PASSWORD), "a secret is shown");
         }
-        for key in world.server.store().keys().into_iter().filter(|key| key.ends_with("manifest.json")) {
-            assert!(!contains(&world.server.store().read(&key).unwrap(), PASSWORD));
+        for key in world
+            .server
+            .store()
+            .keys()
+            .into_iter()
+            .filter(|key| key.ends_with("manifest.json"))
+        {
+            assert!(!contains(
+                &world.server.store().read(&key).unwrap(),
+                PASSWORD
+            ));
         }
         run
     })
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {
-    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    bytes
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
 }
 
 #[test]
@@ -74,10 +89,14 @@ fn postgres_databases_load_back_equal() {
     assert!(world.run(&["list"]).stdout.contains(&format!("all/{NAME}")));
     for absent in ["all/nada", "all/copy"] {
         let run = world.run(&["backup", absent]);
-        assert!(run.code == Some(1) && run.stdout.contains("no such database"), "{absent}");
+        assert!(
+            run.code == Some(1) && run.stdout.contains("no such database"),
+            "{absent}"
+        );
     }
 
-    let contents = "select md5(string_agg(t::text, '|' order by id)), (select f()), (select * from v) from t";
+    let contents =
+        "select md5(string_agg(t::text, '|' order by id)), (select f()), (select * from v) from t";
     let original = server.sql(NAME, contents);
     let dump = untar(&world.download("odd"));
     assert_eq!(world.manifest("odd").entries[0].name, format!("{NAME}.sql"));
@@ -88,7 +107,11 @@ fn postgres_databases_load_back_equal() {
         .stdin(File::open(world.path("dump.sql")).unwrap())
         .output()
         .unwrap();
-    assert!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
+    assert!(
+        load.status.success(),
+        "{}",
+        String::from_utf8_lossy(&load.stderr)
+    );
     assert_eq!(server.sql("copy", contents), original);
 
     world.write("custom.dump", untar(&world.download("custom")));
@@ -101,10 +124,20 @@ fn postgres_databases_load_back_equal() {
     );
     assert_eq!(server.sql("second", contents), original);
 
-    assert!(String::from_utf8(untar(&world.download("roles"))).unwrap().contains("CREATE ROLE somebody"));
-    assert!(contains(&untar(&world.download("all/empty")), "PostgreSQL database dump complete"));
+    assert!(
+        String::from_utf8(untar(&world.download("roles")))
+            .unwrap()
+            .contains("CREATE ROLE somebody")
+    );
+    assert!(contains(
+        &untar(&world.download("all/empty")),
+        "PostgreSQL database dump complete"
+    ));
     assert_eq!(world.keys(&format!("all/{NAME}")).len(), 2);
-    assert!(world.keys("all/copy").is_empty(), "what is excluded is not there");
+    assert!(
+        world.keys("all/copy").is_empty(),
+        "what is excluded is not there"
+    );
 }
 
 #[test]
@@ -115,10 +148,23 @@ fn a_wrong_password_fails_with_the_servers_words_and_leaves_nothing() {
          password = {{ env = \"WRONG\" }}\n",
         server.port()
     ));
-    assert_eq!(world.run(&["backup"]).code, Some(3), "a missing secret is found before anything starts");
-    let output = world.tapline(&["backup"]).env("WRONG", "wrong").stderr(Stdio::null()).output().unwrap();
+    assert_eq!(
+        world.run(&["backup"]).code,
+        Some(3),
+        "a missing secret is found before anything starts"
+    );
+    let output = world
+        .tapline(&["backup"])
+        .env("WRONG", "wrong")
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(contains(&output.stdout, "password authentication failed"), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        contains(&output.stdout, "password authentication failed"),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     world.assert_store_is_clean();
 }
 
@@ -143,8 +189,17 @@ fn mariadb_databases_load_back_equal() {
     assert_eq!(world.run(&["check"]).code, Some(0));
     assert_eq!(backup_watched(&world).code, Some(0));
     world.write("dump.sql", untar(&world.download("odd")));
-    let load = server.client().arg("copy").stdin(File::open(world.path("dump.sql")).unwrap()).output().unwrap();
-    assert!(load.status.success(), "{}", String::from_utf8_lossy(&load.stderr));
+    let load = server
+        .client()
+        .arg("copy")
+        .stdin(File::open(world.path("dump.sql")).unwrap())
+        .output()
+        .unwrap();
+    assert!(
+        load.status.success(),
+        "{}",
+        String::from_utf8_lossy(&load.stderr)
+    );
     let contents = |database: &str| {
         server.sql(&format!(
             "set group_concat_max_len = 1000000000; use `{database}`;
@@ -153,7 +208,10 @@ fn mariadb_databases_load_back_equal() {
         ))
     };
     assert_eq!(contents("copy"), contents(NAME));
-    assert!(contains(&untar(&world.download("all/empty")), "Dump completed"));
+    assert!(contains(
+        &untar(&world.download("all/empty")),
+        "Dump completed"
+    ));
 }
 
 #[test]
@@ -173,21 +231,43 @@ fn every_stock_reader_reads_a_sqlite_archive_in_every_compression() {
         .unwrap();
     assert_eq!(world.run(&["backup", "--jobs", "1"]).code, Some(0));
     let image = std::fs::read(&path).unwrap();
-    assert!(image.len() > (2 * 4) << 20, "larger than two segments: {}", image.len());
+    assert!(
+        image.len() > (2 * 4) << 20,
+        "larger than two segments: {}",
+        image.len()
+    );
     for name in ["gzip", "zstd", "none"] {
         let archive = world.download(name);
         assert!(untar(&archive) == image, "GNU tar, {name}");
-        assert!(tool(Command::new("bsdtar").arg("xOf").arg(&archive)) == image, "bsdtar, {name}");
+        assert!(
+            tool(Command::new("bsdtar").arg("xOf").arg(&archive)) == image,
+            "bsdtar, {name}"
+        );
         let Manifest { entries, .. } = world.manifest(name);
         assert_eq!(entries[0].size, image.len() as u64);
         std::fs::rename(&archive, world.path(name)).unwrap();
     }
     let script = "import sys, tarfile\nt = tarfile.open(fileobj=sys.stdin.buffer, mode='r|gz')\n\
                   for m in t: sys.stdout.buffer.write(t.extractfile(m).read())";
-    let python =
-        Command::new("python3").args(["-c", script]).stdin(File::open(world.path("gzip")).unwrap()).output().unwrap();
-    assert!(python.status.success() && python.stdout == image, "{}", String::from_utf8_lossy(&python.stderr));
+    let python = Command::new("python3")
+        .args(["-c", script])
+        .stdin(File::open(world.path("gzip")).unwrap())
+        .output()
+        .unwrap();
+    assert!(
+        python.status.success() && python.stdout == image,
+        "{}",
+        String::from_utf8_lossy(&python.stderr)
+    );
     // The archive's own tar says what it holds, and complains of nothing.
-    let quiet = Command::new("tar").arg("tvf").arg(world.path("gzip")).output().unwrap();
-    assert!(quiet.status.success() && quiet.stderr.is_empty(), "{}", String::from_utf8_lossy(&quiet.stderr));
+    let quiet = Command::new("tar")
+        .arg("tvf")
+        .arg(world.path("gzip"))
+        .output()
+        .unwrap();
+    assert!(
+        quiet.status.success() && quiet.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&quiet.stderr)
+    );
 }

@@ -1,4 +1,5 @@
-//! Integration tests: the real binary, real database servers, the S3 protocol. `tests/run.sh` installs what they need.
+//! Integration tests: the real binary, real database servers, the S3 protocol. `tests/run.sh`
+//! installs what they need.
 
 mod archive;
 mod bench;

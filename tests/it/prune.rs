@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use tapline::catalog::{Archive, BackupId, Entry, Manifest, Mode, Retention, Volume, archive_key, manifest_key, plan};
-use tapline::format::Compression;
+use tapline::archive::Compression;
+use tapline::catalog::{
+    Archive, BackupId, Entry, Manifest, Mode, Retention, Volume, archive_key, manifest_key, plan,
+};
 use tapline::s3_server::Fault;
 use tapline::store::memory::Effect;
 
@@ -23,7 +25,8 @@ pub fn id(text: &str) -> BackupId {
     format!("{text}-aaaaaa").parse().unwrap()
 }
 
-/// Puts a backup into the store as if it had been made, and tells the keys of its volume and its manifest.
+/// Puts a backup into the store as if it had been made, and tells the keys of its volume and its
+/// manifest.
 pub fn put_backup(world: &World, database: &str, id: &BackupId) -> [String; 2] {
     let volume = archive_key(database, id, "tar.gz");
     let name = volume.rsplit_once('/').unwrap().1.to_owned();
@@ -39,17 +42,29 @@ pub fn put_backup(world: &World, database: &str, id: &BackupId) -> [String; 2] {
         mode: Mode::Streamed,
         started: id.time(),
         finished: id.time(),
-        entries: vec![Entry { name: "x".into(), size: 2, sha256: "0".repeat(64) }],
+        entries: vec![Entry {
+            name: "x".into(),
+            size: 2,
+            sha256: "0".repeat(64),
+        }],
         archive: Archive {
             container: "tar".into(),
             compression: Compression::Gzip,
             size,
-            volumes: vec![Volume { name, size, parts: 1, crc64nvme: "AAAAAAAAAAA=".into() }],
+            volumes: vec![Volume {
+                name,
+                size,
+                parts: 1,
+                crc64nvme: "AAAAAAAAAAA=".into(),
+            }],
         },
     };
     let keys = [volume, manifest_key(database, id)].map(|key| format!("backups/{key}"));
     world.server.store().overwrite(&keys[0], VOLUME.into());
-    world.server.store().overwrite(&keys[1], manifest.to_json().into());
+    world
+        .server
+        .store()
+        .overwrite(&keys[1], manifest.to_json().into());
     keys
 }
 
@@ -89,12 +104,21 @@ fn of_2500_backups_exactly_those_stay_that_the_rules_keep() {
     let made = many(&world);
     let stranger = put_backup(&world, "stranger", &id("20200101T000000Z"));
     let free = put_backup(&world, "free", &id("20200101T000000Z"));
-    let half = format!("backups/{}", archive_key("shop", &id("20200101T000000Z"), "tar.gz"));
-    world.server.store().overwrite(&half, "half a backup".into());
+    let half = format!(
+        "backups/{}",
+        archive_key("shop", &id("20200101T000000Z"), "tar.gz")
+    );
+    world
+        .server
+        .store()
+        .overwrite(&half, "half a backup".into());
     let before = world.server.store().keys();
     assert_eq!(before.len(), 5000 + 5);
     let policies = [
-        ("shop", policy(&[("last", "5"), ("daily", "14"), ("monthly", "24")])),
+        (
+            "shop",
+            policy(&[("last", "5"), ("daily", "14"), ("monthly", "24")]),
+        ),
         ("all/one", policy(&[("weekly", "30"), ("within", "2mo")])),
         ("app", policy(&[("hourly", "48"), ("yearly", "3")])),
     ];
@@ -105,8 +129,10 @@ fn of_2500_backups_exactly_those_stay_that_the_rules_keep() {
             if decision.kept_by.is_empty() {
                 gone += 1;
             } else {
-                let (volume, manifest) =
-                    (archive_key(database, &decision.id, "tar.gz"), manifest_key(database, &decision.id));
+                let (volume, manifest) = (
+                    archive_key(database, &decision.id, "tar.gz"),
+                    manifest_key(database, &decision.id),
+                );
                 expected.extend([volume, manifest].map(|key| format!("backups/{key}")));
             }
         }
@@ -115,8 +141,17 @@ fn of_2500_backups_exactly_those_stay_that_the_rules_keep() {
 
     let dry = world.run(&["prune", "app"]);
     assert_eq!(dry.code, Some(0));
-    assert!(dry.stdout.contains("of 500 backups would go") && dry.stdout.contains("dry run: nothing was removed"));
-    assert!(dry.stdout.lines().filter(|line| line.ends_with(" remove")).count() > 400);
+    assert!(
+        dry.stdout.contains("of 500 backups would go")
+            && dry.stdout.contains("dry run: nothing was removed")
+    );
+    assert!(
+        dry.stdout
+            .lines()
+            .filter(|line| line.ends_with(" remove"))
+            .count()
+            > 400
+    );
     assert_eq!(world.server.store().keys(), before);
 
     let effects = world.server.store().effects().len();
@@ -131,17 +166,28 @@ fn of_2500_backups_exactly_those_stay_that_the_rules_keep() {
     ] {
         assert!(run.stdout.contains(words), "{words:?} is missing");
     }
-    assert_eq!(run.stdout.lines().filter(|line| line.ends_with(" remove")).count(), gone);
+    assert_eq!(
+        run.stdout
+            .lines()
+            .filter(|line| line.ends_with(" remove"))
+            .count(),
+        gone
+    );
     let after: BTreeSet<String> = world.server.store().keys().into_iter().collect();
     assert_eq!(after, expected);
     let mut without_manifest = BTreeSet::new();
     for effect in &world.server.store().effects()[effects..] {
-        let Effect::Deleted(key) = effect else { panic!("{effect:?} is not for prune to do") };
+        let Effect::Deleted(key) = effect else {
+            panic!("{effect:?} is not for prune to do")
+        };
         let (folder, file) = key.rsplit_once('/').unwrap();
         if file == "manifest.json" {
             without_manifest.insert(folder);
         } else {
-            assert!(without_manifest.contains(folder), "{key} was deleted before its manifest");
+            assert!(
+                without_manifest.contains(folder),
+                "{key} was deleted before its manifest"
+            );
         }
     }
 
@@ -152,12 +198,22 @@ fn of_2500_backups_exactly_those_stay_that_the_rules_keep() {
 
 #[test]
 fn a_broken_backup_counts_for_no_rule_and_is_kept_and_named() {
-    let world = World::new("[databases.shop]\nengine = \"command\"\ncommand = [\"x\"]\nkeep_last = 1\n");
+    let world =
+        World::new("[databases.shop]\nengine = \"command\"\ncommand = [\"x\"]\nkeep_last = 1\n");
     let store = world.server.store();
-    let ids = ["20260101T000000Z", "20260102T000000Z", "20260103T000000Z", "20260104T000000Z", "20260105T000000Z"];
-    let [old, good, short, missing, unreadable] = ids.map(|time| put_backup(&world, "shop", &id(time)));
+    let ids = [
+        "20260101T000000Z",
+        "20260102T000000Z",
+        "20260103T000000Z",
+        "20260104T000000Z",
+        "20260105T000000Z",
+    ];
+    let [old, good, short, missing, unreadable] =
+        ids.map(|time| put_backup(&world, "shop", &id(time)));
     store.overwrite(&short[0], "short".into());
-    world.block_on(tapline::store::Store::delete(store, &missing[0])).unwrap();
+    world
+        .block_on(tapline::store::Store::delete(store, &missing[0]))
+        .unwrap();
     store.overwrite(&unreadable[1], "{".into());
     let run = world.run(&["prune", "--confirm"]);
     assert_eq!(run.code, Some(0));
@@ -180,7 +236,8 @@ fn a_broken_backup_counts_for_no_rule_and_is_kept_and_named() {
 
 #[test]
 fn a_manifest_that_cannot_be_fetched_stops_the_prune_before_anything_is_removed() {
-    let world = World::new("[databases.shop]\nengine = \"command\"\ncommand = [\"x\"]\nkeep_last = 1\n");
+    let world =
+        World::new("[databases.shop]\nengine = \"command\"\ncommand = [\"x\"]\nkeep_last = 1\n");
     for day in 1..=5 {
         put_backup(&world, "shop", &id(&format!("2026010{day}T000000Z")));
     }
@@ -200,15 +257,43 @@ fn options_stand_for_the_whole_policy_and_reach_what_the_inventory_does_not_have
         }
     }
     assert_eq!(world.run(&["prune", "old"]).code, Some(3));
-    assert_eq!(world.run(&["prune", "nope", "--keep-last", "1"]).code, Some(6));
-    assert_eq!(world.run(&["prune", "shop", "--keep-last", "0"]).code, Some(2));
-    assert_eq!(world.run(&["prune", "shop", "--keep-within", "6m"]).code, Some(2));
-    assert_eq!(world.run(&["prune", "old", "--keep-last", "1", "--confirm"]).code, Some(0));
-    assert_eq!(world.run(&["prune", "all", "app", "--keep-within", "1d", "--confirm"]).code, Some(0));
+    assert_eq!(
+        world.run(&["prune", "nope", "--keep-last", "1"]).code,
+        Some(6)
+    );
+    assert_eq!(
+        world.run(&["prune", "shop", "--keep-last", "0"]).code,
+        Some(2)
+    );
+    assert_eq!(
+        world.run(&["prune", "shop", "--keep-within", "6m"]).code,
+        Some(2)
+    );
+    assert_eq!(
+        world
+            .run(&["prune", "old", "--keep-last", "1", "--confirm"])
+            .code,
+        Some(0)
+    );
+    assert_eq!(
+        world
+            .run(&["prune", "all", "app", "--keep-within", "1d", "--confirm"])
+            .code,
+        Some(0)
+    );
     let count = |database| world.keys(database).len() / 2;
-    assert_eq!([count("old"), count("all/one"), count("app"), count("shop")], [1, 2, 2, 4]);
-    assert_eq!(world.run(&["prune", "--keep-last", "1", "--confirm"]).code, Some(0));
-    assert_eq!([count("old"), count("all/one"), count("app"), count("shop")], [1, 1, 1, 1]);
+    assert_eq!(
+        [count("old"), count("all/one"), count("app"), count("shop")],
+        [1, 2, 2, 4]
+    );
+    assert_eq!(
+        world.run(&["prune", "--keep-last", "1", "--confirm"]).code,
+        Some(0)
+    );
+    assert_eq!(
+        [count("old"), count("all/one"), count("app"), count("shop")],
+        [1, 1, 1, 1]
+    );
 }
 
 #[test]
@@ -217,7 +302,10 @@ fn show_tells_what_a_backup_is_and_its_manifest_as_stored() {
     put_backup(&world, "app", &id("20260101T000000Z"));
     let [_, manifest] = put_backup(&world, "app", &id("20260102T000000Z"));
     let json = world.run(&["show", "app", "--json"]);
-    assert_eq!(json.stdout.as_bytes(), world.server.store().read(&manifest).unwrap());
+    assert_eq!(
+        json.stdout.as_bytes(),
+        world.server.store().read(&manifest).unwrap()
+    );
     let people = world.run(&["show", "app@20260101T000000Z-aaaaaa"]);
     assert_eq!(people.code, Some(0));
     for words in [
@@ -232,7 +320,10 @@ fn show_tells_what_a_backup_is_and_its_manifest_as_stored() {
     let missing = world.run(&["show", "shop"]);
     assert_eq!(missing.code, Some(6));
     assert!(missing.stderr.contains("there are backups of: app"));
-    assert_eq!(world.run(&["show", "app", "--store", "other"]).code, Some(3));
+    assert_eq!(
+        world.run(&["show", "app", "--store", "other"]).code,
+        Some(3)
+    );
     assert_eq!(world.run(&["show", "app@yesterday"]).code, Some(6));
     assert_eq!(world.run(&["show", "app@2026"]).code, Some(2));
 }
@@ -254,14 +345,32 @@ fn a_database_is_pruned_after_its_own_success_only() {
     assert!(plan.stdout.contains("then     prune, keeping last 2"));
     let run = world.run(&["backup", "--report", "report.json"]);
     assert_eq!(run.code, Some(1));
-    assert!(run.stdout.contains("1 of 2 stored, 1 failed, 3 earlier backups pruned"));
-    assert_eq!((world.keys("good").len(), world.keys("bad").len()), (2 * 2, 4 * 2));
-    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(world.path("report.json")).unwrap()).unwrap();
-    assert_eq!((report["jobs"][0]["pruned"].as_u64(), report["jobs"][1]["pruned"].as_u64()), (Some(3), Some(0)));
+    assert!(
+        run.stdout
+            .contains("1 of 2 stored, 1 failed, 3 earlier backups pruned")
+    );
+    assert_eq!(
+        (world.keys("good").len(), world.keys("bad").len()),
+        (2 * 2, 4 * 2)
+    );
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(world.path("report.json")).unwrap()).unwrap();
+    assert_eq!(
+        (
+            report["jobs"][0]["pruned"].as_u64(),
+            report["jobs"][1]["pruned"].as_u64()
+        ),
+        (Some(3), Some(0))
+    );
 
     fill();
     world.server.faults().add("DeleteObject", Fault::Denied, 1);
     let run = world.run(&["backup", "good"]);
     assert_eq!(run.code, Some(1));
-    assert!(run.stdout.contains("1 of 1 stored") && run.stdout.contains("stored, but pruning failed: good@20260"));
+    assert!(
+        run.stdout.contains("1 of 1 stored")
+            && run
+                .stdout
+                .contains("stored, but pruning failed: good@20260")
+    );
 }

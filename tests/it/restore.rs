@@ -1,15 +1,17 @@
-//! What was backed up comes back equal, by this program alone; and what is not whole is never presented as good.
+//! What was backed up comes back equal, by this program alone; and what is not whole is never
+//! presented as good.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tapline::backup::meter::Meter;
-use tapline::backup::{Cores, Job, Layout, backup};
+use tapline::archive::Compression;
+use tapline::archive::Cores;
 use tapline::catalog::{BackupId, Manifest};
-use tapline::engine::ToolCommand;
-use tapline::format::Compression;
+use tapline::dump::ToolCommand;
+use tapline::job::{Job, Layout, backup};
+use tapline::meter::Meter;
 use tapline::restore::{RestoreError, Stored, Target, restore};
 use tapline::store::memory::MemoryStore;
 use tapline::store::retry::RetryPolicy;
@@ -21,7 +23,11 @@ use super::world::{TAPLINE, World, peak_rss, store, wait_until};
 
 /// The key of the only archive of `database`.
 fn archive_key(world: &World, database: &str) -> String {
-    world.keys(database).into_iter().find(|key| key.contains(".tar")).expect("a backup")
+    world
+        .keys(database)
+        .into_iter()
+        .find(|key| key.contains(".tar"))
+        .expect("a backup")
 }
 
 /// Flips a bit in the middle of an archive, and makes the store forget what it knew of the object.
@@ -35,26 +41,43 @@ fn damage(world: &World, database: &str) {
 
 /// Makes the manifest of `database` say something else.
 fn forge(world: &World, database: &str, change: impl FnOnce(&mut serde_json::Value)) {
-    let key = world.keys(database).into_iter().find(|key| key.ends_with("manifest.json")).unwrap();
+    let key = world
+        .keys(database)
+        .into_iter()
+        .find(|key| key.ends_with("manifest.json"))
+        .unwrap();
     let mut manifest = serde_json::from_slice(&world.server.store().read(&key).unwrap()).unwrap();
     change(&mut manifest);
-    world.server.store().overwrite(&key, manifest.to_string().into());
+    world
+        .server
+        .store()
+        .overwrite(&key, manifest.to_string().into());
 }
 
-/// The same, with a manifest that knows the damaged bytes' checksum: the damage is found only where it is read, by
-/// this program (exit code 5) or before that by a client that makes no sense of it (1).
+/// The same, with a manifest that knows the damaged bytes' checksum: the damage is found only where
+/// it is read, by this program (exit code 5) or before that by a client that makes no sense of it
+/// (1).
 fn damage_deeply(world: &World, database: &str) {
     damage(world, database);
-    let bytes = world.server.store().read(&archive_key(world, database)).unwrap();
+    let bytes = world
+        .server
+        .store()
+        .read(&archive_key(world, database))
+        .unwrap();
     let crc = Checksum::of(ChecksumKind::Crc64Nvme, &bytes).to_base64();
-    forge(world, database, |manifest| manifest["archive"]["volumes"][0]["crc64nvme"] = crc.into());
+    forge(world, database, |manifest| {
+        manifest["archive"]["volumes"][0]["crc64nvme"] = crc.into();
+    });
 }
 
 #[test]
 fn postgres_comes_back_equal_and_a_failed_restore_leaves_what_was_there() {
     const NAME: &str = r#"it's "größe" =x"#;
     let server = Postgres::start();
-    server.sql("postgres", &format!("create database \"{}\"", NAME.replace('"', "\"\"")));
+    server.sql(
+        "postgres",
+        &format!("create database \"{}\"", NAME.replace('"', "\"\"")),
+    );
     server.sql(
         NAME,
         "create table t as select g as id, md5(g::text) || E'\\u00e4\\n\\t\\\\' as note from generate_series(1, 60000) g;
@@ -73,7 +96,8 @@ fn postgres_comes_back_equal_and_a_failed_restore_leaves_what_was_there() {
     ));
     world.write("password", PASSWORD);
     assert_eq!(world.run(&["backup"]).code, Some(0));
-    let contents = "select md5(string_agg(t::text, '|' order by id)), (select * from v), (select x from s.u),
+    let contents =
+        "select md5(string_agg(t::text, '|' order by id)), (select * from v), (select x from s.u),
                     (select count(*) from pg_largeobject_metadata) from t";
     let original = server.sql(NAME, contents);
 
@@ -86,7 +110,18 @@ fn postgres_comes_back_equal_and_a_failed_restore_leaves_what_was_there() {
         let refused = world.run(&["restore", source, "--to", &copy]);
         assert!(refused.code == Some(1) && refused.stderr.contains("--overwrite"));
         assert_ne!(server.sql(&copy, contents), original);
-        assert_eq!(world.run(&["restore", &format!("{source}@LATEST"), "--to", &copy, "--overwrite"]).code, Some(0));
+        assert_eq!(
+            world
+                .run(&[
+                    "restore",
+                    &format!("{source}@LATEST"),
+                    "--to",
+                    &copy,
+                    "--overwrite"
+                ])
+                .code,
+            Some(0)
+        );
         assert_eq!(server.sql(&copy, contents), original);
         let drill = world.run(&["verify", source, "--drill"]);
         assert!(drill.code == Some(0) && drill.stdout.contains("2 tables"));
@@ -95,28 +130,67 @@ fn postgres_comes_back_equal_and_a_failed_restore_leaves_what_was_there() {
         damage_deeply(&world, source);
         let failed = world.run(&["restore", source, "--to", &copy, "--overwrite"]);
         assert!(matches!(failed.code, Some(1 | 5)) && failed.stderr.contains("was not restored"));
-        assert_eq!(server.sql(&copy, "select note from t where id = 0").trim(), "precious");
+        assert_eq!(
+            server.sql(&copy, "select note from t where id = 0").trim(),
+            "precious"
+        );
         let failed = world.run(&["restore", source, "--to", "never made"]);
         assert!(matches!(failed.code, Some(1 | 5)));
         assert_eq!(world.run(&["verify", source, "--drill"]).code, Some(5));
     }
-    let left = "select count(*) from pg_database where datname like 'tapline%' or datname = 'never made'";
+    let left =
+        "select count(*) from pg_database where datname like 'tapline%' or datname = 'never made'";
     assert_eq!(server.sql("postgres", left).trim(), "0");
 
     // Into another server, told by a URL; a password in it is refused.
     let other = Postgres::start();
     let url = format!("postgres://admin@127.0.0.1:{}/shop", other.port());
     assert_eq!(world.run(&["backup", "plain"]).code, Some(0));
-    assert_eq!(world.run(&["restore", "plain", "--to", &url, "--password-file", "password"]).code, Some(0));
+    assert_eq!(
+        world
+            .run(&[
+                "restore",
+                "plain",
+                "--to",
+                &url,
+                "--password-file",
+                "password"
+            ])
+            .code,
+        Some(0)
+    );
     assert_eq!(other.sql("shop", contents), original);
-    let shown = world.run(&["restore", "plain", "--to", "postgres://admin:sesame@127.0.0.1/shop"]);
+    let shown = world.run(&[
+        "restore",
+        "plain",
+        "--to",
+        "postgres://admin:sesame@127.0.0.1/shop",
+    ]);
     assert!(shown.code == Some(3) && !shown.stderr.contains("sesame"));
     server.sql("postgres", "create role somebody");
     assert_eq!(world.run(&["backup", "roles"]).code, Some(0));
     let url = format!("postgres://admin@127.0.0.1:{}/postgres", other.port());
-    let latest = world.run(&["restore", "roles", "--to", &url, "--password-file", "password"]);
-    assert!(latest.code == Some(0) && latest.stderr.contains("already exists"), "psql's words about admin are shown");
-    assert_eq!(other.sql("postgres", "select count(*) from pg_roles where rolname = 'somebody'").trim(), "1");
+    let latest = world.run(&[
+        "restore",
+        "roles",
+        "--to",
+        &url,
+        "--password-file",
+        "password",
+    ]);
+    assert!(
+        latest.code == Some(0) && latest.stderr.contains("already exists"),
+        "psql's words about admin are shown"
+    );
+    assert_eq!(
+        other
+            .sql(
+                "postgres",
+                "select count(*) from pg_roles where rolname = 'somebody'"
+            )
+            .trim(),
+        "1"
+    );
 
     // A dump that the client refuses: its words, and nothing of it.
     other.sql("postgres", "create role nobody login password 'guest'");
@@ -124,17 +198,34 @@ fn postgres_comes_back_equal_and_a_failed_restore_leaves_what_was_there() {
     world.write("guest", "guest\n");
     let url = format!("postgres://nobody@127.0.0.1:{}/closed", other.port());
     let denied = world.run(&["restore", "plain", "--to", &url, "--password-file", "guest"]);
-    assert!(denied.code == Some(1) && denied.stderr.contains("permission denied"), "the client's own words");
+    assert!(
+        denied.code == Some(1) && denied.stderr.contains("permission denied"),
+        "the client's own words"
+    );
     let denied = world.run(&["restore", "roles", "--to", &url, "--password-file", "guest"]);
-    assert!(denied.code == Some(1) && denied.stderr.contains("permission denied"), "no role was made");
-    assert_eq!(other.sql("closed", "select count(*) from pg_tables where schemaname = 'public'").trim(), "0");
+    assert!(
+        denied.code == Some(1) && denied.stderr.contains("permission denied"),
+        "no role was made"
+    );
+    assert_eq!(
+        other
+            .sql(
+                "closed",
+                "select count(*) from pg_tables where schemaname = 'public'"
+            )
+            .trim(),
+        "0"
+    );
 }
 
 #[test]
 fn a_restore_that_is_killed_leaves_a_postgres_database_as_it_was() {
     let server = Postgres::start();
     server.sql("postgres", "create database shop");
-    server.sql("shop", "create table t as select g as id, md5(g::text) as note from generate_series(1, 400000) g");
+    server.sql(
+        "shop",
+        "create table t as select g as id, md5(g::text) as note from generate_series(1, 400000) g",
+    );
     let world = World::new(&format!(
         "[databases.shop]\nengine = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"admin\"\n\
          password = {{ file = \"password\" }}\n",
@@ -145,7 +236,11 @@ fn a_restore_that_is_killed_leaves_a_postgres_database_as_it_was() {
     server.sql("shop", "insert into t values (0, 'precious')");
     let at_work = "select count(*) from pg_stat_progress_copy";
     // Once in the middle of the rows; the client sees its input end, and nobody who could end it.
-    let mut running = world.tapline(&["restore", "shop", "--overwrite"]).stdout(Stdio::null()).spawn().unwrap();
+    let mut running = world
+        .tapline(&["restore", "shop", "--overwrite"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     wait_until(|| server.sql("shop", at_work).trim() != "0");
     running.kill().unwrap();
     running.wait().unwrap();
@@ -153,8 +248,16 @@ fn a_restore_that_is_killed_leaves_a_postgres_database_as_it_was() {
         let others = "select count(*) from pg_stat_activity where datname = 'shop' and pid <> pg_backend_pid()";
         server.sql("shop", others).trim() == "0"
     });
-    assert_eq!(server.sql("shop", "select count(*), min(note) from t where id = 0").trim(), "1|precious");
-    assert_eq!(server.sql("shop", "select count(*) from t").trim(), "400001");
+    assert_eq!(
+        server
+            .sql("shop", "select count(*), min(note) from t where id = 0")
+            .trim(),
+        "1|precious"
+    );
+    assert_eq!(
+        server.sql("shop", "select count(*) from t").trim(),
+        "400001"
+    );
 }
 
 #[test]
@@ -181,22 +284,38 @@ fn mariadb_comes_back_equal() {
              select md5(group_concat(id, note, hex(data) order by id separator '|')), (select c from v) from t; call p()"
         ))
     };
-    for (n, source) in ["gzip", "zstd", &format!("all/{NAME}")].into_iter().enumerate() {
+    for (n, source) in ["gzip", "zstd", &format!("all/{NAME}")]
+        .into_iter()
+        .enumerate()
+    {
         let copy = format!("copy `of` {n}");
         assert_eq!(world.run(&["restore", source, "--to", &copy]).code, Some(0));
         let quoted = copy.replace('`', "``");
         assert_eq!(contents(&quoted), contents(NAME));
         server.sql(&format!("use `{quoted}`; create table extra (x int)"));
         assert_eq!(world.run(&["restore", source, "--to", &copy]).code, Some(1));
-        assert_eq!(world.run(&["restore", source, "--to", &copy, "--overwrite"]).code, Some(0));
+        assert_eq!(
+            world
+                .run(&["restore", source, "--to", &copy, "--overwrite"])
+                .code,
+            Some(0)
+        );
         assert_eq!(contents(&quoted), contents(NAME));
         let drill = world.run(&["verify", source, "--drill"]);
         assert!(drill.code == Some(0) && drill.stdout.contains("1 tables"));
     }
     damage_deeply(&world, "gzip");
-    assert!(matches!(world.run(&["restore", "gzip", "--to", "never made"]).code, Some(1 | 5)));
+    assert!(matches!(
+        world.run(&["restore", "gzip", "--to", "never made"]).code,
+        Some(1 | 5)
+    ));
     // What cannot be rolled back is not emptied for a backup that is no good.
-    assert_eq!(world.run(&["restore", "gzip", "--to", "copy `of` 0", "--overwrite"]).code, Some(5));
+    assert_eq!(
+        world
+            .run(&["restore", "gzip", "--to", "copy `of` 0", "--overwrite"])
+            .code,
+        Some(5)
+    );
     assert_eq!(contents("copy ``of`` 0"), contents(NAME));
     let left = "select count(*) from information_schema.schemata where schema_name like 'tapline%' or schema_name like 'never%'";
     assert_eq!(server.sql(left).trim(), "0");
@@ -211,7 +330,9 @@ fn sqlite_comes_back_equal_and_no_wal_of_the_old_file_survives() {
     let fill = |path: &Path, rows: u32| {
         let database = rusqlite::Connection::open(path).unwrap();
         database.pragma_update(None, "journal_mode", "wal").unwrap();
-        database.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+        database
+            .pragma_update(None, "wal_autocheckpoint", 0)
+            .unwrap();
         database
             .execute_batch(&format!(
                 "create table if not exists t (x, y); with recursive c(x) as (select 1 union all select x + 1 from c where x < {rows})
@@ -220,7 +341,9 @@ fn sqlite_comes_back_equal_and_no_wal_of_the_old_file_survives() {
             .unwrap();
         database
     };
-    fill(&world.path("app.db"), 50_000).pragma_update(None, "wal_checkpoint", "truncate").unwrap();
+    fill(&world.path("app.db"), 50_000)
+        .pragma_update(None, "wal_checkpoint", "truncate")
+        .unwrap();
     assert_eq!(world.run(&["backup"]).code, Some(0));
     let image = std::fs::read(world.path("app.db")).unwrap();
     for source in ["gzip", "zstd"] {
@@ -234,17 +357,34 @@ fn sqlite_comes_back_equal_and_no_wal_of_the_old_file_survives() {
         drop(open);
         std::fs::write(format!("{to}-wal"), wal).unwrap();
         assert_eq!(world.run(&["restore", source, "--to", &to]).code, Some(1));
-        assert_eq!(world.run(&["restore", source, "--to", &to, "--overwrite"]).code, Some(0));
-        assert!(std::fs::read(&copy).unwrap() == image && !Path::new(&format!("{to}-wal")).exists());
+        assert_eq!(
+            world
+                .run(&["restore", source, "--to", &to, "--overwrite"])
+                .code,
+            Some(0)
+        );
+        assert!(
+            std::fs::read(&copy).unwrap() == image && !Path::new(&format!("{to}-wal")).exists()
+        );
         let drill = world.run(&["verify", source, "--drill"]);
         assert!(drill.code == Some(0) && drill.stdout.contains("1 tables"));
     }
     damage_deeply(&world, "gzip");
     let failed = world.run(&["restore", "gzip", "--overwrite"]);
     assert_eq!(failed.code, Some(5));
-    assert!(std::fs::read(world.path("app.db")).unwrap() == image, "the old file is as it was");
-    let names = std::fs::read_dir(world.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
-    assert!(!names.into_iter().any(|name| name.to_string_lossy().starts_with(".tapline-")), "nothing is left beside");
+    assert!(
+        std::fs::read(world.path("app.db")).unwrap() == image,
+        "the old file is as it was"
+    );
+    let names = std::fs::read_dir(world.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    assert!(
+        !names
+            .into_iter()
+            .any(|name| name.to_string_lossy().starts_with(".tapline-")),
+        "nothing is left beside"
+    );
 }
 
 fn command(script: &str, restore: &str) -> String {
@@ -264,20 +404,50 @@ fn a_command_stdout_and_a_file_take_a_dump_and_none_takes_a_broken_one_for_whole
     assert_eq!(world.run(&["backup"]).code, Some(0));
     for name in ["x", "zstd", "none"] {
         assert_eq!(world.run(&["restore", name]).code, Some(0));
-        assert!(std::fs::read(world.path("restored")).unwrap() == dump, "{name}");
-        let Output { status, stdout, .. } = world.tapline(&["restore", name, "--stdout"]).output().unwrap();
+        assert!(
+            std::fs::read(world.path("restored")).unwrap() == dump,
+            "{name}"
+        );
+        let Output { status, stdout, .. } = world
+            .tapline(&["restore", name, "--stdout"])
+            .output()
+            .unwrap();
         assert!(status.success() && stdout == dump, "{name}");
-        assert_eq!(world.run(&["restore", name, "--output", "file"]).code, Some(0));
+        assert_eq!(
+            world.run(&["restore", name, "--output", "file"]).code,
+            Some(0)
+        );
         assert!(std::fs::read(world.path("file")).unwrap() == dump, "{name}");
-        assert_eq!(world.run(&["restore", name, "--output", "file"]).code, Some(1), "it exists");
+        assert_eq!(
+            world.run(&["restore", name, "--output", "file"]).code,
+            Some(1),
+            "it exists"
+        );
         std::fs::remove_file(world.path("file")).unwrap();
 
         damage_deeply(&world, name);
-        let Output { status, stdout, stderr } = world.tapline(&["restore", name, "--stdout"]).output().unwrap();
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = world
+            .tapline(&["restore", name, "--stdout"])
+            .output()
+            .unwrap();
         let stderr = String::from_utf8(stderr).unwrap();
-        assert!(status.code() == Some(5) && stdout.len() < dump.len(), "{name}: {} bytes", stdout.len());
-        assert!(stderr.contains("damaged near byte") || stderr.contains("SHA-256"), "{stderr}");
-        assert_eq!(world.run(&["restore", name, "--output", "file"]).code, Some(5));
+        assert!(
+            status.code() == Some(5) && stdout.len() < dump.len(),
+            "{name}: {} bytes",
+            stdout.len()
+        );
+        assert!(
+            stderr.contains("damaged near byte") || stderr.contains("SHA-256"),
+            "{stderr}"
+        );
+        assert_eq!(
+            world.run(&["restore", name, "--output", "file"]).code,
+            Some(5)
+        );
         assert!(!world.path("file").exists());
     }
 }
@@ -286,7 +456,10 @@ fn a_command_stdout_and_a_file_take_a_dump_and_none_takes_a_broken_one_for_whole
 fn a_client_that_fails_is_a_failure_with_its_last_words() {
     for (restore, words) in [
         ("head -c 10 >&2; exit 3", "exited with status 3"),
-        ("cat > /dev/null; echo no room left >&2; exit 4", "no room left"),
+        (
+            "cat > /dev/null; echo no room left >&2; exit 4",
+            "no room left",
+        ),
         ("exec 0<&-; exit 0", "exited before it had read"),
     ] {
         let world = World::new(&command("head -c 9000000 /dev/urandom", restore));
@@ -303,20 +476,41 @@ fn an_interrupted_restore_ends_its_client_before_the_end_of_its_input() {
         "echo $$ > pid; cat > /dev/null && sleep 300; touch ended",
     ));
     assert_eq!(world.run(&["backup", "x"]).code, Some(0));
-    let mut running = world.tapline(&["restore", "x"]).stdout(Stdio::null()).spawn().unwrap();
-    wait_until(|| std::fs::read_to_string(world.path("pid")).is_ok_and(|pid| !pid.trim().is_empty()));
-    assert!(Command::new("kill").args(["-TERM", &running.id().to_string()]).status().unwrap().success());
+    let mut running = world
+        .tapline(&["restore", "x"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until(|| {
+        std::fs::read_to_string(world.path("pid")).is_ok_and(|pid| !pid.trim().is_empty())
+    });
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &running.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(running.wait().unwrap().code(), Some(143));
     let pid = std::fs::read_to_string(world.path("pid")).unwrap();
-    let alive =
-        || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| !stat.contains(") Z "));
+    let alive = || {
+        std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
+            .is_ok_and(|stat| !stat.contains(") Z "))
+    };
     wait_until(|| !alive());
     assert!(!world.path("ended").exists());
 }
 
 /// Backs up `dump` into a store that keeps no checksums.
 async fn stored(dump: &Path, compression: Compression) -> (MemoryStore, Manifest) {
-    let store = MemoryStore::new(Limits { min_part: 20_000, max_part: 20_000, max_parts: 5 }, None);
+    let store = MemoryStore::new(
+        Limits {
+            min_part: 20_000,
+            max_part: 20_000,
+            max_parts: 5,
+        },
+        None,
+    );
     let job = Job {
         database: "x".into(),
         engine: "command".into(),
@@ -341,15 +535,32 @@ async fn stored(dump: &Path, compression: Compression) -> (MemoryStore, Manifest
         exit_timeout: Duration::from_secs(10),
         stall_timeout: None,
     };
-    let manifest = backup(&job, &BackupId::now(), &Cores::all(), &CancellationToken::new()).await.unwrap();
+    let manifest = backup(
+        &job,
+        &BackupId::now(),
+        &Cores::all(),
+        &CancellationToken::new(),
+    )
+    .await
+    .unwrap();
     (store, manifest)
 }
 
 async fn read(store: &MemoryStore, manifest: &Manifest, to: &Path) -> Result<(), RestoreError> {
     let store: SharedStore = Arc::new(store.clone());
     let retry = RetryPolicy::lasting(Duration::from_millis(100));
-    let stored = Arc::new(Stored { store, manifest: manifest.clone(), retry, progress: Arc::default() });
-    restore(stored, Target::file(to, Some(Vec::new())).unwrap(), &CancellationToken::new()).await
+    let stored = Arc::new(Stored {
+        store,
+        manifest: manifest.clone(),
+        retry,
+        progress: Arc::default(),
+    });
+    restore(
+        stored,
+        Target::file(to, Some(Vec::new())).unwrap(),
+        &CancellationToken::new(),
+    )
+    .await
 }
 
 #[test]
@@ -357,13 +568,19 @@ fn any_flipped_byte_any_cut_and_any_missing_volume_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let (dump, back) = (folder.path().join("dump"), folder.path().join("back"));
     let mut random = fastrand::Rng::with_seed(11);
-    let lines: Vec<String> = (0..60_000).map(|n| format!("{n} {}", random.u32(..9999))).collect();
+    let lines: Vec<String> = (0..60_000)
+        .map(|n| format!("{n} {}", random.u32(..9999)))
+        .collect();
     let text = lines.join("\n");
     std::fs::write(&dump, &text).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for compression in [Compression::Gzip, Compression::Zstd, Compression::None] {
         let (store, manifest) = runtime.block_on(stored(&dump, compression));
-        let keys: Vec<String> = manifest.keys().into_iter().filter(|key| !key.ends_with("manifest.json")).collect();
+        let keys: Vec<String> = manifest
+            .keys()
+            .into_iter()
+            .filter(|key| !key.ends_with("manifest.json"))
+            .collect();
         assert!(keys.len() > 1, "several volumes");
         let originals: Vec<Vec<u8>> = keys.iter().map(|key| store.read(key).unwrap()).collect();
         for _ in 0..200 {
@@ -372,11 +589,15 @@ fn any_flipped_byte_any_cut_and_any_missing_volume_is_found() {
             let at = random.usize(..bytes.len());
             bytes[at] ^= random.u8(1..);
             store.overwrite(&keys[volume], bytes.clone().into());
-            let error = runtime.block_on(read(&store, &manifest, &back)).expect_err("a flipped byte");
+            let error = runtime
+                .block_on(read(&store, &manifest, &back))
+                .expect_err("a flipped byte");
             assert!(matches!(error, RestoreError::Damaged(_)), "{error}");
-            // Also when the volume's own checksum is right, if the byte means anything: the archive checks itself.
+            // Also when the volume's own checksum is right, if the byte means anything: the archive
+            // checks itself.
             let mut forged = manifest.clone();
-            forged.archive.volumes[volume].crc64nvme = Checksum::of(ChecksumKind::Crc64Nvme, &bytes).to_base64();
+            forged.archive.volumes[volume].crc64nvme =
+                Checksum::of(ChecksumKind::Crc64Nvme, &bytes).to_base64();
             if runtime.block_on(read(&store, &forged, &back)).is_ok() {
                 assert!(
                     std::fs::read_to_string(&back).unwrap() == text,
@@ -390,25 +611,49 @@ fn any_flipped_byte_any_cut_and_any_missing_volume_is_found() {
         let last = keys.len() - 1;
         let cut = &originals[last][..originals[last].len() / 2];
         store.overwrite(&keys[last], cut.to_vec().into());
-        let error = runtime.block_on(read(&store, &manifest, &back)).unwrap_err().to_string();
-        assert!(error.contains(&keys[last]) && error.contains("bytes"), "{error}");
+        let error = runtime
+            .block_on(read(&store, &manifest, &back))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&keys[last]) && error.contains("bytes"),
+            "{error}"
+        );
         let mut forged = manifest.clone();
         forged.archive.volumes[last].size = cut.len() as u64;
-        forged.archive.volumes[last].crc64nvme = Checksum::of(ChecksumKind::Crc64Nvme, cut).to_base64();
-        let error = runtime.block_on(read(&store, &forged, &back)).unwrap_err().to_string();
-        assert!(error.contains("ends too early") || error.contains("incomplete frame"), "{error}");
+        forged.archive.volumes[last].crc64nvme =
+            Checksum::of(ChecksumKind::Crc64Nvme, cut).to_base64();
+        let error = runtime
+            .block_on(read(&store, &forged, &back))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("ends too early") || error.contains("incomplete frame"),
+            "{error}"
+        );
         // Longer.
         let longer = [&originals[last][..], b"more"].concat();
         store.overwrite(&keys[last], longer.clone().into());
         forged.archive.volumes[last].size = longer.len() as u64;
-        forged.archive.volumes[last].crc64nvme = Checksum::of(ChecksumKind::Crc64Nvme, &longer).to_base64();
-        runtime.block_on(read(&store, &forged, &back)).expect_err("something follows");
+        forged.archive.volumes[last].crc64nvme =
+            Checksum::of(ChecksumKind::Crc64Nvme, &longer).to_base64();
+        runtime
+            .block_on(read(&store, &forged, &back))
+            .expect_err("something follows");
         store.overwrite(&keys[last], originals[last].clone().into());
         runtime.block_on(read(&store, &manifest, &back)).unwrap();
         std::fs::remove_file(&back).unwrap();
-        runtime.block_on(tapline::store::Store::delete(&store, &keys[1])).unwrap();
-        let error = runtime.block_on(read(&store, &manifest, &back)).unwrap_err().to_string();
-        assert!(error.contains(&keys[1]) && error.contains("missing"), "{error}");
+        runtime
+            .block_on(tapline::store::Store::delete(&store, &keys[1]))
+            .unwrap();
+        let error = runtime
+            .block_on(read(&store, &manifest, &back))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&keys[1]) && error.contains("missing"),
+            "{error}"
+        );
         assert!(!back.exists());
     }
 }
@@ -419,15 +664,30 @@ fn verify_says_what_is_wrong_where() {
     assert_eq!(world.run(&["verify"]).code, Some(6), "there is nothing yet");
     assert_eq!(world.run(&["backup"]).code, Some(0));
     assert_eq!(world.run(&["backup", "x"]).code, Some(0));
-    let lines =
-        |run: &super::world::Run, start: &str| run.stdout.lines().filter(|line| line.starts_with(start)).count();
+    let lines = |run: &super::world::Run, start: &str| {
+        run.stdout
+            .lines()
+            .filter(|line| line.starts_with(start))
+            .count()
+    };
     let latest = world.run(&["verify"]);
     assert_eq!((latest.code, lines(&latest, "ok    ")), (Some(0), 3));
-    for args in [["verify", "--all"].as_slice(), &["verify", "--all", "--quick"], &["verify", "--all", "--drill"]] {
+    for args in [
+        ["verify", "--all"].as_slice(),
+        &["verify", "--all", "--quick"],
+        &["verify", "--all", "--drill"],
+    ] {
         let all = world.run(args);
         assert_eq!((all.code, lines(&all, "ok    ")), (Some(0), 4));
     }
-    assert_eq!(world.run(&["verify", "--all", "x", "--quick"]).stdout.lines().count(), 2);
+    assert_eq!(
+        world
+            .run(&["verify", "--all", "x", "--quick"])
+            .stdout
+            .lines()
+            .count(),
+        2
+    );
 
     let key = archive_key(&world, "zstd");
     let mut bytes = world.server.store().read(&key).unwrap();
@@ -435,14 +695,19 @@ fn verify_says_what_is_wrong_where() {
     world.server.store().overwrite(&key, bytes.into());
     let short = world.run(&["verify", "zstd", "--quick"]);
     assert!(
-        short.code == Some(5) && short.stdout.contains("FAIL  zstd@") && short.stdout.contains("its manifest says")
+        short.code == Some(5)
+            && short.stdout.contains("FAIL  zstd@")
+            && short.stdout.contains("its manifest says")
     );
     damage(&world, "none");
     let quick = world.run(&["verify", "none", "--quick"]);
     assert!(quick.code == Some(5) && quick.stdout.contains("its checksum in the store"));
     assert_eq!(world.run(&["verify", "none"]).code, Some(5));
     let all = world.run(&["verify", "--all"]);
-    assert_eq!((all.code, lines(&all, "FAIL  "), lines(&all, "ok    ")), (Some(5), 2, 2));
+    assert_eq!(
+        (all.code, lines(&all, "FAIL  "), lines(&all, "ok    ")),
+        (Some(5), 2, 2)
+    );
 
     forge(&world, "none", |manifest| manifest["format"] = 99.into());
     let newer = world.run(&["verify", "--all"]);
@@ -453,8 +718,15 @@ fn verify_says_what_is_wrong_where() {
         manifest["archive"]["size"] = u64::MAX.into();
     });
     assert_eq!(world.run(&["verify", "none"]).code, Some(5));
-    world.server.store().overwrite(&world.keys("zstd")[0], "not a manifest".into());
-    assert_eq!(world.run(&["restore", "zstd", "--stdout"]).code, Some(5), "its manifest is damaged");
+    world
+        .server
+        .store()
+        .overwrite(&world.keys("zstd")[0], "not a manifest".into());
+    assert_eq!(
+        world.run(&["restore", "zstd", "--stdout"]).code,
+        Some(5),
+        "its manifest is damaged"
+    );
     assert_eq!(world.run(&["restore", "nobody"]).code, Some(6));
     let misspelt = world.run(&["restore", "x@yesterday"]);
     assert!(misspelt.code == Some(6) && misspelt.stderr.contains("of x there are"));
@@ -465,10 +737,17 @@ fn an_archive_that_somebody_else_wrote_is_refused() {
     let world = World::new(&command("echo hello", "cat > restored"));
     assert_eq!(world.run(&["backup", "x"]).code, Some(0));
     world.write("x.dump", "hello\n");
-    let tar = super::world::tool(Command::new("tar").args(["czf", "-", "x.dump"]).current_dir(world.folder.path()));
+    let tar = super::world::tool(
+        Command::new("tar")
+            .args(["czf", "-", "x.dump"])
+            .current_dir(world.folder.path()),
+    );
     let key = archive_key(&world, "x");
     forge(&world, "x", |manifest| {
-        manifest["archive"]["volumes"][0]["crc64nvme"] = Checksum::of(ChecksumKind::Crc64Nvme, &tar).to_base64().into();
+        manifest["archive"]["volumes"][0]["crc64nvme"] =
+            Checksum::of(ChecksumKind::Crc64Nvme, &tar)
+                .to_base64()
+                .into();
         manifest["archive"]["volumes"][0]["size"] = tar.len().into();
         manifest["archive"]["size"] = tar.len().into();
     });
@@ -482,14 +761,23 @@ fn a_connection_cut_every_5_mb_does_not_stop_a_restore() {
     let world = World::new(&command("head -c 40000000 /dev/urandom", "sha256sum > sum"));
     assert_eq!(world.run(&["backup", "x"]).code, Some(0));
     world.server.faults().cut_bodies_after(5_000_000);
-    world.server.faults().add("GetObject", tapline::s3_server::Fault::SlowDown, 3);
+    world
+        .server
+        .faults()
+        .add("GetObject", tapline::s3_server::Fault::SlowDown, 3);
     assert_eq!(world.run(&["restore", "x"]).code, Some(0));
     let sum = std::fs::read_to_string(world.path("sum")).unwrap();
     assert!(sum.starts_with(&world.manifest("x").entries[0].sha256));
     // Without a single byte there is an end to patience.
-    world.server.faults().add("GetObject", tapline::s3_server::Fault::SlowDown, 10_000);
+    world
+        .server
+        .faults()
+        .add("GetObject", tapline::s3_server::Fault::SlowDown, 10_000);
     let inventory = std::fs::read_to_string(world.path("tapline.toml")).unwrap();
-    world.write("tapline.toml", format!("[run]\nretry_for = \"1s\"\n{inventory}"));
+    world.write(
+        "tapline.toml",
+        format!("[run]\nretry_for = \"1s\"\n{inventory}"),
+    );
     let run = world.run(&["restore", "x", "--output", "never"]);
     assert!(run.code == Some(4) && !world.path("never").exists());
 }
@@ -502,19 +790,33 @@ fn memory_of_a_restore_does_not_grow_with_the_dump() {
     write("access", tapline::s3_server::ACCESS_KEY);
     write("secret", tapline::s3_server::SECRET_KEY);
     for megabytes in [200, 800] {
-        let script =
-            format!("head -c 3000000 /dev/urandom | base64 > x; for i in $(seq {}); do cat x; done", megabytes / 4);
-        write("tapline.toml", &(store(&endpoint) + &command(&script, "cat > /dev/null")));
+        let script = format!(
+            "head -c 3000000 /dev/urandom | base64 > x; for i in $(seq {}); do cat x; done",
+            megabytes / 4
+        );
+        write(
+            "tapline.toml",
+            &(store(&endpoint) + &command(&script, "cat > /dev/null")),
+        );
         let tapline = |args: &[&str]| {
             let mut command = Command::new(TAPLINE);
-            command.args(args).current_dir(folder.path()).stdout(Stdio::null());
+            command
+                .args(args)
+                .current_dir(folder.path())
+                .stdout(Stdio::null());
             command
         };
         for name in ["x", "zstd"] {
             assert!(tapline(&["backup", name]).status().unwrap().success());
             let peak = peak_rss(tapline(&["restore", name]));
-            println!("{megabytes} MB of dump, {name}: peak RSS {} MiB", peak >> 20);
-            assert!(peak > 0 && peak < 160 << 20, "{peak} bytes for {megabytes} MB");
+            println!(
+                "{megabytes} MB of dump, {name}: peak RSS {} MiB",
+                peak >> 20
+            );
+            assert!(
+                peak > 0 && peak < 160 << 20,
+                "{peak} bytes for {megabytes} MB"
+            );
         }
     }
     server.kill().unwrap();

@@ -19,18 +19,32 @@ fn eight_databases_three_at_once_and_one_broken_leaves_seven() {
     let world = World::new(&databases);
     let run = world.run(&["backup", "--report", "report.json"]);
     assert_eq!(run.code, Some(1));
-    assert!(run.stdout.contains("7 of 8 stored, 1 failed") && run.stdout.contains("exited with status 9"));
+    assert!(
+        run.stdout.contains("7 of 8 stored, 1 failed")
+            && run.stdout.contains("exited with status 9")
+    );
     let mut most = 0;
     for n in (0..8).filter(|n| *n != 4) {
         let beside: usize =
-            String::from_utf8(super::world::untar(&world.download(&format!("db{n}")))).unwrap().trim().parse().unwrap();
+            String::from_utf8(super::world::untar(&world.download(&format!("db{n}"))))
+                .unwrap()
+                .trim()
+                .parse()
+                .unwrap();
         assert!((1..=3).contains(&beside), "{beside} children at once");
         most = most.max(beside);
     }
     assert!(most > 1, "nothing ran side by side");
     assert!(world.keys("db4").is_empty());
-    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(world.path("report.json")).unwrap()).unwrap();
-    assert_eq!((report["version"].as_u64(), report["jobs"].as_array().unwrap().len()), (Some(1), 8));
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(world.path("report.json")).unwrap()).unwrap();
+    assert_eq!(
+        (
+            report["version"].as_u64(),
+            report["jobs"].as_array().unwrap().len()
+        ),
+        (Some(1), 8)
+    );
     assert_eq!(report["jobs"][4]["result"], "failed");
 }
 
@@ -41,16 +55,27 @@ fn a_signal_ends_the_children_and_aborts_the_uploads() {
             "[databases.x]\nengine = \"command\"\n\
              command = [\"sh\", \"-c\", \"head -c 60000000 /dev/urandom; sleep 300.25 & echo $! > pid; wait\"]\n",
         );
-        let mut running = world.tapline(&["backup"]).stdout(Stdio::null()).spawn().unwrap();
-        wait_until(|| std::fs::read_to_string(world.path("pid")).is_ok_and(|pid| !pid.trim().is_empty()));
+        let mut running = world
+            .tapline(&["backup"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until(|| {
+            std::fs::read_to_string(world.path("pid")).is_ok_and(|pid| !pid.trim().is_empty())
+        });
         wait_until(|| world.server.store().open_uploads() == 1);
-        let status = Command::new("kill").args([&format!("-{signal}"), &running.id().to_string()]).status().unwrap();
+        let status = Command::new("kill")
+            .args([&format!("-{signal}"), &running.id().to_string()])
+            .status()
+            .unwrap();
         assert!(status.success());
         assert_eq!(running.wait().unwrap().code(), Some(code));
         world.assert_store_is_clean();
         let pid = std::fs::read_to_string(world.path("pid")).unwrap();
-        let alive =
-            || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| !stat.contains(") Z "));
+        let alive = || {
+            std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
+                .is_ok_and(|stat| !stat.contains(") Z "))
+        };
         wait_until(|| !alive());
     }
 }
@@ -64,15 +89,25 @@ fn memory_does_not_grow_with_the_dump() {
     write("secret", tapline::s3_server::SECRET_KEY);
     for megabytes in [200, 800] {
         // Half compressible: base64 of random bytes.
-        let script =
-            format!("head -c 3000000 /dev/urandom | base64 > x; for i in $(seq {}); do cat x; done", megabytes / 4);
-        let database = format!("[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n");
+        let script = format!(
+            "head -c 3000000 /dev/urandom | base64 > x; for i in $(seq {}); do cat x; done",
+            megabytes / 4
+        );
+        let database = format!(
+            "[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"
+        );
         write("tapline.toml", &(store(&endpoint) + &database));
         let mut backup = Command::new(TAPLINE);
-        backup.arg("backup").current_dir(folder.path()).stdout(Stdio::null());
+        backup
+            .arg("backup")
+            .current_dir(folder.path())
+            .stdout(Stdio::null());
         let peak = peak_rss(backup);
         println!("{megabytes} MB of dump: peak RSS {} MiB", peak >> 20);
-        assert!(peak > 0 && peak < 160 << 20, "{peak} bytes for {megabytes} MB");
+        assert!(
+            peak > 0 && peak < 160 << 20,
+            "{peak} bytes for {megabytes} MB"
+        );
     }
     server.kill().unwrap();
     server.wait().unwrap();
@@ -99,7 +134,10 @@ fn nothing_is_written_to_disk() {
         .expect("strace is installed");
     assert!(status.success());
     let trace = std::fs::read_to_string(world.path("trace")).unwrap();
-    assert!(trace.contains("tapline.toml"), "the trace is of the right process");
+    assert!(
+        trace.contains("tapline.toml"),
+        "the trace is of the right process"
+    );
     let writes = |line: &&str| {
         (line.contains("O_WRONLY") || line.contains("O_RDWR") || line.contains("O_CREAT") || !line.contains("open"))
             && !line.contains("\"/dev/null\"")
@@ -108,7 +146,11 @@ fn nothing_is_written_to_disk() {
             // A thread that the end of the process met on its way into a call that was never made.
             && !line.contains("???( <detached")
     };
-    let wrote: Vec<&str> = trace.lines().filter(|line| line.contains('(')).filter(writes).collect();
+    let wrote: Vec<&str> = trace
+        .lines()
+        .filter(|line| line.contains('('))
+        .filter(writes)
+        .collect();
     assert_eq!(wrote, Vec::<&str>::new());
 }
 
@@ -120,7 +162,10 @@ fn a_dry_run_prints_the_plan_without_secrets_and_starts_nothing() {
     world.write("token", "sesame");
     let run = world.run(&["backup", "--dry-run"]);
     assert_eq!(run.code, Some(0));
-    assert!(run.stdout.contains("TOKEN=*** touch started") && run.stdout.contains("s3://bucket/backups/x/"));
+    assert!(
+        run.stdout.contains("TOKEN=*** touch started")
+            && run.stdout.contains("s3://bucket/backups/x/")
+    );
     assert!(!run.stdout.contains("sesame") && !world.path("started").exists());
     world.assert_store_is_clean();
 }
@@ -130,7 +175,10 @@ fn exit_codes_are_those_of_the_table() {
     let world = World::new("[databases.x]\nengine = \"sqlite\"\npath = \"missing.db\"\n");
     assert_eq!(world.run(&["backup"]).code, Some(1));
     assert_eq!(world.run(&["backup", "nope"]).code, Some(3));
-    assert_eq!(world.run(&["backup", "--config", "nope.toml"]).code, Some(3));
+    assert_eq!(
+        world.run(&["backup", "--config", "nope.toml"]).code,
+        Some(3)
+    );
     assert_eq!(world.run(&["backup", "--jobs", "0"]).code, Some(2));
     assert_eq!(world.run(&["check"]).code, Some(5));
     world.write("secret", "wrong");
@@ -153,39 +201,85 @@ fn without_credentials_a_backup_fails_at_once_and_says_so() {
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"] {
         backup.env_remove(name);
     }
-    let output = backup.env("HOME", world.folder.path()).env("AWS_EC2_METADATA_DISABLED", "true").output().unwrap();
+    let output = backup
+        .env("HOME", world.folder.path())
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let stdout = String::from_utf8(output.stdout).unwrap();
-    assert!(stdout.contains("credentials") && stdout.contains("access_key"), "{stdout}");
-    assert!(start.elapsed() < Duration::from_mins(1), "it was tried again for minutes");
+    assert!(
+        stdout.contains("credentials") && stdout.contains("access_key"),
+        "{stdout}"
+    );
+    assert!(
+        start.elapsed() < Duration::from_mins(1),
+        "it was tried again for minutes"
+    );
 }
 
 #[test]
 fn compression_and_prefix_follow_the_flags() {
     let world = World::new("[databases.x]\nengine = \"command\"\ncommand = [\"seq\", \"1000\"]\n");
-    let run = world.run(&["backup", "--compression", "zstd", "--level", "19", "--under", "other/place"]);
+    let run = world.run(&[
+        "backup",
+        "--compression",
+        "zstd",
+        "--level",
+        "19",
+        "--under",
+        "other/place",
+    ]);
     assert_eq!(run.code, Some(0));
     let keys = world.server.store().keys();
-    assert!(keys.iter().all(|key| key.starts_with("backups/other/place/x/")), "{keys:?}");
-    assert!(keys.iter().any(|key| key.ends_with("/x.tar.zst")), "{keys:?}");
+    assert!(
+        keys.iter()
+            .all(|key| key.starts_with("backups/other/place/x/")),
+        "{keys:?}"
+    );
+    assert!(
+        keys.iter().any(|key| key.ends_with("/x.tar.zst")),
+        "{keys:?}"
+    );
     let run = world.run(&["backup", "--level", "19"]);
     assert!(run.code == Some(2) && run.stderr.contains("the levels of gzip are 1 to 9"));
     assert_eq!(world.run(&["backup", "--compression", "lz4"]).code, Some(2));
-    assert_eq!(world.run(&["backup", "--staged-dir", "nowhere"]).code, Some(2));
+    assert_eq!(
+        world.run(&["backup", "--staged-dir", "nowhere"]).code,
+        Some(2)
+    );
 }
 
 #[test]
 fn a_synthetic_source_and_no_store_need_no_inventory() {
     let folder = tempfile::tempdir().unwrap();
     let backup = Command::new(TAPLINE)
-        .args(["backup", "--source", "synthetic:20MB:3", "--store", "null", "--report", "-"])
+        .args([
+            "backup",
+            "--source",
+            "synthetic:20MB:3",
+            "--store",
+            "null",
+            "--report",
+            "-",
+        ])
         .current_dir(folder.path())
         .output()
         .unwrap();
-    assert!(backup.status.success(), "{}", String::from_utf8_lossy(&backup.stderr));
+    assert!(
+        backup.status.success(),
+        "{}",
+        String::from_utf8_lossy(&backup.stderr)
+    );
     let report: serde_json::Value = serde_json::from_slice(&backup.stdout).unwrap();
     let job = &report["jobs"][0];
-    assert_eq!((job["database"].as_str(), job["dump_bytes"].as_u64()), (Some("synthetic"), Some(20_000_000)));
-    assert!((5_000_000..8_000_000).contains(&job["archive_bytes"].as_u64().unwrap()), "{job}");
+    assert_eq!(
+        (job["database"].as_str(), job["dump_bytes"].as_u64()),
+        (Some("synthetic"), Some(20_000_000))
+    );
+    assert!(
+        (5_000_000..8_000_000).contains(&job["archive_bytes"].as_u64().unwrap()),
+        "{job}"
+    );
     assert_eq!(job["dump_format"], "dump");
 }

@@ -24,7 +24,11 @@ impl Drop for Server {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 fn folder() -> TempDir {
@@ -33,7 +37,8 @@ fn folder() -> TempDir {
     folder
 }
 
-/// `program`, as `user` when the tests run as root (servers refuse to), ended with the test that started it.
+/// `program`, as `user` when the tests run as root (servers refuse to), ended with the test that
+/// started it.
 fn unprivileged(user: &str, program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
@@ -45,15 +50,25 @@ fn unprivileged(user: &str, program: impl AsRef<Path>) -> Command {
 }
 
 fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
 fn until_it_answers(mut answers: impl FnMut() -> bool) {
     let start = Instant::now();
     while !answers() {
-        assert!(start.elapsed() < Duration::from_mins(1), "the server does not answer");
+        assert!(
+            start.elapsed() < Duration::from_mins(1),
+            "the server does not answer"
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -64,13 +79,22 @@ impl Postgres {
     pub fn start() -> Self {
         let folder = folder();
         let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
-        let newest = versions.map(|version| version.unwrap().path()).max().expect("PostgreSQL is installed");
+        let newest = versions
+            .map(|version| version.unwrap().path())
+            .max()
+            .expect("PostgreSQL is installed");
         let program = |name: &str| newest.join("bin").join(name);
         let data = folder.path().join("data");
         let password = folder.path().join("password");
         std::fs::write(&password, PASSWORD).unwrap();
         run(unprivileged("postgres", program("initdb"))
-            .args(["--username=admin", "--auth=scram-sha-256", "--encoding=UTF8", "--no-sync", "-D"])
+            .args([
+                "--username=admin",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--no-sync",
+                "-D",
+            ])
             .arg(&data)
             .arg("--pwfile")
             .arg(&password));
@@ -78,15 +102,33 @@ impl Postgres {
         let child = unprivileged("postgres", program("postgres"))
             .arg("-D")
             .arg(&data)
-            .args(["-p", &port.to_string(), "-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-k"])
+            .args([
+                "-p",
+                &port.to_string(),
+                "-c",
+                "fsync=off",
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-k",
+            ])
             .arg(folder.path())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
             .spawn()
             .unwrap();
-        let server = Self(Server { folder, port, child });
+        let server = Self(Server {
+            folder,
+            port,
+            child,
+        });
         until_it_answers(|| {
-            server.client("psql", "postgres").args(["-c", "select 1"]).output().unwrap().status.success()
+            server
+                .client("psql", "postgres")
+                .args(["-c", "select 1"])
+                .output()
+                .unwrap()
+                .status
+                .success()
         });
         server
     }
@@ -109,7 +151,9 @@ impl Postgres {
     }
 
     pub fn sql(&self, database: &str, text: &str) -> String {
-        run(self.client("psql", database).args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", text]))
+        run(self
+            .client("psql", database)
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", text]))
     }
 }
 
@@ -124,22 +168,51 @@ impl Mariadb {
             .arg(format!("--datadir={}", data.display()))
             .args(["--auth-root-authentication-method=normal", "--skip-test-db"]));
         let port = free_port();
-        let server = ["/usr/sbin/mariadbd", "/usr/libexec/mariadbd", "/usr/bin/mariadbd"];
-        let program = server.into_iter().map(PathBuf::from).find(|path| path.is_file()).expect("MariaDB is installed");
+        let server = [
+            "/usr/sbin/mariadbd",
+            "/usr/libexec/mariadbd",
+            "/usr/bin/mariadbd",
+        ];
+        let program = server
+            .into_iter()
+            .map(PathBuf::from)
+            .find(|path| path.is_file())
+            .expect("MariaDB is installed");
         let child = unprivileged("mysql", program)
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--socket={}", folder.path().join("s").display()))
-            .arg(format!("--pid-file={}", folder.path().join("pid").display()))
-            .args([&format!("--port={port}"), "--bind-address=127.0.0.1", "--event-scheduler=ON"])
+            .arg(format!(
+                "--pid-file={}",
+                folder.path().join("pid").display()
+            ))
+            .args([
+                &format!("--port={port}"),
+                "--bind-address=127.0.0.1",
+                "--event-scheduler=ON",
+            ])
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
             .spawn()
             .unwrap();
-        let server = Self(Server { folder, port, child });
-        until_it_answers(|| server.client().args(["-e", "select 1"]).output().unwrap().status.success());
+        let server = Self(Server {
+            folder,
+            port,
+            child,
+        });
+        until_it_answers(|| {
+            server
+                .client()
+                .args(["-e", "select 1"])
+                .output()
+                .unwrap()
+                .status
+                .success()
+        });
         let password = PASSWORD.replace('\\', r"\\").replace('\'', r"\'");
-        server.sql(&format!("create user admin@'%' identified by '{password}'; grant all on *.* to admin@'%'"));
+        server.sql(&format!(
+            "create user admin@'%' identified by '{password}'; grant all on *.* to admin@'%'"
+        ));
         server
     }
 
@@ -150,9 +223,19 @@ impl Mariadb {
     /// The client, as root over the socket.
     pub fn client(&self) -> Command {
         let mut command = Command::new("mariadb");
-        command.args(["--no-defaults", "--user=root", "--batch", "--skip-column-names"]);
+        command.args([
+            "--no-defaults",
+            "--user=root",
+            "--batch",
+            "--skip-column-names",
+        ]);
         command.args(["--default-character-set=utf8mb4"]);
-        command.arg(format!("--socket={}", self.0.folder.path().join("s").display())).stdin(Stdio::null());
+        command
+            .arg(format!(
+                "--socket={}",
+                self.0.folder.path().join("s").display()
+            ))
+            .stdin(Stdio::null());
         command
     }
 

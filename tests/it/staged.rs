@@ -1,4 +1,5 @@
-//! The baseline: the same backups by way of files, the order of its steps, and nothing left of its files.
+//! The baseline: the same backups by way of files, the order of its steps, and nothing left of its
+//! files.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,12 +12,16 @@ use super::world::{World, tool, untar, wait_until};
 /// A folder for the staged files of a world's runs.
 fn staged(world: &World, more: &str, databases: &str) {
     std::fs::create_dir_all(world.path("staged")).unwrap();
-    world.inventory(&format!("[run]\nmode = \"staged\"\n[staged]\ndir = \"staged\"\n{more}\n{databases}"));
+    world.inventory(&format!(
+        "[run]\nmode = \"staged\"\n[staged]\ndir = \"staged\"\n{more}\n{databases}"
+    ));
 }
 
 fn files_left(world: &World) -> Vec<String> {
     let entries = std::fs::read_dir(world.path("staged")).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    entries
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 #[test]
@@ -38,7 +43,8 @@ fn postgres_by_way_of_a_directory_comes_back_equal_to_the_streamed() {
     let world = World::new("");
     world.write("password", PASSWORD);
     staged(&world, "parallel = 2", &databases);
-    let contents = "select md5(string_agg(t::text, '|' order by id)), (select * from v), (select x from u),
+    let contents =
+        "select md5(string_agg(t::text, '|' order by id)), (select * from v), (select x from u),
                     (select count(*) from pg_largeobject_metadata) from t";
     let original = server.sql("shop", contents);
     assert_eq!(world.run(&["backup"]).code, Some(0));
@@ -49,7 +55,12 @@ fn postgres_by_way_of_a_directory_comes_back_equal_to_the_streamed() {
         assert_eq!(server.sql(copy, contents), original);
         server.sql(copy, "delete from u");
         assert_eq!(world.run(&["restore", source, "--to", copy]).code, Some(1));
-        assert_eq!(world.run(&["restore", source, "--to", copy, "--overwrite"]).code, Some(0));
+        assert_eq!(
+            world
+                .run(&["restore", source, "--to", copy, "--overwrite"])
+                .code,
+            Some(0)
+        );
         assert_eq!(server.sql(copy, contents), original);
     }
     let drill = world.run(&["verify", "shop", "--drill"]);
@@ -58,26 +69,56 @@ fn postgres_by_way_of_a_directory_comes_back_equal_to_the_streamed() {
     // Stock tools alone, from the archive.
     let folder = world.path("by hand");
     std::fs::create_dir(&folder).unwrap();
-    tool(Command::new("tar").arg("xf").arg(world.download("shop")).arg("-C").arg(&folder));
+    tool(
+        Command::new("tar")
+            .arg("xf")
+            .arg(world.download("shop"))
+            .arg("-C")
+            .arg(&folder),
+    );
     server.sql("postgres", "create database third");
-    tool(server.client("pg_restore", "third").args(["--exit-on-error", "--dbname=third"]).arg(folder.join("shop")));
+    tool(
+        server
+            .client("pg_restore", "third")
+            .args(["--exit-on-error", "--dbname=third"])
+            .arg(folder.join("shop")),
+    );
     assert_eq!(server.sql("third", contents), original);
     // The folder, by this program.
     assert_eq!(world.run(&["restore", "shop", "--stdout"]).code, Some(2));
-    assert_eq!(world.run(&["restore", "shop", "--output", "out"]).code, Some(0));
+    assert_eq!(
+        world.run(&["restore", "shop", "--output", "out"]).code,
+        Some(0)
+    );
     assert!(world.path("out/toc.dat").is_file());
-    assert_eq!(world.run(&["restore", "shop", "--output", "out"]).code, Some(1));
+    assert_eq!(
+        world.run(&["restore", "shop", "--output", "out"]).code,
+        Some(1)
+    );
 
     // And a zip.
     staged(&world, "container = \"zip\"", &databases);
-    assert_eq!(world.run(&["backup", "zstd"]).code, Some(1), "a zip has no zstd");
+    assert_eq!(
+        world.run(&["backup", "zstd"]).code,
+        Some(1),
+        "a zip has no zstd"
+    );
     assert_eq!(world.run(&["backup", "shop"]).code, Some(0));
-    assert_eq!(world.run(&["restore", "shop", "--to", "fourth"]).code, Some(0));
+    assert_eq!(
+        world.run(&["restore", "shop", "--to", "fourth"]).code,
+        Some(0)
+    );
     assert_eq!(server.sql("fourth", contents), original);
 
     // A streamed one of the same database.
-    assert_eq!(world.run(&["backup", "shop", "--mode", "streamed"]).code, Some(0));
-    assert_eq!(world.run(&["restore", "shop", "--to", "fifth"]).code, Some(0));
+    assert_eq!(
+        world.run(&["backup", "shop", "--mode", "streamed"]).code,
+        Some(0)
+    );
+    assert_eq!(
+        world.run(&["restore", "shop", "--to", "fifth"]).code,
+        Some(0)
+    );
     assert_eq!(server.sql("fifth", contents), original);
     assert_eq!(files_left(&world), Vec::<String>::new());
 }
@@ -111,11 +152,22 @@ fn mariadb_by_way_of_a_file_for_each_table_comes_back_equal() {
         assert_eq!(contents(copy), contents("shop"));
     }
     let keys = world.keys("shop");
-    let key = keys.iter().find(|key| key.ends_with("manifest.json")).unwrap();
+    let key = keys
+        .iter()
+        .find(|key| key.ends_with("manifest.json"))
+        .unwrap();
     let manifest: Value = serde_json::from_slice(&world.server.store().read(key).unwrap()).unwrap();
-    let names: Vec<&str> =
-        manifest["entries"].as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect();
-    assert_eq!(names[..3], ["shop/0000-schema.sql", "shop/0001-a.sql", "shop/0002-b.sql"], "{names:?}");
+    let names: Vec<&str> = manifest["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names[..3],
+        ["shop/0000-schema.sql", "shop/0001-a.sql", "shop/0002-b.sql"],
+        "{names:?}"
+    );
     assert_eq!(files_left(&world), Vec::<String>::new());
 }
 
@@ -131,19 +183,40 @@ fn one_file_in_every_container_and_compression_is_what_stock_tools_and_restore_s
     assert_eq!(world.run(&["backup"]).code, Some(0));
     for name in ["gzip", "zstd", "none"] {
         assert!(untar(&world.download(name)) == dump, "{name}");
-        assert_eq!(world.run(&["restore", name, "--output", "file", "--overwrite"]).code, Some(0));
+        assert_eq!(
+            world
+                .run(&["restore", name, "--output", "file", "--overwrite"])
+                .code,
+            Some(0)
+        );
         assert!(std::fs::read(world.path("file")).unwrap() == dump, "{name}");
     }
     staged(&world, "container = \"zip\"", databases);
     for name in ["gzip", "none"] {
         assert_eq!(world.run(&["backup", name]).code, Some(0));
-        let key = world.keys(name).into_iter().rfind(|key| key.contains(".zip")).unwrap();
+        let key = world
+            .keys(name)
+            .into_iter()
+            .rfind(|key| key.contains(".zip"))
+            .unwrap();
         let archive = world.server.store().read(&key).unwrap();
         world.write("x.zip", &archive);
         let script = "import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read('x.bin'))";
-        assert!(tool(Command::new("python3").args(["-c", script]).arg(world.path("x.zip"))) == dump, "{name}");
+        assert!(
+            tool(
+                Command::new("python3")
+                    .args(["-c", script])
+                    .arg(world.path("x.zip"))
+            ) == dump,
+            "{name}"
+        );
         let named = format!("{name}@{}", key.split('/').nth(2).unwrap());
-        assert_eq!(world.run(&["restore", &named, "--output", "file", "--overwrite"]).code, Some(0));
+        assert_eq!(
+            world
+                .run(&["restore", &named, "--output", "file", "--overwrite"])
+                .code,
+            Some(0)
+        );
         assert!(std::fs::read(world.path("file")).unwrap() == dump, "{name}");
         let mut damaged = archive;
         let middle = damaged.len() / 3;
@@ -158,9 +231,18 @@ fn one_file_in_every_container_and_compression_is_what_stock_tools_and_restore_s
 fn spans(report: &Value, step: &str) -> Vec<(String, f64, f64)> {
     let mut spans = Vec::new();
     for job in report["jobs"].as_array().unwrap() {
-        for span in job["busy"].as_array().unwrap().iter().filter(|span| span["step"] == step) {
+        for span in job["busy"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|span| span["step"] == step)
+        {
             let at = |key: &str| span[key].as_f64().unwrap();
-            spans.push((job["database"].as_str().unwrap().to_owned(), at("start"), at("end")));
+            spans.push((
+                job["database"].as_str().unwrap().to_owned(),
+                at("start"),
+                at("end"),
+            ));
         }
     }
     spans.sort_by(|a, b| a.1.total_cmp(&b.1));
@@ -171,35 +253,64 @@ fn spans(report: &Value, step: &str) -> Vec<(String, f64, f64)> {
 fn the_steps_of_six_databases_overlap_and_the_first_is_never_idle() {
     let mut databases = String::from("[defaults]\nengine = \"command\"\nlevel = 9\n");
     for n in 1..=6 {
-        databases +=
-            &format!("[databases.db{n}]\ncommand = [\"sh\", \"-c\", \"sleep 0.5; head -c 6000000 /dev/urandom\"]\n");
+        databases += &format!(
+            "[databases.db{n}]\ncommand = [\"sh\", \"-c\", \"sleep 0.5; head -c 6000000 /dev/urandom\"]\n"
+        );
     }
     let world = World::new("");
     staged(&world, "dump = 1\narchive = 1\nupload = 1", &databases);
     let run = world.run(&["backup", "--report", "report.json", "--timeline"]);
     assert_eq!(run.code, Some(0));
-    let rows: Vec<&str> = run.stdout.lines().filter(|line| line.contains(" 1 ") && !line.contains("db")).collect();
+    let rows: Vec<&str> = run
+        .stdout
+        .lines()
+        .filter(|line| line.contains(" 1 ") && !line.contains("db"))
+        .collect();
     assert!(
-        rows.iter().any(|row| row.starts_with("dump 1")) && rows.iter().any(|row| row.starts_with("upload 1")),
+        rows.iter().any(|row| row.starts_with("dump 1"))
+            && rows.iter().any(|row| row.starts_with("upload 1")),
         "{rows:?}"
     );
-    let report: Value = serde_json::from_slice(&std::fs::read(world.path("report.json")).unwrap()).unwrap();
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(world.path("report.json")).unwrap()).unwrap();
     let [dumps, archives, uploads] = ["dump", "encode", "upload"].map(|step| spans(&report, step));
-    assert_eq!((dumps.len(), archives.len(), uploads.len()), (6, 6, 6), "a span for each step of each database");
+    assert_eq!(
+        (dumps.len(), archives.len(), uploads.len()),
+        (6, 6, 6),
+        "a span for each step of each database"
+    );
 
     for ((dump, archive), upload) in dumps.iter().zip(&archives).zip(&uploads) {
-        assert!(dump.0 == archive.0 && archive.0 == upload.0, "first come, first served");
-        assert!(dump.2 <= archive.1 && archive.2 <= upload.1, "the order of {} held", dump.0);
+        assert!(
+            dump.0 == archive.0 && archive.0 == upload.0,
+            "first come, first served"
+        );
+        assert!(
+            dump.2 <= archive.1 && archive.2 <= upload.1,
+            "the order of {} held",
+            dump.0
+        );
     }
     for pair in dumps.windows(2) {
         let gap = pair[1].1 - pair[0].2;
-        assert!((0.0..0.25).contains(&gap), "the dump worker was idle for {gap} s before {}", pair[1].0);
+        assert!(
+            (0.0..0.25).contains(&gap),
+            "the dump worker was idle for {gap} s before {}",
+            pair[1].0
+        );
     }
     let overlaps = |a: &[(String, f64, f64)], b: &[(String, f64, f64)]| {
-        a.iter().any(|a| b.iter().any(|b| a.0 != b.0 && a.1 < b.2 && b.1 < a.2))
+        a.iter()
+            .any(|a| b.iter().any(|b| a.0 != b.0 && a.1 < b.2 && b.1 < a.2))
     };
-    assert!(overlaps(&dumps, &archives), "one database is archived while another is dumped");
-    assert!(overlaps(&dumps, &uploads) || overlaps(&archives, &uploads), "one is uploaded meanwhile");
+    assert!(
+        overlaps(&dumps, &archives),
+        "one database is archived while another is dumped"
+    );
+    assert!(
+        overlaps(&dumps, &uploads) || overlaps(&archives, &uploads),
+        "one is uploaded meanwhile"
+    );
     assert!(report["resources"]["peak_temp_disk"].as_u64().unwrap() >= 6_000_000);
     assert_eq!(report["mode"], "staged");
     assert_eq!(files_left(&world), Vec::<String>::new());
@@ -208,31 +319,66 @@ fn the_steps_of_six_databases_overlap_and_the_first_is_never_idle() {
 #[test]
 fn whatever_ends_a_run_no_file_and_no_upload_is_left() {
     // While it dumps, and while it uploads to a store that does not answer.
-    for (script, fault) in
-        [("head -c 9000000 /dev/urandom; sleep 300.5", false), ("head -c 9000000 /dev/urandom", true)]
-    {
+    for (script, fault) in [
+        ("head -c 9000000 /dev/urandom; sleep 300.5", false),
+        ("head -c 9000000 /dev/urandom", true),
+    ] {
         let world = World::new("");
-        staged(&world, "", &format!("[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"));
+        staged(
+            &world,
+            "",
+            &format!(
+                "[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"
+            ),
+        );
         if fault {
-            world.server.faults().add("UploadPart", tapline::s3_server::Fault::SlowDown, 10_000);
+            world
+                .server
+                .faults()
+                .add("UploadPart", tapline::s3_server::Fault::SlowDown, 10_000);
         }
-        let mut running = world.tapline(&["backup"]).stdout(Stdio::null()).spawn().unwrap();
-        let size = || tapline::disk::occupied(&world.path("staged"));
-        wait_until(|| if fault { world.server.store().open_uploads() == 1 } else { size() >= 8_000_000 });
-        assert!(Command::new("kill").args(["-TERM", &running.id().to_string()]).status().unwrap().success());
+        let mut running = world
+            .tapline(&["backup"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let size = || tapline::scratch::occupied(&world.path("staged"));
+        wait_until(|| {
+            if fault {
+                world.server.store().open_uploads() == 1
+            } else {
+                size() >= 8_000_000
+            }
+        });
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &running.id().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
         assert_eq!(running.wait().unwrap().code(), Some(143));
         assert_eq!(files_left(&world), Vec::<String>::new());
         world.assert_store_is_clean();
-        let left = Command::new("pgrep").args(["-f", "sleep 300.5"]).output().unwrap();
+        let left = Command::new("pgrep")
+            .args(["-f", "sleep 300.5"])
+            .output()
+            .unwrap();
         assert!(left.stdout.is_empty(), "the dump tool's processes are gone");
     }
     // A dump that fails, and one that there is no room for.
     for (script, more, words) in [
-        ("head -c 9000000 /dev/urandom; echo no luck >&2; exit 3", "", "no luck"),
+        (
+            "head -c 9000000 /dev/urandom; echo no luck >&2; exit 3",
+            "",
+            "no luck",
+        ),
         ("echo x", "expected_size = \"900PB\"\n", "MiB are free"),
     ] {
         let world = World::new("");
-        let database = format!("[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n{more}");
+        let database = format!(
+            "[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n{more}"
+        );
         staged(&world, "", &database);
         let run = world.run(&["backup"]);
         assert!(run.code == Some(1) && run.stdout.contains(words), "{words}");
@@ -249,12 +395,19 @@ fn what_a_killed_run_left_is_removed_by_the_next_and_a_running_ones_files_are_no
     staged(&world, "", &format!("{slow}{quick}"));
     let start = || {
         let before = files_left(&world).len();
-        let running = world.tapline(&["backup", "x"]).stdout(Stdio::null()).spawn().unwrap();
+        let running = world
+            .tapline(&["backup", "x"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         wait_until(|| files_left(&world).len() > before);
         running
     };
     let age = |folder: &str| {
-        let status = Command::new("touch").args(["-d", "1 hour ago"]).arg(world.path("staged").join(folder)).status();
+        let status = Command::new("touch")
+            .args(["-d", "1 hour ago"])
+            .arg(world.path("staged").join(folder))
+            .status();
         assert!(status.unwrap().success());
     };
     let mut killed = start();
@@ -263,12 +416,21 @@ fn what_a_killed_run_left_is_removed_by_the_next_and_a_running_ones_files_are_no
     killed.wait().unwrap();
     let abandoned = files_left(&world).remove(0);
     let mut running = start();
-    let held = files_left(&world).into_iter().find(|name| *name != abandoned).unwrap();
+    let held = files_left(&world)
+        .into_iter()
+        .find(|name| *name != abandoned)
+        .unwrap();
     age(&abandoned);
     age(&held);
     assert_eq!(world.run(&["backup", "y"]).code, Some(0));
     assert_eq!(files_left(&world), [held]);
-    assert!(Command::new("kill").args(["-TERM", &running.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &running.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     running.wait().unwrap();
     assert_eq!(files_left(&world), Vec::<String>::new());
     let _ = Command::new("pkill").args(["-f", "sleep 300.75"]).status();

@@ -2,11 +2,12 @@
 
 use futures_util::{FutureExt, StreamExt};
 use tapline::config::Inventory;
-use tapline::plan::open_stores;
+use tapline::run::plan::open_stores;
 use tapline::s3_server::Fault;
 use tapline::store::memory::MemoryStore;
 use tapline::store::{
-    Checksum, ChecksumKind, ErrorKind, Limits, PartBody, Store, UploadInfo, get_small, list_all, list_all_uploads,
+    Checksum, ChecksumKind, ErrorKind, Limits, PartBody, Store, UploadInfo, get_small, list_all,
+    list_all_uploads,
 };
 
 use super::world::World;
@@ -25,56 +26,114 @@ fn body(byte: u8, length: usize) -> (PartBody, Option<Checksum>) {
 
 async fn conforms(store: &dyn Store) {
     // Parts out of order, one of them twice, part 1 last.
-    let upload = store.create_upload("a/x%20y/archive", "id-1").await.unwrap();
+    let upload = store
+        .create_upload("a/x%20y/archive", "id-1")
+        .await
+        .unwrap();
     let mut receipts = Vec::new();
-    for (number, byte, length) in [(3, b'c', 10), (2, b'z', 5 * MIB), (2, b'b', 5 * MIB), (1, b'a', 5 * MIB)] {
+    for (number, byte, length) in [
+        (3, b'c', 10),
+        (2, b'z', 5 * MIB),
+        (2, b'b', 5 * MIB),
+        (1, b'a', 5 * MIB),
+    ] {
         let (body, checksum) = body(byte, length);
         receipts.retain(|receipt: &tapline::store::PartReceipt| receipt.number != number);
-        receipts.push(store.put_part(&upload, number, body, checksum).await.unwrap());
+        receipts.push(
+            store
+                .put_part(&upload, number, body, checksum)
+                .await
+                .unwrap(),
+        );
     }
     assert_eq!(list_all_uploads(store, "a/").await.unwrap().len(), 1);
     let info = store.upload_info(&upload.key, &upload.id).await.unwrap();
     assert_eq!((info.parts, info.size), (3, 10 * MIB as u64 + 10));
     assert!((jiff::Timestamp::now().as_second() - info.newest).abs() < 60);
     let parts: Vec<_> = receipts.iter().rev().cloned().collect();
-    let whole =
-        parts[1..].iter().fold(parts[0].checksum.unwrap(), |whole, part| whole.then(part.checksum.unwrap(), part.size));
+    let whole = parts[1..]
+        .iter()
+        .fold(parts[0].checksum.unwrap(), |whole, part| {
+            whole.then(part.checksum.unwrap(), part.size)
+        });
     let wrong = Checksum::of(ChecksumKind::Crc64Nvme, b"wrong");
-    assert!(store.complete_upload(&upload, &parts, Some(wrong)).await.is_err());
+    assert!(
+        store
+            .complete_upload(&upload, &parts, Some(wrong))
+            .await
+            .is_err()
+    );
     assert!(store.complete_upload(&upload, &[], None).await.is_err());
     assert_eq!(store.head(&upload.key).await.unwrap(), None);
-    let object = store.complete_upload(&upload, &parts, Some(whole)).await.unwrap();
-    assert_eq!((object.size, object.backup_id.as_deref()), (10 * MIB as u64 + 10, Some("id-1")));
-    assert_eq!(store.head(&upload.key).await.unwrap().unwrap().checksum, Some(whole));
+    let object = store
+        .complete_upload(&upload, &parts, Some(whole))
+        .await
+        .unwrap();
+    assert_eq!(
+        (object.size, object.backup_id.as_deref()),
+        (10 * MIB as u64 + 10, Some("id-1"))
+    );
+    assert_eq!(
+        store.head(&upload.key).await.unwrap().unwrap().checksum,
+        Some(whole)
+    );
 
     // Ranges.
     let range = 5 * MIB as u64 - 2..5 * MIB as u64 + 3;
-    let read: Vec<_> = store.get(&upload.key, Some(range)).await.unwrap().collect().await;
-    assert_eq!(read.into_iter().flat_map(Result::unwrap).collect::<Vec<u8>>(), b"aabbb");
+    let read: Vec<_> = store
+        .get(&upload.key, Some(range))
+        .await
+        .unwrap()
+        .collect()
+        .await;
+    assert_eq!(
+        read.into_iter()
+            .flat_map(Result::unwrap)
+            .collect::<Vec<u8>>(),
+        b"aabbb"
+    );
 
     // A key is taken once, by either way to write.
     let second = store.create_upload(&upload.key, "id-2").await.unwrap();
     let (small, checksum) = body(b'x', 10);
     let part = store.put_part(&second, 1, small, checksum).await.unwrap();
-    let taken = store.complete_upload(&second, &[part], checksum).await.unwrap_err();
+    let taken = store
+        .complete_upload(&second, &[part], checksum)
+        .await
+        .unwrap_err();
     assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "{taken}");
     store.abort_upload(&second).await.unwrap();
     store.abort_upload(&second).await.unwrap();
     assert!(list_all_uploads(store, "").await.unwrap().is_empty());
     store.put("a/m", "manifest".into()).await.unwrap();
-    assert_eq!(store.put("a/m", "other".into()).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(
+        store.put("a/m", "other".into()).await.unwrap_err().kind(),
+        ErrorKind::AlreadyExists
+    );
     assert_eq!(get_small(store, "a/m", 100).await.unwrap(), "manifest");
     assert!(get_small(store, "a/m", 3).await.is_err());
-    let Err(gone) = store.get("a/none", None).await else { panic!("there is no such object") };
+    let Err(gone) = store.get("a/none", None).await else {
+        panic!("there is no such object")
+    };
     assert_eq!(gone.kind(), ErrorKind::NotFound);
 
     // A part that is not what its checksum says, and one that is too small to be in the middle.
     let upload = store.create_upload("a/bad", "id-3").await.unwrap();
-    assert!(store.put_part(&upload, 1, body(b'x', 10).0, Some(wrong)).await.is_err());
+    assert!(
+        store
+            .put_part(&upload, 1, body(b'x', 10).0, Some(wrong))
+            .await
+            .is_err()
+    );
     let mut parts = Vec::new();
     for number in [1, 2] {
         let (small, checksum) = body(b'x', 10);
-        parts.push(store.put_part(&upload, number, small, checksum).await.unwrap());
+        parts.push(
+            store
+                .put_part(&upload, number, small, checksum)
+                .await
+                .unwrap(),
+        );
     }
     assert!(store.complete_upload(&upload, &parts, None).await.is_err());
     store.abort_upload(&upload).await.unwrap();
@@ -83,19 +142,33 @@ async fn conforms(store: &dyn Store) {
     let upload = store.create_upload("a/many", "id-4").await.unwrap();
     for number in 1..=1005 {
         let (small, checksum) = body(b'x', 3);
-        store.put_part(&upload, number * 2, small, checksum).await.unwrap();
+        store
+            .put_part(&upload, number * 2, small, checksum)
+            .await
+            .unwrap();
     }
     let info = store.upload_info(&upload.key, &upload.id).await.unwrap();
     assert_eq!((info.parts, info.size), (1005, 3 * 1005));
     store.abort_upload(&upload).await.unwrap();
-    assert_eq!(store.upload_info(&upload.key, &upload.id).await.unwrap(), UploadInfo::default());
+    assert_eq!(
+        store.upload_info(&upload.key, &upload.id).await.unwrap(),
+        UploadInfo::default()
+    );
 
     // More than a page of each.
     for n in 0..1005 {
         store.put(&format!("p/{n:04}"), "x".into()).await.unwrap();
-        store.create_upload(&format!("u/{n:04}"), "id").await.unwrap();
+        store
+            .create_upload(&format!("u/{n:04}"), "id")
+            .await
+            .unwrap();
     }
-    let keys: Vec<String> = list_all(store, "p/").await.unwrap().into_iter().map(|object| object.key).collect();
+    let keys: Vec<String> = list_all(store, "p/")
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|object| object.key)
+        .collect();
     assert_eq!((keys.len(), keys.is_sorted()), (1005, true));
     assert_eq!(list_all_uploads(store, "u/").await.unwrap().len(), 1005);
     store.delete("p/0000").await.unwrap();
@@ -106,7 +179,9 @@ async fn conforms(store: &dyn Store) {
 #[test]
 fn the_store_in_memory_conforms() {
     let store = MemoryStore::new(Limits::S3, Some(ChecksumKind::Crc64Nvme));
-    conforms(&store).now_or_never().expect("nothing to wait for");
+    conforms(&store)
+        .now_or_never()
+        .expect("nothing to wait for");
 }
 
 #[test]
@@ -126,7 +201,10 @@ fn an_upload_is_aborted_until_no_part_arrives_any_more() {
             let upload = store.create_upload("a", "id").await.unwrap();
             let (small, checksum) = body(b'x', 10);
             store.put_part(&upload, 1, small, checksum).await.unwrap();
-            world.server.faults().add("AbortMultipartUpload", Fault::PartInFlight, in_flight);
+            world
+                .server
+                .faults()
+                .add("AbortMultipartUpload", Fault::PartInFlight, in_flight);
             assert_eq!(store.abort_upload(&upload).await.is_ok(), ends);
             assert_eq!(world.server.store().open_uploads(), usize::from(!ends));
         }

@@ -21,7 +21,11 @@ impl World {
     pub fn new(databases: &str) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let server = runtime.block_on(S3Server::start(false)).unwrap();
-        let world = Self { folder: tempfile::tempdir().unwrap(), server, runtime };
+        let world = Self {
+            folder: tempfile::tempdir().unwrap(),
+            server,
+            runtime,
+        };
         world.inventory(databases);
         world
     }
@@ -37,43 +41,80 @@ impl World {
     pub fn inventory(&self, databases: &str) {
         self.write("access", ACCESS_KEY);
         self.write("secret", SECRET_KEY);
-        self.write("tapline.toml", format!("{}\n{databases}", store(&self.server.endpoint())));
+        self.write(
+            "tapline.toml",
+            format!("{}\n{databases}", store(&self.server.endpoint())),
+        );
     }
 
     /// `tapline ARGS`, not yet started.
     pub fn tapline(&self, args: &[&str]) -> Command {
         let mut command = Command::new(TAPLINE);
-        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
         command
     }
 
     /// Runs `tapline ARGS` to its end; what it printed is shown when a test fails.
     pub fn run(&self, args: &[&str]) -> Run {
-        let Output { status, stdout, stderr } = self.tapline(args).output().unwrap();
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.tapline(args).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let run = Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) };
-        println!("$ tapline {}\n{}{}→ {:?}", args.join(" "), run.stdout, run.stderr, run.code);
+        let run = Run {
+            code: status.code(),
+            stdout: text(stdout),
+            stderr: text(stderr),
+        };
+        println!(
+            "$ tapline {}\n{}{}→ {:?}",
+            args.join(" "),
+            run.stdout,
+            run.stderr,
+            run.code
+        );
         run
     }
 
     /// The keys of all objects of `database`.
     pub fn keys(&self, database: &str) -> Vec<String> {
         let prefix = format!("backups/{}", tapline::catalog::database_prefix(database));
-        self.server.store().keys().into_iter().filter(|key| key.starts_with(&prefix)).collect()
+        self.server
+            .store()
+            .keys()
+            .into_iter()
+            .filter(|key| key.starts_with(&prefix))
+            .collect()
     }
 
     /// The archive of the only backup of `database`, all volumes joined, as a file.
     pub fn download(&self, database: &str) -> PathBuf {
         let keys = self.keys(database);
-        assert_eq!(keys.iter().filter(|key| key.ends_with("manifest.json")).count(), 1, "{keys:?}");
+        assert_eq!(
+            keys.iter()
+                .filter(|key| key.ends_with("manifest.json"))
+                .count(),
+            1,
+            "{keys:?}"
+        );
         let volumes = keys.iter().filter(|key| !key.ends_with("manifest.json"));
-        let archive: Vec<u8> = volumes.flat_map(|key| self.server.store().read(key).unwrap()).collect();
+        let archive: Vec<u8> = volumes
+            .flat_map(|key| self.server.store().read(key).unwrap())
+            .collect();
         self.write("archive", archive);
         self.path("archive")
     }
 
     pub fn manifest(&self, database: &str) -> tapline::catalog::Manifest {
-        let key = self.keys(database).into_iter().find(|key| key.ends_with("manifest.json")).expect("a backup");
+        let key = self
+            .keys(database)
+            .into_iter()
+            .find(|key| key.ends_with("manifest.json"))
+            .expect("a backup");
         tapline::catalog::Manifest::from_json(&self.server.store().read(&key).unwrap()).unwrap()
     }
 
@@ -103,8 +144,15 @@ pub struct Run {
 
 /// Runs a stock tool and returns its stdout; it must exit 0.
 pub fn tool(command: &mut Command) -> Vec<u8> {
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output.stdout
 }
 
@@ -115,20 +163,37 @@ pub fn untar(archive: &Path) -> Vec<u8> {
 
 /// An S3 server in a process of its own, and its endpoint.
 pub fn server_process(args: &[&str]) -> (Child, String) {
-    let mut server = Command::new(TAPLINE).arg("__s3-server").args(args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut server = Command::new(TAPLINE)
+        .arg("__s3-server")
+        .args(args)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut endpoint = String::new();
-    BufReader::new(server.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
+    BufReader::new(server.stdout.take().unwrap())
+        .read_line(&mut endpoint)
+        .unwrap();
     (server, endpoint.trim().to_owned())
 }
 
-/// Runs a command to its end, which must be a good one, and returns the most memory that it had, in bytes.
+/// Runs a command to its end, which must be a good one, and returns the most memory that it had, in
+/// bytes.
 pub fn peak_rss(mut command: Command) -> u64 {
     let mut running = command.spawn().unwrap();
     let mut peak = 0;
     while running.try_wait().unwrap().is_none() {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap_or_default();
-        let high = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
-        peak = high.trim().trim_end_matches(" kB").parse::<u64>().unwrap().max(peak);
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap_or_default();
+        let high = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap_or("0 kB");
+        peak = high
+            .trim()
+            .trim_end_matches(" kB")
+            .parse::<u64>()
+            .unwrap()
+            .max(peak);
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(running.wait().unwrap().success());

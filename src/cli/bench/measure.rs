@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::Mode;
 use crate::cli::args::BackupOptions;
 use crate::cli::exit::{Exit, Failure};
-use crate::disk::occupied;
 use crate::run::RunReport;
+use crate::scratch::occupied;
 
 /// How often the scratch folder is looked at: a file that lives shorter may be missed.
 const LOOK: Duration = Duration::from_millis(20);
@@ -41,7 +41,8 @@ pub(super) struct Sample {
 /// Runs `tapline backup` once, in a scratch folder of its own, and measures it.
 ///
 /// # Errors
-/// When it cannot be started, fails (with its own words), or `cancel` fires; then it has been told, and has ended.
+/// When it cannot be started, fails (with its own words), or `cancel` fires; then it has been told,
+/// and has ended.
 pub(super) async fn measure(
     config: &Path,
     options: &BackupOptions,
@@ -50,9 +51,18 @@ pub(super) async fn measure(
 ) -> Result<Sample, Failure> {
     std::fs::create_dir_all(scratch)?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(arguments(config, options)).arg("--staged-dir").arg(scratch).env("TMPDIR", scratch);
+    command
+        .args(arguments(config, options))
+        .arg("--staged-dir")
+        .arg(scratch)
+        .env("TMPDIR", scratch);
     // In a group of its own: a signal from the terminal comes here alone, and is passed on.
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
     let start = Instant::now();
     let child = command.spawn()?;
     let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
@@ -85,7 +95,10 @@ pub(super) async fn measure(
         mode,
         wall_seconds,
         mb_per_second: dump_bytes as f64 / wall_seconds / 1e6,
-        cpu_seconds: resources.cpu_seconds_user.zip(resources.cpu_seconds_system).map(|(user, system)| user + system),
+        cpu_seconds: resources
+            .cpu_seconds_user
+            .zip(resources.cpu_seconds_system)
+            .map(|(user, system)| user + system),
         peak_rss: resources.peak_rss,
         peak_temp_disk: peak.max(resources.peak_temp_disk),
         disk_written: resources.disk_written,
@@ -97,34 +110,62 @@ pub(super) async fn measure(
 
 /// The command line of the run that `options` describe.
 fn arguments(config: &Path, options: &BackupOptions) -> Vec<String> {
-    let BackupOptions { names, jobs, mode, compression, level, source, store, under, .. } = options;
+    let BackupOptions {
+        names,
+        jobs,
+        mode,
+        compression,
+        level,
+        source,
+        store,
+        under,
+        ..
+    } = options;
     let flags = [
         ("--config", Some(config.display().to_string())),
         ("--mode", mode.map(|mode| mode.name().to_owned())),
         ("--report", Some("-".to_owned())),
         ("--jobs", jobs.map(|jobs| jobs.to_string())),
-        ("--compression", compression.map(|compression| compression.name().to_owned())),
+        (
+            "--compression",
+            compression.map(|compression| compression.name().to_owned()),
+        ),
         ("--level", level.map(|level| level.to_string())),
-        ("--source", source.map(|source| format!("synthetic:{source}"))),
+        (
+            "--source",
+            source.map(|source| format!("synthetic:{source}")),
+        ),
         ("--store", store.clone()),
         ("--under", under.clone()),
     ];
-    let given = flags.into_iter().filter_map(|(flag, value)| Some(format!("{flag}={}", value?)));
-    ["backup", "--quiet", "--no-progress"].map(str::to_owned).into_iter().chain(given).chain(names.clone()).collect()
+    let given = flags
+        .into_iter()
+        .filter_map(|(flag, value)| Some(format!("{flag}={}", value?)));
+    ["backup", "--quiet", "--no-progress"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(given)
+        .chain(names.clone())
+        .collect()
 }
 
 /// The report of a run in which every job was stored.
 fn report(mode: Mode, output: &Output) -> Result<RunReport, Failure> {
     let failed = |words: &str| {
-        let how = crate::engine::how(output.status);
-        Failure::new(Exit::Failed, format!("a {} run {how}: {}", mode.name(), words.trim()))
+        let how = crate::dump::how(output.status);
+        Failure::new(
+            Exit::Failed,
+            format!("a {} run {how}: {}", mode.name(), words.trim()),
+        )
     };
     let report: Result<RunReport, _> = serde_json::from_slice(&output.stdout);
     match (report, output.status.success()) {
         (Ok(report), true) => Ok(report),
         (Ok(report), false) => {
-            let errors =
-                report.jobs.iter().filter_map(|job| Some(format!("{}: {}", job.database, job.error.as_ref()?)));
+            let errors = report
+                .jobs
+                .iter()
+                .filter_map(|job| Some(format!("{}: {}", job.database, job.error.as_ref()?)));
             Err(failed(&errors.collect::<Vec<_>>().join("\n")))
         }
         (Err(_), _) => Err(failed(&String::from_utf8_lossy(&output.stderr))),

@@ -1,7 +1,9 @@
-//! `tapline bench`: what streaming gains over staging, on these databases, this machine and this store.
+//! `tapline bench`: what streaming gains over staging, on these databases, this machine and this
+//! store.
 //!
-//! Both ways are measured from outside and alike, as child processes, in turn (A B A B …), so that what else the
-//! machine does meets both. All of it is stored under a prefix of its own, which is emptied after every run.
+//! Both ways are measured from outside and alike, as child processes, in turn (A B A B …), so that
+//! what else the machine does meets both. All of it is stored under a prefix of its own, which is
+//! emptied after every run.
 
 mod measure;
 mod plot;
@@ -28,13 +30,23 @@ use table::Results;
 /// How long what was stored is tried to be deleted.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-pub(super) async fn bench(config: &Path, options: &BenchOptions, display: &Display) -> Result<Exit, Failure> {
+pub(super) async fn bench(
+    config: &Path,
+    options: &BenchOptions,
+    display: &Display,
+) -> Result<Exit, Failure> {
     if options.modes.len() > 2 {
-        return Err(Failure::new(Exit::Usage, "--modes: two are compared, or one is measured"));
+        return Err(Failure::new(
+            Exit::Usage,
+            "--modes: two are compared, or one is measured",
+        ));
     }
     let scratch = Scratch::make(config, options).await?;
     let cancel = CancellationToken::new();
-    let stopping = format!("ending the run, deleting what it stored under {}", scratch.under);
+    let stopping = format!(
+        "ending the run, deleting what it stored under {}",
+        scratch.under
+    );
     let runs = scratch.runs(config, options, &cancel);
     let (measured, interrupted) = interruptible(display, &stopping, cancel.clone(), runs).await?;
     let cleared = scratch.remove().await;
@@ -87,14 +99,26 @@ impl Scratch {
         let name = format!("tapline-bench-{}", BackupId::now());
         let like_a_run = backup_options(options, &name, Mode::Streamed);
         let inventory = inventory::load(config, &like_a_run)?;
-        let stores = inventory::stores(&inventory, &like_a_run).await?.into_values();
+        let stores = inventory::stores(&inventory, &like_a_run)
+            .await?
+            .into_values();
         let retry = RetryPolicy::lasting(PATIENCE);
-        let stores = stores.map(|store| Arc::new(Retrying::new(store, retry, Arc::new(|| ()))) as SharedStore);
+        let stores = stores
+            .map(|store| Arc::new(Retrying::new(store, retry, Arc::new(|| ()))) as SharedStore);
         // Absolute, because a dump tool may run elsewhere.
-        let folder = std::path::absolute(options.dir.clone().unwrap_or_else(std::env::temp_dir))?.join(&name);
-        std::fs::create_dir(&folder)
-            .map_err(|error| Failure::new(Exit::Failed, format!("cannot make {}: {error}", folder.display())))?;
-        Ok(Self { folder, under: name, stores: stores.collect() })
+        let folder = std::path::absolute(options.dir.clone().unwrap_or_else(std::env::temp_dir))?
+            .join(&name);
+        std::fs::create_dir(&folder).map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                format!("cannot make {}: {error}", folder.display()),
+            )
+        })?;
+        Ok(Self {
+            folder,
+            under: name,
+            stores: stores.collect(),
+        })
     }
 
     /// The runs, in turn; those before the first counted one are not in the result.
@@ -113,8 +137,16 @@ impl Scratch {
                 let cleared = self.clear().await;
                 let sample = measured?;
                 cleared?;
-                let which = if round == 0 { "to warm up".into() } else { format!("{round} of {}", options.runs) };
-                eprintln!("{}, {which}: {}", mode.name(), text::time(sample.wall_seconds));
+                let which = if round == 0 {
+                    "to warm up".into()
+                } else {
+                    format!("{round} of {}", options.runs)
+                };
+                eprintln!(
+                    "{}, {which}: {}",
+                    mode.name(),
+                    text::time(sample.wall_seconds)
+                );
                 if round > 0 {
                     samples.push(sample);
                 }
@@ -130,7 +162,13 @@ impl Scratch {
                 store.delete(&object.key).await?;
             }
             for open in list_all_uploads(&**store, "").await? {
-                store.abort_upload(&Upload { key: open.key, id: open.id, backup_id: String::new() }).await?;
+                store
+                    .abort_upload(&Upload {
+                        key: open.key,
+                        id: open.id,
+                        backup_id: String::new(),
+                    })
+                    .await?;
             }
         }
         Ok(())
@@ -140,7 +178,11 @@ impl Scratch {
     async fn remove(self) -> Result<(), Failure> {
         let cleared = self.clear().await;
         std::fs::remove_dir_all(&self.folder)?;
-        cleared.map_err(|error| error.context(format!("deleting what is under {}", self.under)).into())
+        cleared.map_err(|error| {
+            error
+                .context(format!("deleting what is under {}", self.under))
+                .into()
+        })
     }
 }
 

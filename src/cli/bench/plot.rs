@@ -1,12 +1,13 @@
-//! The results drawn: a panel with a bar for each mode for every measure, and the timelines of the median runs.
+//! The results drawn: a panel with a bar for each mode for every measure, and the timelines of the
+//! median runs.
 
 use std::io;
 
 use plotters::prelude::*;
 
 use super::table::{Arm, MEASURES, Measure, Results};
-use crate::cli::plot::{self, Area, Drawn, colour, write};
-use crate::cli::timeline::Timeline;
+use crate::charts::plot::{self, Area, Drawn, colour, write};
+use crate::charts::timeline::Timeline;
 
 const COLUMNS: u32 = 2;
 const HEADING: u32 = 44;
@@ -24,18 +25,51 @@ const GAP: u32 = 20;
 pub(super) fn svg(results: &Results) -> io::Result<String> {
     let runs: Vec<_> = results.arms.iter().filter_map(Arm::median).collect();
     // One axis for both, so that the eye can compare them.
-    let end = runs.iter().map(|run| Timeline::of(&run.report).end).fold(0.0, f64::max);
-    let timelines = runs.iter().map(|run| (run, Timeline { end, ..Timeline::of(&run.report) }));
+    let end = runs
+        .iter()
+        .map(|run| Timeline::of(&run.report).end)
+        .fold(0.0, f64::max);
+    let timelines = runs.iter().map(|run| {
+        (
+            run,
+            Timeline {
+                end,
+                ..Timeline::of(&run.report)
+            },
+        )
+    });
     let timelines: Vec<_> = timelines.collect();
-    let panels = u32::try_from(MEASURES.len()).expect("few").div_ceil(COLUMNS) * PANEL;
-    let height = HEADING + panels + timelines.iter().map(|(_, timeline)| GAP + plot::height(timeline)).sum::<u32>();
+    let panels = u32::try_from(MEASURES.len())
+        .expect("few")
+        .div_ceil(COLUMNS)
+        * PANEL;
+    let height = HEADING
+        + panels
+        + timelines
+            .iter()
+            .map(|(_, timeline)| GAP + plot::height(timeline))
+            .sum::<u32>();
     plot::picture(height, |area| {
         let (top, below) = area.split_vertically(HEADING);
-        let count = results.arms.iter().map(|arm| arm.samples.len()).max().unwrap_or_default();
-        write(&top, (0, 0), &format!("Medians of {count} runs; a line goes from the least to the most"), 18)?;
+        let count = results
+            .arms
+            .iter()
+            .map(|arm| arm.samples.len())
+            .max()
+            .unwrap_or_default();
+        write(
+            &top,
+            (0, 0),
+            &format!("Medians of {count} runs; a line goes from the least to the most"),
+            18,
+        )?;
         let (upper, mut rest) = below.split_vertically(panels);
         let rows = MEASURES.len().div_ceil(COLUMNS as usize);
-        for (panel, measure) in upper.split_evenly((rows, COLUMNS as usize)).iter().zip(&MEASURES) {
+        for (panel, measure) in upper
+            .split_evenly((rows, COLUMNS as usize))
+            .iter()
+            .zip(&MEASURES)
+        {
             bars(panel, measure, &results.arms)?;
         }
         for (run, timeline) in &timelines {
@@ -52,21 +86,42 @@ pub(super) fn svg(results: &Results) -> io::Result<String> {
 /// A bar for each mode, as long as its median, with a line from the least to the most.
 fn bars(area: &Area, measure: &Measure, arms: &[Arm]) -> Drawn {
     write(area, (0, 0), measure.name, 15)?;
-    let spreads: Vec<_> = arms.iter().map(|arm| (arm.mode.name(), arm.spread(measure))).collect();
-    let most = spreads.iter().filter_map(|(_, spread)| Some(spread.as_ref()?.max)).fold(f64::MIN_POSITIVE, f64::max);
+    let spreads: Vec<_> = arms
+        .iter()
+        .map(|arm| (arm.mode.name(), arm.spread(measure)))
+        .collect();
+    let most = spreads
+        .iter()
+        .filter_map(|(_, spread)| Some(spread.as_ref()?.max))
+        .fold(f64::MIN_POSITIVE, f64::max);
     #[expect(clippy::cast_possible_truncation, reason = "pixels")]
     let x = |value: f64| NAMES + (value / most * LONGEST) as i32;
-    for (at, ((name, spread), y)) in spreads.iter().zip((BAR..).step_by(BAR as usize + 4)).enumerate() {
+    for (at, ((name, spread), y)) in spreads
+        .iter()
+        .zip((BAR..).step_by(BAR as usize + 4))
+        .enumerate()
+    {
         write(area, (12, y + 4), name, 13)?;
         let Some(spread) = spread else {
             write(area, (NAMES, y + 4), "not known", 13)?;
             continue;
         };
         // Blue and orange.
-        area.draw(&Rectangle::new([(NAMES, y), (x(spread.median), y + BAR)], colour(4 * at).filled()))?;
+        area.draw(&Rectangle::new(
+            [(NAMES, y), (x(spread.median), y + BAR)],
+            colour(4 * at).filled(),
+        ))?;
         let middle = y + BAR / 2;
-        area.draw(&PathElement::new([(x(spread.min), middle), (x(spread.max), middle)], BLACK.mix(0.7)))?;
-        write(area, (x(spread.max) + 8, y + 4), &(measure.show)(spread.median), 13)?;
+        area.draw(&PathElement::new(
+            [(x(spread.min), middle), (x(spread.max), middle)],
+            BLACK.mix(0.7),
+        ))?;
+        write(
+            area,
+            (x(spread.max) + 8, y + 4),
+            &(measure.show)(spread.median),
+            13,
+        )?;
     }
     Ok(())
 }

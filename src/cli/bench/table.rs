@@ -1,4 +1,5 @@
-//! What came out: for each measure the least, the median and the most, and the two modes pair by pair.
+//! What came out: for each measure the least, the median and the most, and the two modes pair by
+//! pair.
 
 use std::collections::BTreeMap;
 
@@ -23,10 +24,30 @@ pub(super) struct Measure {
 
 #[expect(clippy::cast_precision_loss, reason = "for display")]
 pub(super) const MEASURES: [Measure; 8] = [
-    Measure { name: "wall time", key: "wall_seconds", value: |run| Some(run.wall_seconds), show: seconds },
-    Measure { name: "MB/s", key: "mb_per_second", value: |run| Some(run.mb_per_second), show: number },
-    Measure { name: "CPU time", key: "cpu_seconds", value: |run| run.cpu_seconds, show: seconds },
-    Measure { name: "peak RSS", key: "peak_rss", value: |run| run.peak_rss.map(|bytes| bytes as f64), show: bytes },
+    Measure {
+        name: "wall time",
+        key: "wall_seconds",
+        value: |run| Some(run.wall_seconds),
+        show: seconds,
+    },
+    Measure {
+        name: "MB/s",
+        key: "mb_per_second",
+        value: |run| Some(run.mb_per_second),
+        show: number,
+    },
+    Measure {
+        name: "CPU time",
+        key: "cpu_seconds",
+        value: |run| run.cpu_seconds,
+        show: seconds,
+    },
+    Measure {
+        name: "peak RSS",
+        key: "peak_rss",
+        value: |run| run.peak_rss.map(|bytes| bytes as f64),
+        show: bytes,
+    },
     Measure {
         name: "peak temp disk",
         key: "peak_temp_disk",
@@ -39,8 +60,18 @@ pub(super) const MEASURES: [Measure; 8] = [
         value: |run| run.disk_written.map(|bytes| bytes as f64),
         show: bytes,
     },
-    Measure { name: "dump", key: "dump_bytes", value: |run| Some(run.dump_bytes as f64), show: bytes },
-    Measure { name: "archive", key: "archive_bytes", value: |run| Some(run.archive_bytes as f64), show: bytes },
+    Measure {
+        name: "dump",
+        key: "dump_bytes",
+        value: |run| Some(run.dump_bytes as f64),
+        show: bytes,
+    },
+    Measure {
+        name: "archive",
+        key: "archive_bytes",
+        value: |run| Some(run.archive_bytes as f64),
+        show: bytes,
+    },
 ];
 
 fn seconds(value: f64) -> String {
@@ -51,7 +82,11 @@ fn number(value: f64) -> String {
     format!("{value:.1}")
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "was a whole number of bytes")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "was a whole number of bytes"
+)]
 fn bytes(value: f64) -> String {
     size(value as u64)
 }
@@ -80,11 +115,18 @@ impl Spread {
     }
 
     fn show(spread: Option<Self>, show: fn(f64) -> String) -> String {
-        spread.map_or("-".into(), |spread| [spread.min, spread.median, spread.max].map(show).join(" / "))
+        spread.map_or("-".into(), |spread| {
+            [spread.min, spread.median, spread.max]
+                .map(show)
+                .join(" / ")
+        })
     }
 
     fn json(spread: Option<Self>) -> Value {
-        spread.map_or(Value::Null, |Self { min, median, max }| json!({ "min": min, "median": median, "max": max }))
+        spread.map_or(
+            Value::Null,
+            |Self { min, median, max }| json!({ "min": min, "median": median, "max": max }),
+        )
     }
 }
 
@@ -118,7 +160,14 @@ pub(super) struct Results {
 impl Results {
     /// Of each mode's `samples`, in the order of the modes.
     pub fn of(options: &BenchOptions, samples: Vec<Vec<Sample>>) -> Self {
-        let arms = options.modes.iter().zip(samples).map(|(mode, samples)| Arm { mode: *mode, samples });
+        let arms = options
+            .modes
+            .iter()
+            .zip(samples)
+            .map(|(mode, samples)| Arm {
+                mode: *mode,
+                samples,
+            });
         let asked = json!({
             "databases": options.names,
             "source": options.source.map(|source| format!("synthetic:{source}")),
@@ -129,28 +178,49 @@ impl Results {
             "runs": options.runs,
             "warmup": !options.no_warmup,
         });
-        Self { arms: arms.collect(), asked }
+        Self {
+            arms: arms.collect(),
+            asked,
+        }
     }
 
     /// The first mode's value by the second's, run by run.
     fn ratio(&self, measure: &Measure) -> Option<Spread> {
-        let [first, second] = self.arms.as_slice() else { return None };
-        Spread::of(first.samples.iter().zip(&second.samples).map(|(first, second)| {
-            let (first, second) = ((measure.value)(first)?, (measure.value)(second)?);
-            (second != 0.0).then(|| first / second)
-        }))
+        let [first, second] = self.arms.as_slice() else {
+            return None;
+        };
+        Spread::of(
+            first
+                .samples
+                .iter()
+                .zip(&second.samples)
+                .map(|(first, second)| {
+                    let (first, second) = ((measure.value)(first)?, (measure.value)(second)?);
+                    (second != 0.0).then(|| first / second)
+                }),
+        )
     }
 
     /// Dumps of one database and format that differ in size: the database changed meanwhile.
     fn changed(&self) -> Vec<String> {
         let mut sizes: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
-        for job in self.arms.iter().flat_map(|arm| &arm.samples).flat_map(|sample| &sample.report.jobs) {
-            let key = (job.database.as_str(), job.dump_format.as_deref().unwrap_or_default());
+        for job in self
+            .arms
+            .iter()
+            .flat_map(|arm| &arm.samples)
+            .flat_map(|sample| &sample.report.jobs)
+        {
+            let key = (
+                job.database.as_str(),
+                job.dump_format.as_deref().unwrap_or_default(),
+            );
             sizes.entry(key).or_default().push(job.dump_bytes);
         }
         let changed = sizes.into_iter().filter_map(|((database, _), sizes)| {
             let (least, most) = (sizes.iter().min()?, sizes.iter().max()?);
-            let differ = format!("{database} changed meanwhile: its dumps have from {least} to {most} bytes");
+            let differ = format!(
+                "{database} changed meanwhile: its dumps have from {least} to {most} bytes"
+            );
             (least != most).then_some(differ)
         });
         changed.collect()
@@ -168,15 +238,31 @@ impl Results {
                     name(second),
                     format!("{}/{}", name(first), name(second)),
                 ];
-                let ratio = |measure: &Measure| Spread::show(self.ratio(measure), |ratio| format!("{ratio:.2}"));
-                let row =
-                    |measure: &Measure| [measure.name.into(), of(first, measure), of(second, measure), ratio(measure)];
-                table(header.each_ref().map(String::as_str), MEASURES.iter().map(row))
+                let ratio = |measure: &Measure| {
+                    Spread::show(self.ratio(measure), |ratio| format!("{ratio:.2}"))
+                };
+                let row = |measure: &Measure| {
+                    [
+                        measure.name.into(),
+                        of(first, measure),
+                        of(second, measure),
+                        ratio(measure),
+                    ]
+                };
+                table(
+                    header.each_ref().map(String::as_str),
+                    MEASURES.iter().map(row),
+                )
             }
             arms => {
-                let header = ["MIN / MEDIAN / MAX".to_owned(), arms.first().map(name).unwrap_or_default()];
+                let header = [
+                    "MIN / MEDIAN / MAX".to_owned(),
+                    arms.first().map(name).unwrap_or_default(),
+                ];
                 let row = |arm: &Arm, measure: &Measure| [measure.name.into(), of(arm, measure)];
-                let rows = arms.iter().flat_map(|arm| MEASURES.iter().map(move |measure| row(arm, measure)));
+                let rows = arms
+                    .iter()
+                    .flat_map(|arm| MEASURES.iter().map(move |measure| row(arm, measure)));
                 table(header.each_ref().map(String::as_str), rows)
             }
         };
@@ -189,7 +275,9 @@ impl Results {
     /// Everything, for programs; `version` changes when a field changes its meaning.
     pub fn json(&self) -> String {
         let spreads = |spread: &dyn Fn(&Measure) -> Option<Spread>| {
-            let fields = MEASURES.iter().map(|measure| (measure.key.to_owned(), Spread::json(spread(measure))));
+            let fields = MEASURES
+                .iter()
+                .map(|measure| (measure.key.to_owned(), Spread::json(spread(measure))));
             Value::Object(fields.collect::<Map<_, _>>())
         };
         let arms: Vec<Value> = self
@@ -213,11 +301,11 @@ impl Results {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::cli::timeline::tests::report;
+    use crate::charts::timeline::tests::report;
 
     /// Runs of both modes, with these wall times.
     pub fn results(streamed: &[f64], staged: &[f64]) -> Results {
-        use crate::backup::meter::Step::{Dump, Encode, Upload};
+        use crate::meter::Step::{Dump, Encode, Upload};
         let sample = |mode, wall_seconds: &f64| Sample {
             mode,
             wall_seconds: *wall_seconds,
@@ -228,10 +316,23 @@ pub(super) mod tests {
             disk_written: None,
             dump_bytes: 100_000_000,
             archive_bytes: 30_000_000,
-            report: report(&[("shop", &[(Dump, 0, 0.0, 1.0), (Encode, 0, 0.5, 1.5), (Upload, 0, 1.0, *wall_seconds)])]),
+            report: report(&[(
+                "shop",
+                &[
+                    (Dump, 0, 0.0, 1.0),
+                    (Encode, 0, 0.5, 1.5),
+                    (Upload, 0, 1.0, *wall_seconds),
+                ],
+            )]),
         };
-        let arm = |mode, times: &[f64]| Arm { mode, samples: times.iter().map(|time| sample(mode, time)).collect() };
-        Results { arms: vec![arm(Mode::Streamed, streamed), arm(Mode::Staged, staged)], asked: Value::Null }
+        let arm = |mode, times: &[f64]| Arm {
+            mode,
+            samples: times.iter().map(|time| sample(mode, time)).collect(),
+        };
+        Results {
+            arms: vec![arm(Mode::Streamed, streamed), arm(Mode::Staged, staged)],
+            asked: Value::Null,
+        }
     }
 
     #[test]
@@ -239,7 +340,12 @@ pub(super) mod tests {
         let results = results(&[2.0, 4.0, 3.0], &[4.0, 5.0, 9.0]);
         let text = results.text();
         println!("{text}");
-        let line = |name: &str| text.lines().find(|line| line.trim().starts_with(name)).unwrap().to_owned();
+        let line = |name: &str| {
+            text.lines()
+                .find(|line| line.trim().starts_with(name))
+                .unwrap()
+                .to_owned()
+        };
         assert!(line("wall time").contains("2.00 s / 3.00 s / 4.00 s"));
         assert!(line("wall time").ends_with("0.33 / 0.50 / 0.80"));
         assert!(line("peak temp disk").ends_with("0.00 / 0.00 / 0.00"));
@@ -254,7 +360,11 @@ pub(super) mod tests {
     fn a_database_that_changed_is_named() {
         let mut results = results(&[2.0], &[4.0]);
         results.arms[0].samples[0].report.jobs[0].dump_bytes = 7;
-        assert!(results.text().contains("shop changed meanwhile: its dumps have from 0 to 7 bytes"));
+        assert!(
+            results
+                .text()
+                .contains("shop changed meanwhile: its dumps have from 0 to 7 bytes")
+        );
         // Another format has another size.
         results.arms[0].samples[0].report.jobs[0].dump_format = Some("directory".into());
         assert!(!results.text().contains("changed meanwhile"));
@@ -263,8 +373,22 @@ pub(super) mod tests {
     #[test]
     fn a_spread_has_its_median_in_the_middle() {
         let spread = |values: &[f64]| Spread::of(values.iter().copied().map(Some));
-        assert_eq!(spread(&[3.0, 1.0]), Some(Spread { min: 1.0, median: 2.0, max: 3.0 }));
-        assert_eq!(spread(&[3.0, 1.0, 9.0]), Some(Spread { min: 1.0, median: 3.0, max: 9.0 }));
+        assert_eq!(
+            spread(&[3.0, 1.0]),
+            Some(Spread {
+                min: 1.0,
+                median: 2.0,
+                max: 3.0
+            })
+        );
+        assert_eq!(
+            spread(&[3.0, 1.0, 9.0]),
+            Some(Spread {
+                min: 1.0,
+                median: 3.0,
+                max: 9.0
+            })
+        );
         assert_eq!(spread(&[]), None);
         assert_eq!(Spread::of([Some(1.0), None]), None);
     }

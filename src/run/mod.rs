@@ -1,4 +1,7 @@
-//! Many jobs: semaphores, cancellation, the report. [`run`] carries out what [`plan`](crate::plan) has decided.
+//! Many jobs: semaphores, cancellation, the report. [`run`] carries out what [`plan`] has decided.
+
+pub mod plan;
+pub mod resources;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,12 +13,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::meter::{Busy, Phase, Step};
-use crate::backup::{self, BackupError, Cores};
+use crate::archive::Cores;
 use crate::catalog::{BackupId, Manifest, Mode, Retention};
-use crate::places::Places;
-use crate::plan::{Plan, Planned, PlannedJob};
-use crate::resources::Resources;
+use crate::job::places::Places;
+use crate::job::{self, BackupError};
+use crate::meter::{Busy, Phase, Step};
+use crate::run::plan::{Plan, Planned, PlannedJob};
+use crate::run::resources::Resources;
 use crate::staged::{self, Staging};
 use crate::upkeep;
 
@@ -105,12 +109,27 @@ pub async fn run(plan: &Plan, cancel: CancellationToken) -> RunReport {
     let mut running = JoinSet::new();
     for (at, planned) in plan.jobs.iter().enumerate() {
         let on_host = Arc::new(Semaphore::new(plan.settings.jobs_per_host));
-        let on_host = planned.host.as_deref().map(|host| hosts.entry(host).or_insert(on_host).clone());
-        let (job, policy, way, cancel) = (planned.job.clone(), planned.prune, way.clone(), cancel.clone());
+        let on_host = planned
+            .host
+            .as_deref()
+            .map(|host| hosts.entry(host).or_insert(on_host).clone());
+        let (job, policy, way, cancel) = (
+            planned.job.clone(),
+            planned.prune,
+            way.clone(),
+            cancel.clone(),
+        );
         running.spawn(async move {
             let job = match job {
                 Ok(job) => job,
-                Err(error) => return (at, Err(Ended::Failed(error)), Duration::ZERO, Pruned::default()),
+                Err(error) => {
+                    return (
+                        at,
+                        Err(Ended::Failed(error)),
+                        Duration::ZERO,
+                        Pruned::default(),
+                    );
+                }
             };
             let (result, seconds) = way.carry_out(&job, on_host, &cancel).await;
             // Pruning takes no place from the jobs that wait.
@@ -156,9 +175,14 @@ impl Way {
         match plan.settings.mode {
             Mode::Streamed => {
                 let places = Places::new(plan.settings.jobs.min(plan.jobs.len()));
-                Self::Streamed { cores: Cores::all(), places }
+                Self::Streamed {
+                    cores: Cores::all(),
+                    places,
+                }
             }
-            Mode::Staged => Self::Staged(Staging::begin(&plan.staged).map_err(|error| error.to_string())),
+            Mode::Staged => {
+                Self::Staged(Staging::begin(&plan.staged).map_err(|error| error.to_string()))
+            }
         }
     }
 
@@ -174,7 +198,9 @@ impl Way {
             (Way::Staged(Ok(staging)), Some(dump)) => {
                 return staged::backup(job, dump, staging, on_host, cancel).await;
             }
-            (Way::Staged(Err(error)), _) => return (Err(BackupError::Disk(error.clone())), Duration::ZERO),
+            (Way::Staged(Err(error)), _) => {
+                return (Err(BackupError::Disk(error.clone())), Duration::ZERO);
+            }
             (Way::Staged(Ok(_)), None) => unreachable!("a staged run's jobs are planned as such"),
         };
         // Always the host first: whoever holds a place among all jobs runs.
@@ -193,7 +219,10 @@ impl Way {
         job.meter.set_worker(place.number);
         let start = Instant::now();
         tracing::info!(database = job.database, "backup begins");
-        (backup::backup(job, &BackupId::now(), cores, cancel).await, start.elapsed())
+        (
+            job::backup(job, &BackupId::now(), cores, cancel).await,
+            start.elapsed(),
+        )
     }
 
     fn peak_temp_disk(&self) -> u64 {
@@ -211,7 +240,7 @@ struct Pruned {
     error: Option<String>,
 }
 
-async fn prune(job: &backup::Job, policy: &Retention, cancel: &CancellationToken) -> Pruned {
+async fn prune(job: &job::Job, policy: &Retention, cancel: &CancellationToken) -> Pruned {
     let result = tokio::select! {
         biased;
         () = cancel.cancelled() => return Pruned { backups: 0, error: Some("interrupted before it was over".into()) },
@@ -222,7 +251,10 @@ async fn prune(job: &backup::Job, policy: &Retention, cancel: &CancellationToken
             backups: removed.backups,
             error: (!removed.failures.is_empty()).then(|| removed.failures.join("; ")),
         },
-        Err(error) => Pruned { backups: 0, error: Some(error.to_string()) },
+        Err(error) => Pruned {
+            backups: 0,
+            error: Some(error.to_string()),
+        },
     }
 }
 
@@ -242,19 +274,40 @@ impl From<BackupError> for Ended {
 }
 
 fn log(report: &JobReport) {
-    let JobReport { database, seconds, dump_bytes, archive_bytes, .. } = report;
+    let JobReport {
+        database,
+        seconds,
+        dump_bytes,
+        archive_bytes,
+        ..
+    } = report;
     match (&report.result, &report.error) {
         (JobResult::Stored, _) if report.prune_error.is_some() => {
             let error = report.prune_error.as_deref().unwrap_or_default();
             tracing::error!(database, "backup stored, but pruning failed: {error}");
         }
-        (JobResult::Stored, _) => tracing::info!(database, seconds, dump_bytes, archive_bytes, "backup stored"),
+        (JobResult::Stored, _) => tracing::info!(
+            database,
+            seconds,
+            dump_bytes,
+            archive_bytes,
+            "backup stored"
+        ),
         (JobResult::Cancelled, _) => tracing::warn!(database, "backup cancelled"),
-        (JobResult::Failed, error) => tracing::error!(database, "backup failed: {}", error.as_deref().unwrap_or("")),
+        (JobResult::Failed, error) => tracing::error!(
+            database,
+            "backup failed: {}",
+            error.as_deref().unwrap_or("")
+        ),
     }
 }
 
-fn report(planned: &Planned, result: Result<Manifest, Ended>, time: Duration, pruned: Pruned) -> JobReport {
+fn report(
+    planned: &Planned,
+    result: Result<Manifest, Ended>,
+    time: Duration,
+    pruned: Pruned,
+) -> JobReport {
     let meter = &planned.meter;
     let waited = |step| meter.waited(step).as_secs_f64();
     let (result, error, manifest) = match result {
@@ -266,7 +319,11 @@ fn report(planned: &Planned, result: Result<Manifest, Ended>, time: Duration, pr
         database: planned.database.clone(),
         engine: planned.engine.into(),
         store: planned.store.clone(),
-        dump_format: planned.job.as_ref().ok().map(|planned| planned.job.dump_format.clone()),
+        dump_format: planned
+            .job
+            .as_ref()
+            .ok()
+            .map(|planned| planned.job.dump_format.clone()),
         result,
         error,
         backup_id: manifest.as_ref().map(|manifest| manifest.backup_id.clone()),
@@ -274,7 +331,11 @@ fn report(planned: &Planned, result: Result<Manifest, Ended>, time: Duration, pr
         dump_bytes: meter.dump_bytes(),
         archive_bytes: meter.archive_bytes(),
         seconds: time.as_secs_f64(),
-        waited: Waited { dump: waited(Step::Dump), encode: waited(Step::Encode), upload: waited(Step::Upload) },
+        waited: Waited {
+            dump: waited(Step::Dump),
+            encode: waited(Step::Encode),
+            upload: waited(Step::Upload),
+        },
         retries: meter.retries(),
         pruned: pruned.backups,
         prune_error: pruned.error,

@@ -31,6 +31,11 @@ impl Hash {
     /// # Errors
     /// When hashing broke down.
     pub async fn finish(self) -> std::io::Result<[u8; 32]> {
-        Ok(self.0.await.map_err(std::io::Error::other)?.finalize().into())
+        Ok(self
+            .0
+            .await
+            .map_err(std::io::Error::other)?
+            .finalize()
+            .into())
     }
 }

@@ -1,16 +1,17 @@
-//! The third step: the archive's bytes are cut into parts of one size, and parts go out several at a time.
+//! The third step: the archive's bytes are cut into parts of one size, and parts go out several at
+//! a time.
 //!
-//! The first part of the first volume is short by the head's length and **held**: the head can only be written
-//! when the dump has ended well, and S3 takes parts in any order. When a volume's part numbers run out, the
-//! next volume begins.
+//! The first part of the first volume is short by the head's length and **held**: the head can only
+//! be written when the dump has ended well, and S3 takes parts in any order. When a volume's part
+//! numbers run out, the next volume begins.
 //!
 //! ```text
 //! push → filling → full? → slot free? → UploadPart (volume 1: 2, 3, … then volume 2: 1, 2, …)
 //!        └ the very first one → held → seal: head + held → UploadPart 1, last of all
 //! ```
 //!
-//! A slot of the window is taken before the first byte goes into a part, so that the window's memory is
-//! `in_flight × part` whatever the store does.
+//! A slot of the window is taken before the first byte goes into a part, so that the window's
+//! memory is `in_flight × part` whatever the store does.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -19,11 +20,12 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::commit::Whole;
-use super::layout::Layout;
-use super::meter::{Meter, Step};
 use crate::catalog::volume_name;
-use crate::store::{Checksum, ChecksumKind, PartBody, PartReceipt, SharedStore, StoreError, Upload};
+use crate::job::{Layout, Whole};
+use crate::meter::{Meter, Step};
+use crate::store::{
+    Checksum, ChecksumKind, PartBody, PartReceipt, SharedStore, StoreError, Upload,
+};
 
 /// What a backup has put into its store so far; what is to be taken away again when it fails.
 #[derive(Debug, Default)]
@@ -50,19 +52,25 @@ impl Footprint {
         self.manifest = Some(key.to_owned());
     }
 
-    /// Takes everything away: the manifest first, because the objects must outlive it; then objects, then uploads.
+    /// Takes everything away: the manifest first, because the objects must outlive it; then
+    /// objects, then uploads.
     ///
     /// # Errors
     /// What could not be taken away. The rest was tried all the same.
     pub async fn erase(self, store: &SharedStore) -> Result<(), StoreError> {
         if let Some(manifest) = &self.manifest {
-            store.delete(manifest).await.map_err(|error| error.context(format!("deleting {manifest}")))?;
+            store
+                .delete(manifest)
+                .await
+                .map_err(|error| error.context(format!("deleting {manifest}")))?;
         }
         let mut result = Ok(());
         for upload in &self.uploads {
             let aborted = store.abort_upload(upload).await;
             result =
-                result.and(aborted.map_err(|error| error.context(format!("aborting the upload of {}", upload.key))));
+                result.and(aborted.map_err(|error| {
+                    error.context(format!("aborting the upload of {}", upload.key))
+                }));
         }
         for key in &self.objects {
             let deleted = store.delete(key).await;
@@ -78,18 +86,19 @@ pub type SharedFootprint = Arc<Mutex<Footprint>>;
 /// A volume whose parts all have receipts that add up.
 #[derive(Debug)]
 pub struct SealedVolume {
-    pub(super) upload: Upload,
-    pub(super) receipts: Vec<PartReceipt>,
-    pub(super) size: u64,
-    pub(super) checksum: Option<Checksum>,
-    pub(super) crc64nvme: Checksum,
+    pub upload: Upload,
+    pub receipts: Vec<PartReceipt>,
+    pub size: u64,
+    pub checksum: Option<Checksum>,
+    pub crc64nvme: Checksum,
 }
 
-/// Every part of an archive is in the store, the head too, and nothing exists yet. Made by [`Uploader::seal`] alone.
+/// Every part of an archive is in the store, the head too, and nothing exists yet. Made by
+/// [`Uploader::seal`] alone.
 #[derive(Debug)]
 pub struct Sealed {
-    pub(super) volumes: Vec<SealedVolume>,
-    pub(super) whole: Whole,
+    pub volumes: Vec<SealedVolume>,
+    pub whole: Whole,
 }
 
 /// Cuts an archive into parts and uploads them.
@@ -163,9 +172,22 @@ impl Uploader {
     async fn begin_volume(&mut self) -> Result<(), StoreError> {
         let number = u32::try_from(self.volumes.len()).expect("few volumes") + 1;
         let key = volume_name(&self.key, number);
-        let upload = self.meter.wait_for(Step::Upload, self.store.create_upload(&key, &self.backup_id)).await?;
-        self.footprint.lock().expect("no holder panics").begun(&upload);
-        self.volumes.push(Volume { upload, parts: 0, uploaded: Vec::new() });
+        let upload = self
+            .meter
+            .wait_for(
+                Step::Upload,
+                self.store.create_upload(&key, &self.backup_id),
+            )
+            .await?;
+        self.footprint
+            .lock()
+            .expect("no holder panics")
+            .begun(&upload);
+        self.volumes.push(Volume {
+            upload,
+            parts: 0,
+            uploaded: Vec::new(),
+        });
         Ok(())
     }
 
@@ -226,11 +248,22 @@ impl Uploader {
             self.held = Some(body);
         } else {
             let slot = self.slot.take();
-            self.send(self.volumes.len() - 1, self.volumes[self.volumes.len() - 1].parts, body, slot);
+            self.send(
+                self.volumes.len() - 1,
+                self.volumes[self.volumes.len() - 1].parts,
+                body,
+                slot,
+            );
         }
     }
 
-    fn send(&mut self, volume: usize, number: u32, body: PartBody, slot: Option<OwnedSemaphorePermit>) {
+    fn send(
+        &mut self,
+        volume: usize,
+        number: u32,
+        body: PartBody,
+        slot: Option<OwnedSemaphorePermit>,
+    ) {
         let (store, meter) = (self.store.clone(), self.meter.clone());
         let upload = self.volumes[volume].upload.clone();
         self.in_flight.spawn(async move {
@@ -245,12 +278,23 @@ impl Uploader {
             let receipt = store
                 .put_part(&upload, number, body, checksum)
                 .await
-                .map_err(|error| error.context(format!("uploading part {number} of {}", upload.key)))?;
+                .map_err(|error| {
+                    error.context(format!("uploading part {number} of {}", upload.key))
+                })?;
             drop(slot);
             meter.add_archive(size);
             meter.was_busy(Step::Upload, start);
-            let receipt = PartReceipt { number, size, checksum, ..receipt };
-            Ok(Uploaded { volume, receipt, crc64nvme })
+            let receipt = PartReceipt {
+                number,
+                size,
+                checksum,
+                ..receipt
+            };
+            Ok(Uploaded {
+                volume,
+                receipt,
+                crc64nvme,
+            })
         });
     }
 
@@ -259,7 +303,10 @@ impl Uploader {
         done: Result<Result<Uploaded, StoreError>, tokio::task::JoinError>,
     ) -> Result<(), StoreError> {
         let uploaded = done.map_err(|error| {
-            StoreError::new(crate::store::ErrorKind::Invalid, format!("the upload of a part broke down: {error}"))
+            StoreError::new(
+                crate::store::ErrorKind::Invalid,
+                format!("the upload of a part broke down: {error}"),
+            )
         })??;
         self.volumes[uploaded.volume].uploaded.push(uploaded);
         Ok(())
@@ -267,7 +314,10 @@ impl Uploader {
 
     async fn drain(&mut self) -> Result<(), StoreError> {
         let meter = self.meter.clone();
-        while let Some(done) = meter.wait_for(Step::Upload, self.in_flight.join_next()).await {
+        while let Some(done) = meter
+            .wait_for(Step::Upload, self.in_flight.join_next())
+            .await
+        {
             self.receive(done)?;
         }
         Ok(())
@@ -278,7 +328,11 @@ impl Uploader {
     /// # Errors
     /// When a part fails, or the receipts do not add up to what was pushed.
     pub async fn seal(mut self, head: Bytes, whole: Whole) -> Result<Sealed, StoreError> {
-        assert_eq!(head.len() as u64, self.head_len, "the head's length is fixed");
+        assert_eq!(
+            head.len() as u64,
+            self.head_len,
+            "the head's length is fixed"
+        );
         if !self.filling.is_empty() || self.fills_held() {
             self.close_part();
         }
@@ -287,7 +341,11 @@ impl Uploader {
         first.push_front(head);
         self.send(0, 1, first, None);
         self.drain().await?;
-        let volumes = self.volumes.into_iter().map(Volume::seal).collect::<Result<_, _>>()?;
+        let volumes = self
+            .volumes
+            .into_iter()
+            .map(Volume::seal)
+            .collect::<Result<_, _>>()?;
         Ok(Sealed { volumes, whole })
     }
 }
@@ -295,7 +353,8 @@ impl Uploader {
 impl Volume {
     /// Checks that every part cut has its receipt, and adds them up.
     fn seal(mut self) -> Result<SealedVolume, StoreError> {
-        self.uploaded.sort_by_key(|uploaded| uploaded.receipt.number);
+        self.uploaded
+            .sort_by_key(|uploaded| uploaded.receipt.number);
         let numbers = self.uploaded.iter().map(|uploaded| uploaded.receipt.number);
         if !numbers.eq(1..=self.parts) {
             return Err(StoreError::new(
@@ -316,14 +375,20 @@ impl Volume {
         for uploaded in &self.uploaded {
             let receipt = &uploaded.receipt;
             crc64nvme = join(crc64nvme, uploaded.crc64nvme, receipt.size);
-            checksum = receipt.checksum.and_then(|next| join(checksum, next, receipt.size));
+            checksum = receipt
+                .checksum
+                .and_then(|next| join(checksum, next, receipt.size));
             size += receipt.size;
         }
         Ok(SealedVolume {
             crc64nvme: crc64nvme.expect("a volume has a part"),
             checksum,
             size,
-            receipts: self.uploaded.into_iter().map(|uploaded| uploaded.receipt).collect(),
+            receipts: self
+                .uploaded
+                .into_iter()
+                .map(|uploaded| uploaded.receipt)
+                .collect(),
             upload: self.upload,
         })
     }

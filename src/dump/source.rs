@@ -1,8 +1,9 @@
 //! The first step: a dump tool as a child process, read segment by segment.
 //!
-//! A child's failure is an error where the stream would end, so no caller can take a broken dump for a
-//! whole one: [`Source::next`] gives [`Next::End`] only when stdout reached EOF, the process exited 0, and
-//! the engine's end marker, where there is one, stood in the last bytes. [`DumpEnd`] is the proof.
+//! A child's failure is an error where the stream would end, so no caller can take a broken dump
+//! for a whole one: [`Source::next`] gives [`Next::End`] only when stdout reached EOF, the process
+//! exited 0, and the engine's end marker, where there is one, stood in the last bytes. [`DumpEnd`]
+//! is the proof.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use tokio::io::AsyncReadExt;
 use tokio::process::ChildStdout;
 use tokio::time::timeout;
 
-use super::meter::Meter;
-use crate::engine::{Child, ChildError, EndMarker, ToolCommand, words};
+use super::{Child, ChildError, ToolCommand, words};
+use crate::meter::Meter;
 
 /// Why a dump is not whole.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,15 @@ pub enum DumpError {
         /// The end of its stderr.
         last_words: String,
     },
+}
+
+/// What one dump's end looks like, for engines whose tools write a marker last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndMarker {
+    /// The marker.
+    pub text: &'static str,
+    /// In how many of the dump's last bytes it must be found.
+    pub within: usize,
 }
 
 /// Proof that a dump is whole, and what is known only then. Made by [`Source::next`] alone.
@@ -83,9 +93,21 @@ impl Source {
     ///
     /// # Errors
     /// [`DumpError::Tool`].
-    pub fn spawn(command: &ToolCommand, marker: Option<EndMarker>, exit_timeout: Duration) -> Result<Self, DumpError> {
+    pub fn spawn(
+        command: &ToolCommand,
+        marker: Option<EndMarker>,
+        exit_timeout: Duration,
+    ) -> Result<Self, DumpError> {
         let (child, stdout) = Child::reading(command)?;
-        Ok(Self { child, stdout, marker, exit_timeout, at_eof: false, tail: BytesMut::new(), size: 0 })
+        Ok(Self {
+            child,
+            stdout,
+            marker,
+            exit_timeout,
+            at_eof: false,
+            tail: BytesMut::new(),
+            size: 0,
+        })
     }
 
     /// Reads the next `segment` bytes, or fewer at the end; then, once, the end.
@@ -114,7 +136,8 @@ impl Source {
         let bytes = bytes.freeze();
         self.size += bytes.len() as u64;
         if let Some(marker) = self.marker {
-            self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(marker.within)..]);
+            self.tail
+                .extend_from_slice(&bytes[bytes.len().saturating_sub(marker.within)..]);
             let surplus = self.tail.len().saturating_sub(marker.within);
             let _ = self.tail.split_to(surplus);
         }
@@ -132,7 +155,10 @@ impl Source {
         };
         ended?;
         if let Some(marker) = self.marker
-            && !self.tail.windows(marker.text.len()).any(|window| window == marker.text.as_bytes())
+            && !self
+                .tail
+                .windows(marker.text.len())
+                .any(|window| window == marker.text.as_bytes())
         {
             return Err(DumpError::NoEndMarker {
                 program: self.child.program().to_owned(),

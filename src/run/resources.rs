@@ -1,4 +1,5 @@
-//! What a run took from the machine, as the kernel counts it for this process and the children that it has reaped.
+//! What a run took from the machine, as the kernel counts it for this process and the children that
+//! it has reaped.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,9 +19,11 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// What this process has taken so far. `peak_temp_disk` is what the run knows of its own temp files.
+    /// What this process has taken so far. `peak_temp_disk` is what the run knows of its own temp
+    /// files.
     pub fn taken(peak_temp_disk: u64) -> Self {
-        let read = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+        let read =
+            |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
         let (user, system) = cpu(&read("stat")).unzip();
         Self {
             cpu_seconds_user: user,
@@ -61,16 +64,31 @@ mod tests {
         let tick = 1.0 / f64::from(u32::try_from(rustix::param::clock_ticks_per_second()).unwrap());
         assert_eq!(cpu(stat), Some((200.0 * tick, 50.0 * tick)));
         assert_eq!(cpu("7 (a) S 1"), None);
-        assert_eq!(field("VmPeak:\t  9 kB\nVmHWM:\t  12 kB\n", "VmHWM:"), Some(12));
+        assert_eq!(
+            field("VmPeak:\t  9 kB\nVmHWM:\t  12 kB\n", "VmHWM:"),
+            Some(12)
+        );
     }
 
     #[test]
     fn work_is_counted_with_a_reaped_childs() {
         let before = Resources::taken(0);
         let spin = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
-        assert!(std::process::Command::new("sh").args(["-c", spin]).status().unwrap().success());
+        assert!(
+            std::process::Command::new("sh")
+                .args(["-c", spin])
+                .status()
+                .unwrap()
+                .success()
+        );
         let after = Resources::taken(7);
-        assert!(after.cpu_seconds_user > before.cpu_seconds_user, "{after:?}");
-        assert!(after.peak_rss > Some(1 << 20) && after.peak_temp_disk == 7, "{after:?}");
+        assert!(
+            after.cpu_seconds_user > before.cpu_seconds_user,
+            "{after:?}"
+        );
+        assert!(
+            after.peak_rss > Some(1 << 20) && after.peak_temp_disk == 7,
+            "{after:?}"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! The compression layer of an archive: a head of fixed length that holds the tar header uncompressed,
-//! bodies compressed one segment at a time and in any order, and a tail that closes the stream.
+//! The compression layer of an archive: a head of fixed length that holds the tar header
+//! uncompressed, bodies compressed one segment at a time and in any order, and a tail that closes
+//! the stream.
 //!
 //! | | head | body of a segment | tail |
 //! |---|---|---|---|
@@ -7,9 +8,9 @@
 //! | zstd | a frame of one raw block | a frame | a frame of one raw block |
 //! | none | the tar header | the segment | the padding |
 //!
-//! gzip is one single member: several are legal (RFC 1952), but many readers stop after the first or
-//! worse. A sync flush ends on a byte (RFC 1951, 3.2.4: an empty stored block), so bodies concatenate.
-//! Sources: RFC 1951, RFC 1952, RFC 8878.
+//! gzip is one single member: several are legal (RFC 1952), but many readers stop after the first
+//! or worse. A sync flush ends on a byte (RFC 1951, 3.2.4: an empty stored block), so bodies
+//! concatenate. Sources: RFC 1951, RFC 1952, RFC 8878.
 
 use bytes::Bytes;
 use flate2::{Compress, FlushCompress, Status};
@@ -49,7 +50,9 @@ impl Compression {
     /// The head that holds a tar header.
     pub fn head(self, tar_header: &[u8; HEADER_LEN]) -> Bytes {
         match self {
-            Compression::Gzip => [&GZIP_HEADER[..], &stored(tar_header, false)].concat().into(),
+            Compression::Gzip => [&GZIP_HEADER[..], &stored(tar_header, false)]
+                .concat()
+                .into(),
             Compression::Zstd => raw_frame(tar_header).into(),
             Compression::None => Bytes::copy_from_slice(tar_header),
         }
@@ -88,7 +91,8 @@ impl Compression {
         let segment = segment as u64;
         match self {
             Compression::Gzip => 512 << 10,
-            // Tables of 4-byte entries, at most twice as many as bytes in the window, and a window of the segment.
+            // Tables of 4-byte entries, at most twice as many as bytes in the window, and a window
+            // of the segment.
             Compression::Zstd if level <= 3 => (4 << 20) + 2 * segment,
             Compression::Zstd if level <= 9 => (8 << 20) + 4 * segment,
             Compression::Zstd => (8 << 20) + 16 * segment,
@@ -147,7 +151,8 @@ fn deflate(level: i32, segment: &[u8]) -> std::io::Result<Vec<Bytes>> {
     loop {
         let mut buffer = Vec::with_capacity(BUFFER);
         let consumed = usize::try_from(compress.total_in()).expect("a segment is in memory");
-        let status = compress.compress_vec(&segment[consumed..], &mut buffer, FlushCompress::Sync)?;
+        let status =
+            compress.compress_vec(&segment[consumed..], &mut buffer, FlushCompress::Sync)?;
         // A full buffer means that there may be more, unless there was nothing left to flush.
         let done = status == Status::BufError || buffer.len() < BUFFER;
         buffer.shrink_to_fit();
@@ -188,7 +193,11 @@ impl std::io::Write for Buffers {
         if self.filling.len() == BUFFER {
             self.full.push(std::mem::take(&mut self.filling).into());
         }
-        self.filling.reserve_exact(if self.filling.capacity() == 0 { BUFFER } else { 0 });
+        self.filling.reserve_exact(if self.filling.capacity() == 0 {
+            BUFFER
+        } else {
+            0
+        });
         let taken = data.len().min(BUFFER - self.filling.len());
         self.filling.extend_from_slice(&data[..taken]);
         Ok(taken)
@@ -212,18 +221,27 @@ mod tests {
 
     fn archive(compression: Compression, segments: &[Vec<u8>]) -> (TarHeader, Vec<u8>) {
         let size = segments.iter().map(|segment| segment.len() as u64).sum();
-        let header = TarHeader { name: "dump".into(), size, sha256: Some([1; 32]) };
+        let header = TarHeader {
+            name: "dump".into(),
+            size,
+            sha256: Some([1; 32]),
+        };
         let bytes = header.to_bytes();
         let mut content = crc32fast::Hasher::new();
         content.update(&bytes);
         let mut archive = compression.head(&bytes).to_vec();
         assert_eq!(archive.len(), compression.head_len());
         for segment in segments {
-            let encoded = compression.encode(compression.levels().1, &Bytes::from(segment.clone())).unwrap();
+            let encoded = compression
+                .encode(compression.levels().1, &Bytes::from(segment.clone()))
+                .unwrap();
             let length: usize = encoded.buffers.iter().map(Bytes::len).sum();
             assert!(length <= compression.bound(segment.len()).max(segment.len()));
             content.combine(&encoded.crc);
-            encoded.buffers.iter().for_each(|buffer| archive.extend_from_slice(buffer));
+            encoded
+                .buffers
+                .iter()
+                .for_each(|buffer| archive.extend_from_slice(buffer));
         }
         archive.extend_from_slice(&compression.tail(padding(size) + END_LEN, &content));
         (header, archive)
@@ -239,7 +257,10 @@ mod tests {
                 assert!(decoder.into_inner().is_empty());
             }
             Compression::Zstd => {
-                zstd::stream::read::Decoder::new(archive).unwrap().read_to_end(&mut tar).unwrap();
+                zstd::stream::read::Decoder::new(archive)
+                    .unwrap()
+                    .read_to_end(&mut tar)
+                    .unwrap();
             }
             Compression::None => tar = archive.to_vec(),
         }
@@ -272,9 +293,14 @@ mod tests {
         fastrand::Rng::with_seed(1).fill(&mut segment);
         for compression in [Compression::Gzip, Compression::Zstd] {
             for level in [*compression.levels().0.start(), 6, 9] {
-                let encoded = compression.encode(level, &Bytes::from(segment.clone())).unwrap();
+                let encoded = compression
+                    .encode(level, &Bytes::from(segment.clone()))
+                    .unwrap();
                 let held: usize = encoded.buffers.iter().map(Bytes::len).sum();
-                assert!(held <= compression.bound(segment.len()), "{compression:?} {level}: {held}");
+                assert!(
+                    held <= compression.bound(segment.len()),
+                    "{compression:?} {level}: {held}"
+                );
             }
         }
     }

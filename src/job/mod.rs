@@ -5,16 +5,13 @@
 //! (child)              (cores)            (window)          (complete, then manifest)
 //! ```
 //!
-//! Whatever fails before the manifest is put, there is no backup: the child's process group is killed, and
-//! everything that is in the store is taken away again, also when the run is being cancelled.
+//! Whatever fails before the manifest is put, there is no backup: the child's process group is
+//! killed, and everything that is in the store is taken away again, also when the run is being
+//! cancelled.
 
 mod commit;
-mod encode;
-mod hash;
 mod layout;
-pub mod meter;
-mod source;
-mod upload;
+pub mod places;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,17 +19,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::{Compression, Cores, END_LEN, Hash, TarHeader, encoder, hex, padding};
 use crate::catalog::{Archive, BackupId, Entry, Manifest, Mode, archive_key};
-use crate::engine::{EndMarker, ToolCommand};
-use crate::format::{Compression, END_LEN, TarHeader, hex, padding};
+use crate::deposit::{SharedFootprint, Uploader};
+use crate::dump::{DumpError, EndMarker, Next, Source, ToolCommand};
+use crate::meter::{Meter, Phase, Step};
 use crate::store::{SharedStore, StoreError};
 pub use commit::{Facts, Whole, commit};
-pub use encode::{Cores, Inlet, Outlet, Room, encoder};
-use hash::Hash;
 pub use layout::Layout;
-use meter::{Meter, Phase, Step};
-pub use source::{DumpEnd, DumpError, Next, Source};
-pub use upload::{SharedFootprint, Uploader};
 
 /// How long a failed or cancelled job tries to take away what it has put into the store.
 const ERASE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -115,7 +109,8 @@ pub enum BackupError {
 /// Dumps, archives and uploads one source, and commits the backup.
 ///
 /// # Errors
-/// [`BackupError`]; then there is no backup, and nothing of it is in the store unless the log says so.
+/// [`BackupError`]; then there is no backup, and nothing of it is in the store unless the log says
+/// so.
 pub async fn backup(
     job: &Job,
     id: &BackupId,
@@ -148,18 +143,35 @@ async fn stream(
     footprint: &SharedFootprint,
 ) -> Result<Manifest, BackupError> {
     let started = Timestamp::now();
-    let Job { compression, level, layout, meter, .. } = job;
-    let names = (archive_key(&job.database, id, compression.extension()), id.to_string());
-    let mut uploader =
-        Uploader::begin(job.store.clone(), meter.clone(), footprint.clone(), *layout, names, compression.head_len())
-            .await?;
+    let Job {
+        compression,
+        level,
+        layout,
+        meter,
+        ..
+    } = job;
+    let names = (
+        archive_key(&job.database, id, compression.extension()),
+        id.to_string(),
+    );
+    let mut uploader = Uploader::begin(
+        job.store.clone(),
+        meter.clone(),
+        footprint.clone(),
+        *layout,
+        names,
+        compression.head_len(),
+    )
+    .await?;
 
     let (inlet, mut outlet) = encoder(layout.workers, (*compression, *level), cores, meter);
     let read = async move {
         let mut hash = Hash::new();
         loop {
             let (room, start) = (inlet.room().await, Instant::now());
-            let next = meter.wait_for(Step::Dump, source.next(layout.segment, meter)).await?;
+            let next = meter
+                .wait_for(Step::Dump, source.next(layout.segment, meter))
+                .await?;
             meter.was_busy(Step::Dump, start);
             match next {
                 Next::Segment(segment) => {
@@ -182,19 +194,38 @@ async fn stream(
 
     // The dump is whole: what could not be written before can be now.
     meter.set_phase(Phase::Committing);
-    let header = TarHeader { name: job.file_name.clone(), size: end.size(), sha256: Some(sha256) }.to_bytes();
+    let header = TarHeader {
+        name: job.file_name.clone(),
+        size: end.size(),
+        sha256: Some(sha256),
+    }
+    .to_bytes();
     let mut content = crc32fast::Hasher::new();
     content.update(&header);
     content.combine(&outlet.content());
-    uploader.push(compression.tail(padding(end.size()) + END_LEN, &content)).await?;
-    let entry = Entry { name: job.file_name.clone(), size: end.size(), sha256: hex(&sha256) };
-    let sealed = uploader.seal(compression.head(&header), Whole::new(end, vec![entry])).await?;
-    let archive = Archive { container: "tar".into(), compression: *compression, size: 0, volumes: Vec::new() };
+    uploader
+        .push(compression.tail(padding(end.size()) + END_LEN, &content))
+        .await?;
+    let entry = Entry {
+        name: job.file_name.clone(),
+        size: end.size(),
+        sha256: hex(&sha256),
+    };
+    let sealed = uploader
+        .seal(compression.head(&header), Whole::new(end, vec![entry]))
+        .await?;
+    let archive = Archive {
+        container: "tar".into(),
+        compression: *compression,
+        size: 0,
+        volumes: Vec::new(),
+    };
     let facts = job.facts(id, Mode::Streamed, started, archive);
     Ok(commit(&*job.store, meter, footprint, sealed, facts).await?)
 }
 
-/// Takes away what a failed job has put into the store; what cannot be taken away is logged beside the job's own error.
+/// Takes away what a failed job has put into the store; what cannot be taken away is logged beside
+/// the job's own error.
 pub async fn erase(job: &Job, footprint: &SharedFootprint, error: &BackupError) {
     let footprint = std::mem::take(&mut *footprint.lock().expect("no holder panics"));
     let left = match tokio::time::timeout(ERASE_TIMEOUT, footprint.erase(&job.store)).await {
@@ -208,12 +239,17 @@ pub async fn erase(job: &Job, footprint: &SharedFootprint, error: &BackupError) 
 
 /// Returns when nothing has moved for `timeout`; never without one.
 pub async fn watch(meter: &Meter, timeout: Option<Duration>) -> BackupError {
-    let Some(timeout) = timeout else { return std::future::pending().await };
+    let Some(timeout) = timeout else {
+        return std::future::pending().await;
+    };
     loop {
         let before = (meter.dump_bytes(), meter.archive_bytes());
         tokio::time::sleep(timeout).await;
         if before == (meter.dump_bytes(), meter.archive_bytes()) {
-            return BackupError::Stalled(timeout, meter.waiting_for().map_or("nothing", Step::name));
+            return BackupError::Stalled(
+                timeout,
+                meter.waiting_for().map_or("nothing", Step::name),
+            );
         }
     }
 }

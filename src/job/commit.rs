@@ -1,18 +1,19 @@
 //! The last step: a sealed archive becomes a backup.
 //!
-//! [`commit`] takes [`Sealed`], which only exists when the dump is whole ([`super::source::DumpEnd`]) and every part
-//! has its receipt; so nothing can be completed before that. The volumes are completed in order, then the manifest is
-//! put; before the manifest there is no backup, after it there is one.
+//! [`commit`] takes [`Sealed`], which only exists when the dump is whole ([`DumpEnd`]) and every
+//! part has its receipt; so nothing can be completed before that. The volumes are completed in
+//! order, then the manifest is put; before the manifest there is no backup, after it there is one.
 //!
 //! In between there are volumes without a manifest, and S3 dates them by the begin of their uploads
-//! (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>): after a dump of two days they look as if
-//! nobody had cared for them since. So an upload is begun before, under the manifest's key, whose own begin is a fresh sign of
-//! life for [`crate::upkeep::cleanup`]; it is aborted when the manifest is there.
+//! (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>): after a dump of
+//! two days they look as if nobody had cared for them since. So an upload is begun before, under
+//! the manifest's key, whose own begin is a fresh sign of life for [`crate::upkeep::cleanup`]; it
+//! is aborted when the manifest is there.
 
-use super::meter::{Meter, Step};
-use super::source::DumpEnd;
-use super::upload::{Sealed, SealedVolume, SharedFootprint};
 use crate::catalog::{Archive, Entry, Manifest, Volume, manifest_key};
+use crate::deposit::{Sealed, SealedVolume, SharedFootprint};
+use crate::dump::DumpEnd;
+use crate::meter::{Meter, Step};
 use crate::store::{ErrorKind, Store, StoreError, get_small};
 
 /// Proof that what is in an archive is a whole dump, and what it is.
@@ -28,10 +29,12 @@ impl Whole {
     }
 }
 
-/// What a manifest says that is known before the dump: everything but the entries and the archive's volumes.
+/// What a manifest says that is known before the dump: everything but the entries and the archive's
+/// volumes.
 pub type Facts = Manifest;
 
-/// Completes the volumes and puts the manifest. `facts` is filled in with what the archive has become.
+/// Completes the volumes and puts the manifest. `facts` is filled in with what the archive has
+/// become.
 ///
 /// # Errors
 /// The first that failed; the footprint then says what is in the store.
@@ -45,11 +48,17 @@ pub async fn commit(
     let key = manifest_key(&facts.database, &facts.backup_id);
     let sign_of_life = store.create_upload(&key, facts.backup_id.as_str());
     let sign_of_life = meter.wait_for(Step::Upload, sign_of_life).await?;
-    footprint.lock().expect("no holder panics").begun(&sign_of_life);
+    footprint
+        .lock()
+        .expect("no holder panics")
+        .begun(&sign_of_life);
     for volume in &sealed.volumes {
         let complete = complete(store, volume);
         meter.wait_for(Step::Upload, complete).await?;
-        footprint.lock().expect("no holder panics").completed(&volume.upload);
+        footprint
+            .lock()
+            .expect("no holder panics")
+            .completed(&volume.upload);
     }
     facts.entries = sealed.whole.entries;
     facts.archive = Archive {
@@ -59,8 +68,13 @@ pub async fn commit(
     };
     facts.finished = jiff::Timestamp::now();
     footprint.lock().expect("no holder panics").manifest(&key);
-    meter.wait_for(Step::Upload, put_manifest(store, &key, &facts)).await?;
-    if let Err(error) = meter.wait_for(Step::Upload, store.abort_upload(&sign_of_life)).await {
+    meter
+        .wait_for(Step::Upload, put_manifest(store, &key, &facts))
+        .await?;
+    if let Err(error) = meter
+        .wait_for(Step::Upload, store.abort_upload(&sign_of_life))
+        .await
+    {
         tracing::warn!(database = facts.database, %error, "an empty upload stays open, for `tapline cleanup` to abort");
     }
     Ok(facts)
@@ -76,14 +90,20 @@ async fn complete(store: &dyn Store, volume: &SealedVolume) -> Result<(), StoreE
         Ok(())
     } else {
         let (stored, sent) = (object.size, volume.size);
-        Err(StoreError::new(ErrorKind::Invalid, format!("the store has {stored} bytes of {key}, and {sent} were sent")))
+        Err(StoreError::new(
+            ErrorKind::Invalid,
+            format!("the store has {stored} bytes of {key}, and {sent} were sent"),
+        ))
     }
 }
 
 fn describe(volume: &SealedVolume) -> Volume {
     let key = &volume.upload.key;
     Volume {
-        name: key.rsplit_once('/').map_or(key.as_str(), |(_, name)| name).to_owned(),
+        name: key
+            .rsplit_once('/')
+            .map_or(key.as_str(), |(_, name)| name)
+            .to_owned(),
         size: volume.size,
         parts: u32::try_from(volume.receipts.len()).expect("part numbers are 32 bits"),
         crc64nvme: volume.crc64nvme.to_base64(),
@@ -95,10 +115,12 @@ async fn put_manifest(store: &dyn Store, key: &str, manifest: &Manifest) -> Resu
     let text = manifest.to_json();
     let limit = text.len();
     match store.put(key, text.clone().into()).await {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => match get_small(store, key, limit).await {
-            Ok(stored) if stored == text => Ok(()),
-            _ => Err(error),
-        },
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            match get_small(store, key, limit).await {
+                Ok(stored) if stored == text => Ok(()),
+                _ => Err(error),
+            }
+        }
         result => result,
     }
     .map_err(|error| error.context(format!("putting {key}")))

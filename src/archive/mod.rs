@@ -1,11 +1,15 @@
 //! The archive's bytes: tar header, gzip and zstd framing. Synchronous and pure, no I/O.
 
-mod frame;
+mod codec;
+mod digest;
+mod pool;
 mod tar;
 
 use serde::{Deserialize, Serialize};
 
-pub use frame::Encoded;
+pub use codec::Encoded;
+pub use digest::Hash;
+pub use pool::{Cores, Inlet, Outlet, Room, encoder};
 pub use tar::{BLOCK, END_LEN, HEADER_LEN, MAX_NAME, TarHeader, hex, padding};
 
 /// How an archive is compressed.

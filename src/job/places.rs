@@ -24,20 +24,35 @@ impl Places {
     /// `count` free places.
     pub fn new(count: usize) -> Self {
         let free = (0..count).collect();
-        Self { permits: Arc::new(Semaphore::new(count)), free: Arc::new(Mutex::new(free)) }
+        Self {
+            permits: Arc::new(Semaphore::new(count)),
+            free: Arc::new(Mutex::new(free)),
+        }
     }
 
     /// Waits for a place and takes the lowest that is free.
     pub async fn take(&self) -> Place {
-        let permit = self.permits.clone().acquire_owned().await.expect("never closed");
+        let permit = self
+            .permits
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("never closed");
         let lowest = self.free.lock().expect("no holder panics").pop_first();
-        Place { number: lowest.expect("as many as permits"), free: self.free.clone(), _permit: permit }
+        Place {
+            number: lowest.expect("as many as permits"),
+            free: self.free.clone(),
+            _permit: permit,
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         // Before the permit, which goes with the fields.
-        self.free.lock().expect("no holder panics").insert(self.number);
+        self.free
+            .lock()
+            .expect("no holder panics")
+            .insert(self.number);
     }
 }

@@ -61,7 +61,12 @@ mod tests {
     fn what_does_not_fit_is_refused_in_words() {
         let error = check_free(Path::new("/"), u64::MAX, "the dump of shop").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        assert!(error.to_string().contains("MiB are free, and the dump of shop may need"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("MiB are free, and the dump of shop may need"),
+            "{error}"
+        );
         check_free(Path::new("/"), 0, "nothing").unwrap();
     }
 }

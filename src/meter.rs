@@ -1,4 +1,5 @@
-//! What a job does, counted while it does it: bytes, what it waits for, and when each step was busy.
+//! What a job does, counted while it does it: bytes, what it waits for, and when each step was
+//! busy.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -51,8 +52,8 @@ pub enum Phase {
 pub struct Busy {
     /// The step.
     pub step: Step,
-    /// Which of the step's workers, from 0. In a streamed run the three workers of one number are one place among
-    /// the jobs at once.
+    /// Which of the step's workers, from 0. In a streamed run the three workers of one number are
+    /// one place among the jobs at once.
     pub worker: usize,
     /// From.
     pub start: f64,
@@ -124,9 +125,13 @@ impl Meter {
         Duration::from_nanos(self.waited[step as usize].load(Ordering::Relaxed))
     }
 
-    /// Which step the job waits for at this moment: the one farthest down the path that is waited for.
+    /// Which step the job waits for at this moment: the one farthest down the path that is waited
+    /// for.
     pub fn waiting_for(&self) -> Option<Step> {
-        Step::ALL.into_iter().rev().find(|step| self.waiting[*step as usize].load(Ordering::Relaxed) > 0)
+        Step::ALL
+            .into_iter()
+            .rev()
+            .find(|step| self.waiting[*step as usize].load(Ordering::Relaxed) > 0)
     }
 
     /// When each step was busy, step by step, merged where spans of one worker nearly touch.
@@ -174,12 +179,14 @@ impl Meter {
         work.await
     }
 
-    /// Awaits room for the next segment and counts the time as waited for encode, but for what meanwhile went
-    /// into waiting for upload: that is why there was no room.
+    /// Awaits room for the next segment and counts the time as waited for encode, but for what
+    /// meanwhile went into waiting for upload: that is why there was no room.
     pub async fn wait_for_encode<T>(&self, room: impl Future<Output = T>) -> T {
         let (start, upload) = (Instant::now(), self.waited(Step::Upload));
         let room = room.await;
-        let blocked = start.elapsed().saturating_sub(self.waited(Step::Upload).saturating_sub(upload));
+        let blocked = start
+            .elapsed()
+            .saturating_sub(self.waited(Step::Upload).saturating_sub(upload));
         let nanos = u64::try_from(blocked.as_nanos()).unwrap_or(u64::MAX);
         self.waited[Step::Encode as usize].fetch_add(nanos, Ordering::Relaxed);
         room
@@ -187,10 +194,20 @@ impl Meter {
 
     /// Records that `step` was busy from `start` until now.
     pub fn was_busy(&self, step: Step, start: Instant) {
-        let (start, end) = ((start - self.epoch).as_secs_f64(), self.epoch.elapsed().as_secs_f64());
-        let mut span = Busy { step, worker: self.worker.load(Ordering::Relaxed), start, end };
+        let (start, end) = (
+            (start - self.epoch).as_secs_f64(),
+            self.epoch.elapsed().as_secs_f64(),
+        );
+        let mut span = Busy {
+            step,
+            worker: self.worker.load(Ordering::Relaxed),
+            start,
+            end,
+        };
         let spans = &mut self.busy.lock().expect("no holder panics")[step as usize];
-        while let Some(last) = spans.pop_if(|last| last.worker == span.worker && span.start <= last.end + SAME_SPAN) {
+        while let Some(last) =
+            spans.pop_if(|last| last.worker == span.worker && span.start <= last.end + SAME_SPAN)
+        {
             span.start = span.start.min(last.start);
             span.end = span.end.max(last.end);
         }
@@ -215,7 +232,17 @@ mod tests {
         meter.set_worker(3);
         meter.was_busy(Step::Upload, before(4));
         let spans = meter.busy_spans();
-        let shown: Vec<_> = spans.iter().map(|span| (span.step, span.worker, span.start.round())).collect();
-        assert_eq!(shown, [(Step::Dump, 0, 58.0), (Step::Upload, 0, 51.0), (Step::Upload, 3, 56.0)]);
+        let shown: Vec<_> = spans
+            .iter()
+            .map(|span| (span.step, span.worker, span.start.round()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (Step::Dump, 0, 58.0),
+                (Step::Upload, 0, 51.0),
+                (Step::Upload, 3, 56.0)
+            ]
+        );
     }
 }

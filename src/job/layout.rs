@@ -4,19 +4,22 @@
 //! memory = held part + in_flight × part + (workers + 1) × (segment + its compressed bound) + workers × compressor
 //! ```
 //!
-//! Nothing in it depends on the dump's size, so a job that starts can also end: without this, a large part
-//! (wanted for a large dump) times a deep window times many jobs meets the machine's limit hours into a run.
+//! Nothing in it depends on the dump's size, so a job that starts can also end: without this, a
+//! large part (wanted for a large dump) times a deep window times many jobs meets the machine's
+//! limit hours into a run.
 //!
-//! The part is chosen from the expected size so that the store's limit on parts is not reached, and capped by
-//! the memory. Where both cannot be had, memory wins and the archive gets further volumes.
+//! The part is chosen from the expected size so that the store's limit on parts is not reached, and
+//! capped by the memory. Where both cannot be had, memory wins and the archive gets further
+//! volumes.
 
 use serde::Serialize;
 
-use crate::format::Compression;
+use crate::archive::Compression;
 use crate::store::Limits;
 
 const MIB: u64 = 1 << 20;
-/// What is compressed at once: large enough that a sync flush costs nothing, small enough to have many.
+/// What is compressed at once: large enough that a sync flush costs nothing, small enough to have
+/// many.
 const SEGMENTS: [usize; 3] = [4 << 20, 1 << 20, 256 << 10];
 /// Parts in flight, for a store that answers slower than one part after the other would use it.
 const IN_FLIGHT: usize = 4;
@@ -48,7 +51,8 @@ impl Layout {
     /// Chooses the sizes for a job that may take `memory` bytes, on a machine with `cores`.
     ///
     /// # Errors
-    /// When `memory` is too little for the store's smallest part: the least that would do, in bytes.
+    /// When `memory` is too little for the store's smallest part: the least that would do, in
+    /// bytes.
     pub fn new(
         memory: u64,
         cores: usize,
@@ -58,7 +62,8 @@ impl Layout {
     ) -> Result<Self, u64> {
         let per_worker = |segment: usize| (segment + compression.bound(segment)) as u64;
         let encode = |segment: usize, workers: usize| {
-            (workers as u64 + 1) * per_worker(segment) + workers as u64 * compression.state(level, segment)
+            (workers as u64 + 1) * per_worker(segment)
+                + workers as u64 * compression.state(level, segment)
         };
         // The larger share goes to parts; a core more helps less than a window that is deep enough.
         let (segment, workers) = SEGMENTS
@@ -71,14 +76,28 @@ impl Layout {
         if for_parts < least {
             return Err(least + encode(segment, workers));
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let needed = expected.map_or(0, |size| (size as f64 * MARGIN / f64::from(limits.max_parts)) as u64);
-        let wanted = needed.max(SMALL_PART).next_multiple_of(MIB).clamp(limits.min_part, limits.max_part);
-        // As deep a window as the wanted part leaves; at least two, so that upload and encode overlap, if it can be.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss
+        )]
+        let needed = expected.map_or(0, |size| {
+            (size as f64 * MARGIN / f64::from(limits.max_parts)) as u64
+        });
+        let wanted = needed
+            .max(SMALL_PART)
+            .next_multiple_of(MIB)
+            .clamp(limits.min_part, limits.max_part);
+        // As deep a window as the wanted part leaves; at least two, so that upload and encode
+        // overlap, if it can be.
         let in_flight = (2..=IN_FLIGHT)
             .rev()
             .find(|in_flight| (*in_flight as u64 + 1) * wanted <= for_parts)
-            .unwrap_or(if for_parts >= 3 * limits.min_part { 2 } else { 1 });
+            .unwrap_or(if for_parts >= 3 * limits.min_part {
+                2
+            } else {
+                1
+            });
         let part = wanted.min(for_parts / (in_flight as u64 + 1));
         Ok(Self {
             segment,
@@ -123,14 +142,26 @@ mod tests {
     #[test]
     fn an_expected_size_fits_in_one_volume_when_memory_allows() {
         let size = 400 << 30;
-        let layout = Layout::new(1 << 30, 8, Limits::S3, (Compression::Gzip, 6), Some(size)).unwrap();
-        assert!(layout.part * u64::from(layout.max_parts) > size, "{layout:?}");
+        let layout =
+            Layout::new(1 << 30, 8, Limits::S3, (Compression::Gzip, 6), Some(size)).unwrap();
+        assert!(
+            layout.part * u64::from(layout.max_parts) > size,
+            "{layout:?}"
+        );
         assert!(layout.in_flight >= 2);
     }
 
     #[test]
     fn the_default_share_is_used_well() {
         let layout = Layout::new(128 * MIB, 2, Limits::S3, (Compression::Gzip, 6), None).unwrap();
-        assert_eq!((layout.segment, layout.workers, layout.part, layout.in_flight), (4 << 20, 2, 8 * MIB, 4));
+        assert_eq!(
+            (
+                layout.segment,
+                layout.workers,
+                layout.part,
+                layout.in_flight
+            ),
+            (4 << 20, 2, 8 * MIB, 4)
+        );
     }
 }

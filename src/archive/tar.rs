@@ -20,7 +20,8 @@ pub const HEADER_LEN: usize = 3 * BLOCK;
 /// Length of what ends a tar archive, two blocks of zeros, in bytes.
 pub const END_LEN: usize = 2 * BLOCK;
 
-/// The longest name that a dump may have in an archive, in bytes: its PAX record must fit beside the others.
+/// The longest name that a dump may have in an archive, in bytes: its PAX record must fit beside
+/// the others.
 pub const MAX_NAME: usize = 255;
 
 const NAME_FIELD: usize = 100;
@@ -34,7 +35,8 @@ pub struct TarHeader {
     pub name: String,
     /// Size of the dump, in bytes.
     pub size: u64,
-    /// SHA-256 of the dump; a staged archive, written before its files' hashes are known, has none in its headers.
+    /// SHA-256 of the dump; a staged archive, written before its files' hashes are known, has none
+    /// in its headers.
     pub sha256: Option<[u8; 32]>,
 }
 
@@ -54,7 +56,12 @@ impl TarHeader {
         }
         let mut header = [0; HEADER_LEN];
         let (extended, dump) = header.split_at_mut(2 * BLOCK);
-        ustar(&mut extended[..BLOCK], b"PaxHeaders/dump", records.len() as u64, b'x');
+        ustar(
+            &mut extended[..BLOCK],
+            b"PaxHeaders/dump",
+            records.len() as u64,
+            b'x',
+        );
         extended[BLOCK..][..records.len()].copy_from_slice(records.as_bytes());
         ustar(dump, self.name.as_bytes(), self.size, b'0');
         header
@@ -65,14 +72,19 @@ impl TarHeader {
     /// # Errors
     /// Says what is not as tapline writes it.
     pub fn from_bytes(header: &[u8; HEADER_LEN]) -> Result<Self, String> {
-        let records = str::from_utf8(&header[BLOCK..2 * BLOCK])
-            .map_err(|_| "the tar header is not one that tapline writes: its PAX records are not text")?;
+        let records = str::from_utf8(&header[BLOCK..2 * BLOCK]).map_err(
+            |_| "the tar header is not one that tapline writes: its PAX records are not text",
+        )?;
         let value = |key: &str| {
             let mut rest = records;
             while let Some((length, _)) = rest.split_once(' ') {
                 let length: usize = length.parse().ok()?;
                 let line = rest.get(length.checked_sub(rest.len().min(length))?..length)?;
-                let (name, value) = line.split_once(' ')?.1.strip_suffix('\n')?.split_once('=')?;
+                let (name, value) = line
+                    .split_once(' ')?
+                    .1
+                    .strip_suffix('\n')?
+                    .split_once('=')?;
                 if name == key {
                     return Some(value.to_owned());
                 }
@@ -80,23 +92,39 @@ impl TarHeader {
             }
             None
         };
-        let missing = |key: &str| format!("the tar header is not one that tapline writes: it has no PAX record {key}");
-        let size = value("size").and_then(|size| size.parse().ok()).ok_or_else(|| missing("size"))?;
+        let missing = |key: &str| {
+            format!("the tar header is not one that tapline writes: it has no PAX record {key}")
+        };
+        let size = value("size")
+            .and_then(|size| size.parse().ok())
+            .ok_or_else(|| missing("size"))?;
         let sha256 = match value("comment") {
-            Some(comment) => {
-                Some(comment.strip_prefix("sha256=").and_then(unhex).ok_or_else(|| missing("comment=sha256"))?)
-            }
+            Some(comment) => Some(
+                comment
+                    .strip_prefix("sha256=")
+                    .and_then(unhex)
+                    .ok_or_else(|| missing("comment=sha256"))?,
+            ),
             None => None,
         };
         let field = &header[2 * BLOCK..][..NAME_FIELD];
-        let field = &field[..field.iter().position(|byte| *byte == 0).unwrap_or(NAME_FIELD)];
+        let field = &field[..field
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(NAME_FIELD)];
         let name = value("path").unwrap_or_else(|| String::from_utf8_lossy(field).into_owned());
         if name.is_empty() || name.len() > MAX_NAME {
-            return Err("the tar header is not one that tapline writes: it has no file name".into());
+            return Err(
+                "the tar header is not one that tapline writes: it has no file name".into(),
+            );
         }
         let read = Self { name, size, sha256 };
         // Everything else in it is fixed, so one comparison finds any other damage.
-        if read.to_bytes() == *header { Ok(read) } else { Err("the tar header is damaged".into()) }
+        if read.to_bytes() == *header {
+            Ok(read)
+        } else {
+            Err("the tar header is damaged".into())
+        }
     }
 }
 
@@ -138,7 +166,9 @@ fn ustar(block: &mut [u8], name: &[u8], size: u64, kind: u8) {
 
 /// Lower-case hex digits of `bytes`.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
+    bytes.iter().fold(String::new(), |digits, byte| {
+        digits + &format!("{byte:02x}")
+    })
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {
@@ -181,8 +211,17 @@ mod tests {
 
     #[test]
     fn longest_names_fit() {
-        for name in ["x".repeat(MAX_NAME), "ü".repeat(MAX_NAME / 2), "x".repeat(100), "x".repeat(101)] {
-            let header = TarHeader { name, size: u64::MAX, sha256: Some([0xff; 32]) };
+        for name in [
+            "x".repeat(MAX_NAME),
+            "ü".repeat(MAX_NAME / 2),
+            "x".repeat(100),
+            "x".repeat(101),
+        ] {
+            let header = TarHeader {
+                name,
+                size: u64::MAX,
+                sha256: Some([0xff; 32]),
+            };
             assert_eq!(TarHeader::from_bytes(&header.to_bytes()), Ok(header));
         }
     }

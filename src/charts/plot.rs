@@ -6,14 +6,14 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::text::time;
 use super::timeline::{Timeline, tick_name, ticks};
 use crate::run::RunReport;
+use crate::units::time;
 
 /// A place to draw, in pixels.
-pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// The result of drawing.
-pub(super) type Drawn<T = ()> = Result<T, DrawingAreaErrorKind<io::Error>>;
+pub type Drawn<T = ()> = Result<T, DrawingAreaErrorKind<io::Error>>;
 
 /// Width of a picture, in pixels.
 const WIDTH: u32 = 1000;
@@ -35,24 +35,26 @@ const SWATCH: u32 = 20;
 ///
 /// # Errors
 /// When it cannot be drawn.
-pub(super) fn svg(report: &RunReport) -> io::Result<String> {
+pub fn svg(report: &RunReport) -> io::Result<String> {
     let timeline = Timeline::of(report);
-    picture(height(&timeline), |area| draw(area, &heading(report), &timeline))
+    picture(height(&timeline), |area| {
+        draw(area, &heading(report), &timeline)
+    })
 }
 
 /// The run's timeline, as an HTML page with the SVG in it.
 ///
 /// # Errors
 /// When it cannot be drawn.
-pub(super) fn html(report: &RunReport) -> io::Result<String> {
+pub fn html(report: &RunReport) -> io::Result<String> {
     let svg = svg(report)?;
     Ok(format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>tapline</title>\n{svg}\n</html>\n"
     ))
 }
 
-/// An SVG file of [`WIDTH`] and `height`, margins not counted, with what `draw` draws.
-pub(super) fn picture(height: u32, draw: impl FnOnce(&Area) -> Drawn) -> io::Result<String> {
+/// An SVG file of `WIDTH` and `height`, margins not counted, with what `draw` draws.
+pub fn picture(height: u32, draw: impl FnOnce(&Area) -> Drawn) -> io::Result<String> {
     let mut text = String::new();
     let size = (WIDTH + 2 * MARGIN, height + 2 * MARGIN);
     let drawn = || {
@@ -66,19 +68,24 @@ pub(super) fn picture(height: u32, draw: impl FnOnce(&Area) -> Drawn) -> io::Res
 }
 
 /// `3 databases streamed in 3.5 s`
-pub(super) fn heading(report: &RunReport) -> String {
+pub fn heading(report: &RunReport) -> String {
     let (count, how, seconds) = (report.jobs.len(), report.mode.name(), time(report.seconds));
-    format!("{count} database{} {how} in {seconds}", if count == 1 { "" } else { "s" })
+    format!(
+        "{count} database{} {how} in {seconds}",
+        if count == 1 { "" } else { "s" }
+    )
 }
 
 /// Height of a timeline, in pixels.
-pub(super) fn height(timeline: &Timeline) -> u32 {
-    let lines = legend(timeline).last().map_or(0, |(_, (_, y))| y / LINE + 1);
+pub fn height(timeline: &Timeline) -> u32 {
+    let lines = legend(timeline)
+        .last()
+        .map_or(0, |(_, (_, y))| y / LINE + 1);
     2 * LINE + length(timeline.rows.len()) * ROW + AXIS + lines * LINE
 }
 
 /// Draws a timeline at the top of `area`.
-pub(super) fn draw(area: &Area, heading: &str, timeline: &Timeline) -> Drawn {
+pub fn draw(area: &Area, heading: &str, timeline: &Timeline) -> Drawn {
     let (title, below) = area.split_vertically(LINE + LINE / 2);
     write(&title, (0, 0), heading, 18)?;
     let rows = length(timeline.rows.len()) * ROW;
@@ -86,8 +93,16 @@ pub(super) fn draw(area: &Area, heading: &str, timeline: &Timeline) -> Drawn {
     bars(&chart, timeline)?;
     for (at, (x, y)) in legend(timeline) {
         let (x, y) = (pixel(NAMES + x), pixel(LINE / 2 + y));
-        below.draw(&Rectangle::new([(x, y + 3), (x + 12, y + 15)], colour(at).filled()))?;
-        write(&below, (x + pixel(SWATCH), y + 2), timeline.databases[at], 13)?;
+        below.draw(&Rectangle::new(
+            [(x, y + 3), (x + 12, y + 15)],
+            colour(at).filled(),
+        ))?;
+        write(
+            &below,
+            (x + pixel(SWATCH), y + 2),
+            timeline.databases[at],
+            13,
+        )?;
     }
     Ok(())
 }
@@ -105,17 +120,28 @@ fn bars(area: &Area, timeline: &Timeline) -> Drawn {
     let top = f64::from(length(count));
     let label = TextStyle::from(("sans-serif", 13)).pos(Pos::new(HPos::Center, VPos::Top));
     for tick in ticks(end, TICKS) {
-        chart.draw_series([PathElement::new([(tick, 0.0), (tick, top)], BLACK.mix(0.15))])?;
+        chart.draw_series([PathElement::new(
+            [(tick, 0.0), (tick, top)],
+            BLACK.mix(0.15),
+        )])?;
         let (x, y) = chart.backend_coord(&(tick, 0.0));
         let (left, above) = area.get_base_pixel();
-        area.draw(&Text::new(tick_name(tick), (x - left, y - above + 6), label.clone()))?;
+        area.draw(&Text::new(
+            tick_name(tick),
+            (x - left, y - above + 6),
+            label.clone(),
+        ))?;
     }
     let name = TextStyle::from(("sans-serif", 13)).pos(Pos::new(HPos::Right, VPos::Center));
     for (at, row) in timeline.rows.iter().enumerate() {
         // The first row on top; the axis counts upwards.
         let base = f64::from(length(count - 1 - at));
         let y = pixel(length(at) * ROW + ROW / 2);
-        area.draw(&Text::new(row.name.as_str(), (pixel(NAMES - 8), y), name.clone()))?;
+        area.draw(&Text::new(
+            row.name.as_str(),
+            (pixel(NAMES - 8), y),
+            name.clone(),
+        ))?;
         chart.draw_series(row.bars.iter().map(|bar| {
             let corners = [(bar.start, base + 0.14), (bar.end, base + 0.86)];
             Rectangle::new(corners, colour(bar.database).filled())
@@ -128,23 +154,39 @@ fn bars(area: &Area, timeline: &Timeline) -> Drawn {
     Ok(())
 }
 
-/// Where each database's entry in the legend stands: columns as wide as the longest name, in lines that fit.
+/// Where each database's entry in the legend stands: columns as wide as the longest name, in lines
+/// that fit.
 fn legend(timeline: &Timeline) -> impl DoubleEndedIterator<Item = (usize, (u32, u32))> {
-    let longest = timeline.databases.iter().map(|name| length(name.chars().count())).max().unwrap_or_default();
+    let longest = timeline
+        .databases
+        .iter()
+        .map(|name| length(name.chars().count()))
+        .max()
+        .unwrap_or_default();
     let column = (SWATCH + longest * LETTER + LINE).min(WIDTH - NAMES);
     let columns = (WIDTH - NAMES) / column;
-    (0..timeline.databases.len()).map(move |at| (at, (length(at) % columns * column, length(at) / columns * LINE)))
+    (0..timeline.databases.len()).map(move |at| {
+        (
+            at,
+            (length(at) % columns * column, length(at) / columns * LINE),
+        )
+    })
 }
 
 /// Writes a line of text, its top left corner at `at`.
-pub(super) fn write(area: &Area, at: (i32, i32), text: &str, size: u32) -> Drawn {
+pub fn write(area: &Area, at: (i32, i32), text: &str, size: u32) -> Drawn {
     area.draw(&Text::new(text, at, ("sans-serif", size)))
 }
 
-/// The colour of a database: hues a golden angle apart, so that neighbours differ however many there are.
-pub(super) fn colour(database: usize) -> HSLColor {
+/// The colour of a database: hues a golden angle apart, so that neighbours differ however many
+/// there are.
+pub fn colour(database: usize) -> HSLColor {
     let turns = f64::from(length(database)) * 0.618_034 + 0.58;
-    let lightness = if database.is_multiple_of(2) { 0.55 } else { 0.68 };
+    let lightness = if database.is_multiple_of(2) {
+        0.55
+    } else {
+        0.68
+    };
     HSLColor(turns.fract(), 0.6, lightness)
 }
 
@@ -159,18 +201,42 @@ fn pixel(length: u32) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backup::meter::Step::{Dump, Encode, Upload};
-    use crate::cli::timeline::tests::report;
+    use crate::charts::timeline::tests::report;
+    use crate::meter::Step::{Dump, Encode, Upload};
 
     #[test]
     fn a_timeline_has_a_bar_for_each_span_and_a_name_for_each_row() {
         let report = report(&[
-            ("shop", &[(Dump, 0, 0.0, 1.0), (Encode, 0, 0.5, 1.5), (Upload, 0, 1.0, 2.5)]),
-            ("a <b> & \"c\"", &[(Dump, 0, 1.0, 2.0), (Encode, 0, 1.5, 2.6), (Upload, 1, 2.0, 3.4)]),
+            (
+                "shop",
+                &[
+                    (Dump, 0, 0.0, 1.0),
+                    (Encode, 0, 0.5, 1.5),
+                    (Upload, 0, 1.0, 2.5),
+                ],
+            ),
+            (
+                "a <b> & \"c\"",
+                &[
+                    (Dump, 0, 1.0, 2.0),
+                    (Encode, 0, 1.5, 2.6),
+                    (Upload, 1, 2.0, 3.4),
+                ],
+            ),
         ]);
         let svg = svg(&report).unwrap();
-        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
-        for name in ["dump 1", "archive 1", "upload 1", "upload 2", "shop", "2 databases streamed in 3.5 s"] {
+        assert!(
+            svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"),
+            "{svg}"
+        );
+        for name in [
+            "dump 1",
+            "archive 1",
+            "upload 1",
+            "upload 2",
+            "shop",
+            "2 databases streamed in 3.5 s",
+        ] {
             assert!(svg.contains(name), "no {name} in {svg}");
         }
         // The background, six spans, two swatches.
@@ -183,7 +249,10 @@ mod tests {
     fn a_run_without_spans_and_one_with_many_databases_can_be_drawn() {
         assert!(svg(&report(&[])).unwrap().starts_with("<svg"));
         let names: Vec<String> = (0..300).map(|n| format!("database {n}")).collect();
-        let jobs: Vec<_> = names.iter().map(|name| (name.as_str(), &[(Dump, 0, 0.0, 90_000.0)][..])).collect();
+        let jobs: Vec<_> = names
+            .iter()
+            .map(|name| (name.as_str(), &[(Dump, 0, 0.0, 90_000.0)][..]))
+            .collect();
         assert!(svg(&report(&jobs)).unwrap().contains("database 299"));
     }
 }

@@ -1,7 +1,8 @@
-//! Where a staged run keeps its files: one folder for the run, one in it for each job, gone when they are dropped.
+//! Where a staged run keeps its files: one folder for the run, one in it for each job, gone when
+//! they are dropped.
 //!
-//! A run that is killed cannot tidy up. So a running run holds a lock on its folder, and the next one removes the
-//! folders that nobody holds.
+//! A run that is killed cannot tidy up. So a running run holds a lock on its folder, and the next
+//! one removes the folders that nobody holds.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::disk::occupied;
+use crate::scratch::occupied;
 
 const PREFIX: &str = "tapline-staged-";
 /// A folder is locked well within this time after it was made.
@@ -44,7 +45,12 @@ impl RunFolder {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let peak = Arc::<AtomicU64>::default();
         let measuring = tokio::spawn(measure(folder.path().to_owned(), peak.clone()));
-        Ok(Self { folder, peak, _lock: lock, _measuring: AbortOnDropHandle::new(measuring) })
+        Ok(Self {
+            folder,
+            peak,
+            _lock: lock,
+            _measuring: AbortOnDropHandle::new(measuring),
+        })
     }
 
     /// Where it is.
@@ -57,7 +63,9 @@ impl RunFolder {
     /// # Errors
     /// When it cannot be made.
     pub fn of_job(&self) -> io::Result<TempDir> {
-        tempfile::Builder::new().prefix("job-").tempdir_in(self.folder.path())
+        tempfile::Builder::new()
+            .prefix("job-")
+            .tempdir_in(self.folder.path())
     }
 
     /// The most bytes that its files have occupied at once.
@@ -77,7 +85,9 @@ fn remove_abandoned(dir: &Path) -> io::Result<()> {
         if !ours || new {
             continue;
         }
-        let Ok(folder) = File::open(entry.path()) else { continue };
+        let Ok(folder) = File::open(entry.path()) else {
+            continue;
+        };
         if flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
             tracing::info!(folder = %entry.path().display(), "removing what a killed run has left");
             if let Err(error) = fs::remove_dir_all(entry.path()) {

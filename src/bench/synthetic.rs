@@ -1,8 +1,9 @@
-//! A synthetic dump: bytes that look like SQL text, as many as asked for and about as compressible, the same every
-//! time. With it the path can be measured where there is no database, and without a database being what is measured.
+//! A synthetic dump: bytes that look like SQL text, as many as asked for and about as compressible,
+//! the same every time. With it the path can be measured where there is no database, and without a
+//! database being what is measured.
 //!
-//! A row is text that recurs, and a field of random letters. gzip makes `TEXT` of a byte of the one and `RANDOM` of
-//! a byte of the other, so the share `s` of random bytes follows from the ratio:
+//! A row is text that recurs, and a field of random letters. gzip makes `TEXT` of a byte of the one
+//! and `RANDOM` of a byte of the other, so the share `s` of random bytes follows from the ratio:
 //!
 //! ```text
 //! 1 / ratio = TEXT × (1 - s) + RANDOM × s
@@ -28,7 +29,8 @@ const RANDOM: f64 = 0.757;
 const BUFFER: usize = 1 << 20;
 const SEED: u64 = 7;
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-const INSERT: &[u8] = b"INSERT INTO public.orders (id, customer_id, status, created_at, note, payload) VALUES (";
+const INSERT: &[u8] =
+    b"INSERT INTO public.orders (id, customer_id, status, created_at, note, payload) VALUES (";
 const NOTES: [&[u8]; 8] = [
     b", 'paid', '2024-01-01 00:00:00', 'express shipping to the usual address', '",
     b", 'pending', '2024-02-29 12:30:00', 'payment reminder sent to the customer', '",
@@ -73,11 +75,17 @@ impl Synthetic {
             #[expect(clippy::cast_precision_loss, reason = "a row is short")]
             let random = owed + text as f64 * random_per_text;
             owed = random.fract();
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole letters")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "whole letters"
+            )]
             letters(&mut rng, random as usize, &mut buffer);
             buffer.extend_from_slice(END);
             if buffer.len() >= BUFFER || buffer.len() as u64 >= left {
-                let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+                let length = usize::try_from(left)
+                    .unwrap_or(usize::MAX)
+                    .min(buffer.len());
                 out.write_all(&buffer[..length])?;
                 buffer.clear();
                 left -= length as u64;
@@ -95,7 +103,9 @@ fn letters(rng: &mut fastrand::Rng, count: usize, buffer: &mut Vec<u8>) {
     let end = buffer.len() + count;
     while buffer.len() < end {
         let bits = rng.u64(..);
-        let ten: [u8; 10] = std::array::from_fn(|at| LETTERS[usize::from((bits >> (6 * at)).to_le_bytes()[0] & 63)]);
+        let ten: [u8; 10] = std::array::from_fn(|at| {
+            LETTERS[usize::from((bits >> (6 * at)).to_le_bytes()[0] & 63)]
+        });
         buffer.extend_from_slice(&ten);
     }
     buffer.truncate(end);
@@ -105,12 +115,23 @@ impl FromStr for Synthetic {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (size, ratio) = text.split_once(':').map_or((text, None), |(size, ratio)| (size, Some(ratio)));
-        let size: ByteSize = size.parse().map_err(|_| "write a size such as 4GiB, or size and ratio such as 4GiB:3")?;
-        let ratio = ratio.map_or(Ok(USUAL_RATIO), str::parse).ok().filter(|ratio| RATIOS.contains(ratio));
+        let (size, ratio) = text
+            .split_once(':')
+            .map_or((text, None), |(size, ratio)| (size, Some(ratio)));
+        let size: ByteSize = size
+            .parse()
+            .map_err(|_| "write a size such as 4GiB, or size and ratio such as 4GiB:3")?;
+        let ratio = ratio
+            .map_or(Ok(USUAL_RATIO), str::parse)
+            .ok()
+            .filter(|ratio| RATIOS.contains(ratio));
         let (least, most) = (RATIOS.start(), RATIOS.end());
-        let ratio = ratio.ok_or_else(|| format!("the ratio must be a number from {least} to {most}"))?;
-        Ok(Self { size: size.as_u64(), ratio })
+        let ratio =
+            ratio.ok_or_else(|| format!("the ratio must be a number from {least} to {most}"))?;
+        Ok(Self {
+            size: size.as_u64(),
+            ratio,
+        })
     }
 }
 
@@ -140,7 +161,10 @@ mod tests {
             #[expect(clippy::cast_precision_loss)]
             let measured = dump.len() as f64 / compressed as f64;
             println!("asked for {ratio}, got {measured:.2}");
-            assert!((measured / ratio - 1.0).abs() < 0.15, "asked for {ratio}, got {measured}");
+            assert!(
+                (measured / ratio - 1.0).abs() < 0.15,
+                "asked for {ratio}, got {measured}"
+            );
         }
     }
 
@@ -158,7 +182,13 @@ mod tests {
         let both: Synthetic = "4GiB:3".parse().unwrap();
         assert_eq!(both.size(), 4 << 30);
         assert_eq!(both.to_string().parse(), Ok(both));
-        assert_eq!("1MB".parse(), Ok(Synthetic { size: 1_000_000, ratio: USUAL_RATIO }));
+        assert_eq!(
+            "1MB".parse(),
+            Ok(Synthetic {
+                size: 1_000_000,
+                ratio: USUAL_RATIO
+            })
+        );
         for wrong in ["", "x", "1MB:", "1MB:x", "1MB:1", "1MB:NaN", "1MB:100"] {
             assert!(wrong.parse::<Synthetic>().is_err(), "{wrong}");
         }

@@ -1,7 +1,8 @@
-//! What a run will do, decided before its first byte: stores opened, secrets resolved, databases discovered, sizes fixed.
+//! What a run will do, decided before its first byte: stores opened, secrets resolved, databases
+//! discovered, sizes fixed.
 //!
-//! A run's memory is divided by the number of jobs that can run at once, and a job takes its whole share before it starts:
-//! jobs cannot wait for each other's.
+//! A run's memory is divided by the number of jobs that can run at once, and a job takes its whole
+//! share before it starts: jobs cannot wait for each other's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -10,14 +11,16 @@ use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 
-use crate::backup::meter::Meter;
-use crate::backup::{self, Cores, Layout};
+use crate::archive::Compression;
+use crate::archive::Cores;
 use crate::catalog::{Mode, Retention};
 use crate::config::{
-    ConfigError, Container, Database, Inventory, RunSettings, Secret, Selection, StagedSettings, StoreSettings,
+    ConfigError, Container, Database, Inventory, RunSettings, Secret, Selection, StagedSettings,
+    StoreSettings,
 };
 use crate::engine::{self, Access, Engine, StagedDump};
-use crate::format::Compression;
+use crate::job::{self, Layout};
+use crate::meter::Meter;
 use crate::store::retry::{RetryPolicy, Retrying};
 use crate::store::s3::S3Store;
 use crate::store::{SharedStore, Store};
@@ -60,7 +63,7 @@ pub struct Planned {
 /// A job, and how it is done.
 pub struct PlannedJob {
     /// What both ways need.
-    pub job: backup::Job,
+    pub job: job::Job,
     /// How a staged run dumps it; `None` in a streamed one.
     pub staged: Option<StagedDump>,
 }
@@ -72,24 +75,31 @@ type Source = (Database, Result<Arc<dyn Engine>, String>);
 ///
 /// # Errors
 /// When a secret is missing.
-pub async fn open_stores(inventory: &Inventory) -> Result<HashMap<String, Arc<S3Store>>, ConfigError> {
+pub async fn open_stores(
+    inventory: &Inventory,
+) -> Result<HashMap<String, Arc<S3Store>>, ConfigError> {
     let mut stores = HashMap::new();
     for (name, settings) in &inventory.stores {
-        stores.insert(name.clone(), Arc::new(open_store(settings, inventory.run.connect_timeout).await?));
+        stores.insert(
+            name.clone(),
+            Arc::new(open_store(settings, inventory.run.connect_timeout).await?),
+        );
     }
     Ok(stores)
 }
 
 async fn open_store(settings: &StoreSettings, limit: Duration) -> Result<S3Store, ConfigError> {
     let credentials = match &settings.credentials {
-        Some((access, secret)) => Some((access.resolve(limit).await?, secret.resolve(limit).await?)),
+        Some((access, secret)) => {
+            Some((access.resolve(limit).await?, secret.resolve(limit).await?))
+        }
         None => None,
     };
     Ok(S3Store::open(settings, credentials).await)
 }
 
-/// Opens the inventory's stores, or only the one called `only`, for commands other than `backup`: what fails for a
-/// passing reason is tried again for `run.retry_for`, and the log says so once.
+/// Opens the inventory's stores, or only the one called `only`, for commands other than `backup`:
+/// what fails for a passing reason is tried again for `run.retry_for`, and the log says so once.
 ///
 /// # Errors
 /// When a secret is missing, or there is no such store.
@@ -100,16 +110,32 @@ pub async fn open_patient_stores(
     if let Some(only) = only.filter(|only| !inventory.stores.contains_key(*only)) {
         let known: Vec<&str> = inventory.stores.keys().map(String::as_str).collect();
         let path = inventory.path.display();
-        return Err(ConfigError(format!("{path} has no store called {only:?}; it has {}", known.join(", "))));
+        return Err(ConfigError(format!(
+            "{path} has no store called {only:?}; it has {}",
+            known.join(", ")
+        )));
     }
     let mut stores = BTreeMap::new();
-    for (name, settings) in inventory.stores.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
+    for (name, settings) in inventory
+        .stores
+        .iter()
+        .filter(|(name, _)| only.is_none_or(|only| only == *name))
+    {
         let store = open_store(settings, inventory.run.connect_timeout).await?;
         let (address, once) = (store.address(), Once::new());
         let say = move || {
-            once.call_once(|| tracing::warn!(store = address, "the store does not answer as it should; trying again"));
+            once.call_once(|| {
+                tracing::warn!(
+                    store = address,
+                    "the store does not answer as it should; trying again"
+                );
+            });
         };
-        let retrying = Retrying::new(Arc::new(store), RetryPolicy::lasting(inventory.run.retry_for), Arc::new(say));
+        let retrying = Retrying::new(
+            Arc::new(store),
+            RetryPolicy::lasting(inventory.run.retry_for),
+            Arc::new(say),
+        );
         stores.insert(name.clone(), Arc::new(retrying) as SharedStore);
     }
     Ok(stores)
@@ -119,7 +145,11 @@ pub async fn open_patient_stores(
 ///
 /// # Errors
 /// When one is missing.
-pub async fn access(database: &Database, settings: &RunSettings, tapline: PathBuf) -> Result<Access, ConfigError> {
+pub async fn access(
+    database: &Database,
+    settings: &RunSettings,
+    tapline: PathBuf,
+) -> Result<Access, ConfigError> {
     let timeout = settings.connect_timeout;
     let resolve = async |secret: &Secret| secret.resolve(timeout).await;
     let password: Option<SecretString> = match &database.password {
@@ -130,15 +160,21 @@ pub async fn access(database: &Database, settings: &RunSettings, tapline: PathBu
     for (name, secret) in &database.env {
         env.push((name.clone(), resolve(secret).await?));
     }
-    Ok(Access { password, env, tapline, timeout })
+    Ok(Access {
+        password,
+        env,
+        tapline,
+        timeout,
+    })
 }
 
-/// Chooses the databases called `names` (all when empty), resolves secrets, discovers databases, asks for sizes, and
-/// fixes every size. Starts no dump and writes nothing. `stores` are the inventory's, by name; `tapline` is this
-/// program's own binary.
+/// Chooses the databases called `names` (all when empty), resolves secrets, discovers databases,
+/// asks for sizes, and fixes every size. Starts no dump and writes nothing. `stores` are the
+/// inventory's, by name; `tapline` is this program's own binary.
 ///
 /// # Errors
-/// What is wrong with the inventory or a secret. A server that cannot be asked is that job's failure, later.
+/// What is wrong with the inventory or a secret. A server that cannot be asked is that job's
+/// failure, later.
 pub async fn plan(
     inventory: &Inventory,
     stores: &BTreeMap<String, SharedStore>,
@@ -151,7 +187,9 @@ pub async fn plan(
         let access = access(database, &inventory.run, tapline.clone()).await?;
         expand(database, &access, names, &mut sources).await;
     }
-    let StagedSettings { archive, upload, .. } = inventory.staged;
+    let StagedSettings {
+        archive, upload, ..
+    } = inventory.staged;
     let at_once = match inventory.run.mode {
         Mode::Streamed => inventory.run.jobs.min(sources.len()).max(1) as u64,
         // Those that encode, and those that hold parts.
@@ -164,22 +202,43 @@ pub async fn plan(
         let store = stores[&database.store].clone();
         let address = store.address();
         let job = match engine {
-            Ok(engine) => job(&database, &*engine, store, &meter, inventory, memory_per_job).await.map(Arc::new),
+            Ok(engine) => job(
+                &database,
+                &*engine,
+                store,
+                &meter,
+                inventory,
+                memory_per_job,
+            )
+            .await
+            .map(Arc::new),
             Err(error) => Err(error),
         };
-        let host = database.host.clone().or_else(|| database.socket.as_ref().map(|path| path.display().to_string()));
+        let host = database.host.clone().or_else(|| {
+            database
+                .socket
+                .as_ref()
+                .map(|path| path.display().to_string())
+        });
         let is_server = matches!(database.database, Selection::One(_) | Selection::Globals);
         jobs.push(Planned {
             engine: database.engine.name(),
             store: address,
             host: is_server.then(|| host.unwrap_or_else(|| "localhost".into())),
             meter,
-            prune: Some(database.retention).filter(|policy| inventory.run.prune_after_backup && !policy.is_empty()),
+            prune: Some(database.retention)
+                .filter(|policy| inventory.run.prune_after_backup && !policy.is_empty()),
             job,
             database: database.name,
         });
     }
-    Ok(Plan { epoch, settings: inventory.run.clone(), staged: inventory.staged.clone(), jobs, memory_per_job })
+    Ok(Plan {
+        epoch,
+        settings: inventory.run.clone(),
+        staged: inventory.staged.clone(),
+        jobs,
+        memory_per_job,
+    })
 }
 
 /// An entry's sources: itself, or every database of its server.
@@ -189,16 +248,22 @@ async fn expand(database: &Database, access: &Access, names: &[String], sources:
         return sources.push((database.clone(), Ok(engine)));
     };
     let excluded = |name: &str| {
-        exclude.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(start) => name.starts_with(start),
-            None => name == pattern,
-        })
+        exclude
+            .iter()
+            .any(|pattern| match pattern.strip_suffix('*') {
+                Some(start) => name.starts_with(start),
+                None => name == pattern,
+            })
     };
     match engine.discover().await {
         Ok(found) => {
             let before = sources.len();
             let known = found.clone().unwrap_or_default().join(", ");
-            for name in found.unwrap_or_default().into_iter().filter(|name| !excluded(name)) {
+            for name in found
+                .unwrap_or_default()
+                .into_iter()
+                .filter(|name| !excluded(name))
+            {
                 let one = Database {
                     name: format!("{}/{name}", database.name),
                     database: Selection::One(name),
@@ -209,19 +274,36 @@ async fn expand(database: &Database, access: &Access, names: &[String], sources:
                     sources.push((one, Ok(engine)));
                 }
             }
-            // A name that leads to nothing, and an entry with nothing left, must not pass for a success.
-            let made: Vec<String> = sources[before..].iter().map(|(one, _)| one.name.clone()).collect();
-            let asked = names.iter().filter(|name| database.covers(name) && **name != database.name);
+            // A name that leads to nothing, and an entry with nothing left, must not pass for a
+            // success.
+            let made: Vec<String> = sources[before..]
+                .iter()
+                .map(|(one, _)| one.name.clone())
+                .collect();
+            let asked = names
+                .iter()
+                .filter(|name| database.covers(name) && **name != database.name);
             let mut missing: Vec<&String> = asked.filter(|name| !made.contains(name)).collect();
             if made.is_empty() && missing.is_empty() {
                 missing.push(&database.name);
             }
             for name in missing {
-                let error = format!("the server has no such database, or `exclude` leaves it out; it has: {known}");
-                sources.push((Database { name: name.clone(), ..database.clone() }, Err(error)));
+                let error = format!(
+                    "the server has no such database, or `exclude` leaves it out; it has: {known}"
+                );
+                sources.push((
+                    Database {
+                        name: name.clone(),
+                        ..database.clone()
+                    },
+                    Err(error),
+                ));
             }
         }
-        Err(error) => sources.push((database.clone(), Err(format!("cannot list the databases: {error}")))),
+        Err(error) => sources.push((
+            database.clone(),
+            Err(format!("cannot list the databases: {error}")),
+        )),
     }
 }
 
@@ -249,26 +331,37 @@ async fn job(
     let (staged, dump_format) = match settings.mode {
         Mode::Streamed => (None, engine.dump_format()),
         Mode::Staged => {
-            if inventory.staged.container == Container::Zip && database.compression == Compression::Zstd {
+            if inventory.staged.container == Container::Zip
+                && database.compression == Compression::Zstd
+            {
                 return Err(
                     "a zip is compressed by gzip's method or not at all: set compression or staged.container".into()
                 );
             }
-            let (dump, format) = engine.staged_dump(inventory.staged.parallel).map_err(|error| error.to_string())?;
+            let (dump, format) = engine
+                .staged_dump(inventory.staged.parallel)
+                .map_err(|error| error.to_string())?;
             (Some(dump), format)
         }
     };
-    let job = backup::Job {
+    let job = job::Job {
         database: database.name.clone(),
         engine: database.engine.name().into(),
         dump_format: dump_format.into(),
         tool: engine.version().await.map_err(|error| error.to_string())?,
         command: engine.dump_command().map_err(|error| error.to_string())?,
         end_marker: engine.end_marker(),
-        file_name: database.file_name.clone().unwrap_or_else(|| engine.file_name()),
+        file_name: database
+            .file_name
+            .clone()
+            .unwrap_or_else(|| engine.file_name()),
         compression: database.compression,
         level: database.level,
-        store: Arc::new(Retrying::new(store, retry, Arc::new(move || counter.add_retry()))),
+        store: Arc::new(Retrying::new(
+            store,
+            retry,
+            Arc::new(move || counter.add_retry()),
+        )),
         layout,
         meter: meter.clone(),
         exit_timeout: settings.exit_timeout,

@@ -1,5 +1,5 @@
-//! A tool's process, from its start to its end: its stderr is drained all the while, and its whole process group
-//! ends with it.
+//! A tool's process, from its start to its end: its stderr is drained all the while, and its whole
+//! process group ends with it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -52,7 +52,11 @@ pub enum ChildError {
 
 /// A tool's last words as they follow a message.
 pub fn words(last_words: &str) -> String {
-    if last_words.is_empty() { "; it said nothing".into() } else { format!("; its last words:\n{last_words}") }
+    if last_words.is_empty() {
+        "; it said nothing".into()
+    } else {
+        format!("; its last words:\n{last_words}")
+    }
 }
 
 /// A running tool.
@@ -79,7 +83,8 @@ impl Child {
         Ok((child, stdout))
     }
 
-    /// Starts `command`, its stdin written through the pipe that is returned; its stdout goes nowhere.
+    /// Starts `command`, its stdin written through the pipe that is returned; its stdout goes
+    /// nowhere.
     ///
     /// # Errors
     /// [`ChildError::Spawn`].
@@ -94,8 +99,17 @@ impl Child {
         let program = command.program.display().to_string();
         let mut process = command
             .to_command()
-            .and_then(|mut command| command.stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn())
-            .map_err(|error| ChildError::Spawn { program: program.clone(), error })?;
+            .and_then(|mut command| {
+                command
+                    .stdin(stdin)
+                    .stdout(stdout)
+                    .stderr(Stdio::piped())
+                    .spawn()
+            })
+            .map_err(|error| ChildError::Spawn {
+                program: program.clone(),
+                error,
+            })?;
         let stderr = process.stderr.take().expect("stderr is piped");
         let last_words = Arc::<Mutex<VecDeque<u8>>>::default();
         Ok(Self {
@@ -132,7 +146,11 @@ impl Child {
             return Ok(());
         }
         let last_words = self.last_words().await;
-        Err(ChildError::Failed { program: self.program.clone(), how: how(status), last_words })
+        Err(ChildError::Failed {
+            program: self.program.clone(),
+            how: how(status),
+            last_words,
+        })
     }
 
     /// The end of what it said on stderr; to be asked when it has ended.
@@ -145,7 +163,8 @@ impl Child {
         String::from_utf8_lossy(&bytes).trim().to_owned()
     }
 
-    /// Ends it and every process of its group: SIGTERM, so that it can tell its server, then SIGKILL.
+    /// Ends it and every process of its group: SIGTERM, so that it can tell its server, then
+    /// SIGKILL.
     pub async fn kill(&mut self) {
         let Some(group) = self.group else { return };
         let _ = kill_process_group(group, Signal::TERM);
@@ -178,7 +197,8 @@ fn signal_name(signal: i32) -> &'static str {
     }
 }
 
-/// Reads a child's stderr for as long as it lasts, so that the child never blocks on it, and keeps its end.
+/// Reads a child's stderr for as long as it lasts, so that the child never blocks on it, and keeps
+/// its end.
 async fn drain(mut stderr: impl AsyncRead + Unpin, last_words: Arc<Mutex<VecDeque<u8>>>) {
     let mut buffer = vec![0; 8 << 10];
     while let Ok(read @ 1..) = stderr.read(&mut buffer).await {

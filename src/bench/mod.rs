@@ -1,0 +1,3 @@
+//! What benches measure with: a source that is made up.
+
+pub mod synthetic;

@@ -1,0 +1,4 @@
+//! Pictures of a run: as text for a terminal ([`timeline`]), as SVG and HTML ([`plot`]).
+
+pub mod plot;
+pub mod timeline;

@@ -1,0 +1,54 @@
+//! Sizes, times and rates in the words that a person reads.
+
+/// `1.5 GiB`
+pub fn size(bytes: u64) -> String {
+    bytesize::ByteSize::b(bytes).display().iec().to_string()
+}
+
+/// `3.4 s`, `12 min 5 s`, `2 h 3 min`
+pub fn time(seconds: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not negative, and whole seconds"
+    )]
+    let whole = seconds as u64;
+    match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// Bytes a second, in MB/s.
+#[expect(clippy::cast_precision_loss, reason = "for display")]
+pub fn rate(bytes: u64, seconds: f64) -> String {
+    if seconds > 0.0 {
+        format!("{:.1}", bytes as f64 / seconds / 1e6)
+    } else {
+        "-".into()
+    }
+}
+
+/// Dump to archive, `3.5`.
+#[expect(clippy::cast_precision_loss, reason = "for display")]
+pub fn ratio(dump: u64, archive: u64) -> String {
+    if archive > 0 {
+        format!("{:.2}", dump as f64 / archive as f64)
+    } else {
+        "-".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_as_long_as_they_need_to_be() {
+        assert_eq!(
+            [time(3.44), time(725.0), time(7400.0)],
+            ["3.4 s", "12 min 5 s", "2 h 3 min"]
+        );
+    }
+}
