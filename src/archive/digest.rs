@@ -7,6 +7,12 @@ use tokio::task::{JoinHandle, spawn_blocking};
 /// A hash in the making, one segment behind at most.
 pub struct Hash(JoinHandle<Sha256>);
 
+impl Default for Hash {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Hash {
     /// Of no bytes yet.
     pub fn new() -> Self {
