@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Access, Engine, Load, Unit, file_stem};
+use super::{Access, Engine, Load, Loader, Unit, file_stem};
 use crate::config::Database;
 use crate::dump::{ToolCommand, ToolError};
 
@@ -35,19 +35,6 @@ impl Engine for Command {
         Ok(self.database.command.first().cloned().unwrap_or_default())
     }
 
-    fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
-        let load = |command| Load::Client {
-            command,
-            unit: Unit::None,
-        };
-        self.tool(&self.database.restore).map(load).ok_or_else(|| {
-            let place = &self.database.place;
-            ToolError(format!(
-                "{place}: restore is missing; add restore = [\"program\", \"argument\"], or use --stdout or --output FILE"
-            ))
-        })
-    }
-
     async fn check_login(&self) -> Result<(), ToolError> {
         let program = self.database.command.first().map_or("", String::as_str);
         let folders = std::env::var_os("PATH").unwrap_or_default();
@@ -63,5 +50,21 @@ impl Engine for Command {
                 "{program:?} is neither a file nor in PATH"
             )))
         }
+    }
+}
+
+#[async_trait]
+impl Loader for Command {
+    fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
+        let load = |command| Load::Client {
+            command,
+            unit: Unit::None,
+        };
+        self.tool(&self.database.restore).map(load).ok_or_else(|| {
+            let place = &self.database.place;
+            ToolError(format!(
+                "{place}: restore is missing; add restore = [\"program\", \"argument\"], or use --stdout or --output FILE"
+            ))
+        })
     }
 }

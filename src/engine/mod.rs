@@ -5,6 +5,7 @@
 //! login, size) it runs through the database's own client.
 
 mod command;
+mod load;
 mod mysql;
 mod postgres;
 pub mod sqlite;
@@ -18,19 +19,8 @@ use secrecy::SecretString;
 
 use crate::config::{Database, EngineKind};
 use crate::dump::{EndMarker, ToolCommand, ToolError};
-
-/// What a database holds that is to be restored into.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Contents {
-    /// There is no such database.
-    Absent,
-    /// There is nothing in it.
-    Empty,
-    /// Something is in it, in words such as `12 tables`.
-    Holds(String),
-    /// There is no way to tell.
-    Unknown,
-}
+use load::ADMIN_TIMEOUT;
+pub use load::{Contents, Load, Loader, Unit};
 
 /// How a dump becomes files in a folder, for a staged backup.
 #[derive(Debug, Clone)]
@@ -63,43 +53,6 @@ impl StagedDump {
     }
 }
 
-/// What keeps a database from holding a part of a dump, when its client does not see the end of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unit {
-    /// A transaction that this program begins and ends: these statements go before the dump, those
-    /// after it. When the client's input ends for any other reason, even because this program was
-    /// killed, there is no end of the transaction.
-    Between(String, &'static str),
-    /// The client has a transaction of its own, and knows from the dump when it is whole.
-    Own,
-    /// Nothing.
-    None,
-    /// Nothing, and the client goes on after errors, of which those about what exists already do
-    /// not matter.
-    Lenient,
-}
-
-/// How a dump gets into its database.
-#[derive(Debug, Clone)]
-pub enum Load {
-    /// A client reads it from its stdin, and exits 0 only when all of it has been loaded.
-    Client {
-        /// The client.
-        command: ToolCommand,
-        /// How it keeps the database from holding a part of the dump.
-        unit: Unit,
-    },
-    /// A client reads it from a folder, whose path is its last argument.
-    Folder(ToolCommand),
-    /// The dump is the database.
-    File {
-        /// Where it belongs.
-        path: PathBuf,
-        /// Files that belong to the database that it replaces, and must go with it.
-        stale: Vec<PathBuf>,
-    },
-}
-
 /// What an engine needs besides the inventory's entry.
 #[derive(Debug, Clone)]
 pub struct Access {
@@ -115,7 +68,7 @@ pub struct Access {
 
 /// An engine for one source.
 #[async_trait]
-pub trait Engine: Send + Sync {
+pub trait Engine: Loader {
     /// The command that writes the dump to its stdout and exits 0 only when the dump is whole.
     fn dump_command(&self) -> Result<ToolCommand, ToolError>;
 
@@ -155,41 +108,7 @@ pub trait Engine: Send + Sync {
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {
         Ok(None)
     }
-
-    /// How a dump of `dump_format` gets into this database; with `replace`, instead of what is in
-    /// it.
-    fn load(&self, dump_format: &str, replace: bool) -> Result<Load, ToolError>;
-
-    /// What is in this database now.
-    async fn contents(&self) -> Result<Contents, ToolError> {
-        Ok(Contents::Unknown)
-    }
-
-    /// Makes the database, empty.
-    async fn create(&self) -> Result<(), ToolError> {
-        Ok(())
-    }
-
-    /// Empties the database, where loading a dump with `replace` does not do it by itself.
-    async fn clear(&self) -> Result<(), ToolError> {
-        Ok(())
-    }
-
-    /// How many tables the database has; `None` where the question does not arise.
-    async fn count_tables(&self) -> Result<Option<u64>, ToolError> {
-        Ok(None)
-    }
-
-    /// Removes the database.
-    async fn remove(&self) -> Result<(), ToolError> {
-        Err(ToolError(
-            "this engine's databases cannot be made and removed at will".into(),
-        ))
-    }
 }
-
-/// How long making, emptying or removing a database may take.
-const ADMIN_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The engine for an entry of the inventory.
 pub fn open(database: &Database, access: Access) -> Arc<dyn Engine> {
@@ -219,4 +138,27 @@ pub fn file_stem(name: &str) -> String {
 fn number(answer: &str) -> Option<u64> {
     // MariaDB's sum() is a decimal.
     answer.trim().split('.').next()?.parse().ok()
+}
+
+/// Text from its UTF-8 bytes in hex digits, as both clients are asked to give names.
+fn unhex(digits: &str) -> Option<String> {
+    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    String::from_utf8(
+        (0..digits.len())
+            .step_by(2)
+            .map(byte)
+            .collect::<Option<_>>()?,
+    )
+    .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_in_hex_digits() {
+        assert_eq!(unhex("67c3b6"), Some("gö".into()));
+        assert_eq!(unhex("6"), None);
+    }
 }

@@ -1,0 +1,43 @@
+//! MariaDB and MySQL: `mariadb-dump` or `mysqldump`, whichever is there.
+//!
+//! The connection, password included, is an option file that is a memfd
+//! (<https://mariadb.com/kb/en/configuring-mariadb-with-option-files/>).
+
+mod connection;
+mod dump;
+mod load;
+
+use super::Access;
+use crate::config::{Database, Selection};
+use crate::dump::ToolError;
+
+pub(super) struct Mysql {
+    pub(super) database: Database,
+    pub(super) access: Access,
+}
+
+impl Mysql {
+    fn name(&self) -> Result<&str, ToolError> {
+        match &self.database.database {
+            // The tools take no `--` before a name.
+            Selection::One(name) if name.starts_with('-') => Err(ToolError(format!(
+                "a database called {name:?} cannot be named to the dump tool: rename it"
+            ))),
+            Selection::One(name) => Ok(name),
+            _ => Err(ToolError("this entry stands for many databases".into())),
+        }
+    }
+
+    /// The name as an identifier.
+    fn identifier(&self) -> Result<String, ToolError> {
+        Ok(format!("`{}`", self.name()?.replace('`', "``")))
+    }
+
+    /// The name as a string.
+    fn literal(&self) -> Result<String, ToolError> {
+        Ok(format!(
+            "convert(x'{}' using utf8mb4)",
+            crate::archive::hex(self.name()?.as_bytes())
+        ))
+    }
+}

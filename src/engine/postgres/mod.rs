@@ -1,0 +1,35 @@
+//! PostgreSQL: `pg_dump`, and `pg_dumpall --globals-only`.
+//!
+//! The password reaches libpq through a password file that is a memfd
+//! (<https://www.postgresql.org/docs/current/libpq-pgpass.html>: a regular file, mode 0600).
+
+mod connection;
+mod dump;
+mod load;
+
+use connection::MAINTENANCE;
+
+use super::Access;
+use crate::config::{Database, Selection};
+
+pub(super) struct Postgres {
+    pub(super) database: Database,
+    pub(super) access: Access,
+}
+
+impl Postgres {
+    fn globals(&self) -> bool {
+        self.database.database == Selection::Globals
+    }
+
+    fn name(&self) -> &str {
+        match &self.database.database {
+            Selection::One(name) => name,
+            _ => MAINTENANCE,
+        }
+    }
+
+    fn identifier(&self) -> String {
+        format!("\"{}\"", self.name().replace('"', "\"\""))
+    }
+}
