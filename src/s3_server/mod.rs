@@ -1,103 +1,44 @@
 //! An S3 server in this process, on loopback, over the strict [`MemoryStore`]: for the demo, the
-//! tests and the benches. Signatures are checked; faults can be scripted into it.
+//! tests and the benches. Signatures are checked. Everything that a network and a server can do to
+//! a request can be scripted ([`fault`]), and what was asked is logged ([`request`]).
+//!
+//! ```text
+//! socket ─▶ link ──▶ http ─────────────▶ service ─▶ MemoryStore
+//!           (speed)  (log, faults)       (S3's operations)
+//! ```
 
+pub mod fault;
+mod http;
+pub mod link;
+pub mod request;
 mod service;
 
-use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
+use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::Limits;
 use crate::store::memory::MemoryStore;
 
+pub use fault::{Fault, Faults};
+pub use link::Link;
+pub use request::{Asked, Log, Op};
+
 /// The only access key that the server knows.
 pub const ACCESS_KEY: &str = "tapline-demo";
 /// Its secret.
 pub const SECRET_KEY: &str = "tapline-demo-secret";
 
-/// What a scripted fault does to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// 503 SlowDown, and nothing happens.
-    SlowDown,
-    /// 403 AccessDenied, and nothing happens.
-    Denied,
-    /// The request is carried out, and the reply is a 500 all the same.
-    ReplyLost,
-    /// `AbortMultipartUpload` only: it succeeds, but a part was in flight and the upload is still
-    /// there.
-    PartInFlight,
-}
-
-/// Faults to come.
-#[derive(Debug, Default)]
-pub struct Faults {
-    /// By operation (`UploadPart`, `CompleteMultipartUpload`, …): each request takes one, in order;
-    /// `None` lets it pass.
-    to_come: Mutex<HashMap<&'static str, VecDeque<Option<Fault>>>>,
-    /// After so many bytes of an object's body the connection breaks; never when 0.
-    cut_after: AtomicU64,
-}
-
-impl Faults {
-    /// The next `times` requests of `operation` meet `fault`.
-    pub fn add(&self, operation: &'static str, fault: Fault, times: usize) {
-        self.script(operation, Some(fault), times);
-    }
-
-    /// The next `times` requests of `operation` meet no fault; what is added later comes after
-    /// them.
-    pub fn pass(&self, operation: &'static str, times: usize) {
-        self.script(operation, None, times);
-    }
-
-    /// Forgets what was still to come for `operation`.
-    pub fn clear(&self, operation: &str) {
-        self.to_come
-            .lock()
-            .expect("no holder panics")
-            .remove(operation);
-    }
-
-    fn script(&self, operation: &'static str, fault: Option<Fault>, times: usize) {
-        let mut to_come = self.to_come.lock().expect("no holder panics");
-        to_come
-            .entry(operation)
-            .or_default()
-            .extend(std::iter::repeat_n(fault, times));
-    }
-
-    fn take(&self, operation: &str) -> Option<Fault> {
-        self.to_come
-            .lock()
-            .expect("no holder panics")
-            .get_mut(operation)?
-            .pop_front()?
-    }
-
-    /// From now on every connection breaks when it has carried so many bytes of an object.
-    pub fn cut_bodies_after(&self, bytes: u64) {
-        self.cut_after.store(bytes, Ordering::Relaxed);
-    }
-
-    fn cut_after(&self) -> Option<u64> {
-        Some(self.cut_after.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
-    }
-}
-
 /// A running server; it ends when dropped. Every bucket name is a bucket, and all share one state.
 pub struct S3Server {
     address: SocketAddr,
-    store: MemoryStore,
-    faults: Arc<Faults>,
+    front: http::Front,
     _serving: AbortOnDropHandle<()>,
 }
 
@@ -115,27 +56,17 @@ impl S3Server {
         } else {
             MemoryStore::new(Limits::S3, Some(crate::store::ChecksumKind::Crc64Nvme))
         };
-        let faults = Arc::<Faults>::default();
-        let mut builder = S3ServiceBuilder::new(service::Service {
-            store: store.clone(),
-            faults: faults.clone(),
-        });
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        let service = builder.build();
-        let serving = tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let service = service.clone();
-                tokio::spawn(async move {
-                    let http = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    // A client that goes away in the middle is the client's business.
-                    let _ = http.serve_connection(TokioIo::new(socket), service).await;
-                });
-            }
-        });
+        let front = http::Front {
+            store,
+            s3: operations,
+            faults: Arc::default(),
+            log: Arc::default(),
+            link: Arc::default(),
+        };
+        let serving = tokio::spawn(serve(listener, front.clone()));
         Ok(Self {
             address,
-            store,
-            faults,
+            front,
             _serving: AbortOnDropHandle::new(serving),
         })
     }
@@ -147,11 +78,45 @@ impl S3Server {
 
     /// What the server holds.
     pub fn store(&self) -> &MemoryStore {
-        &self.store
+        &self.front.store
     }
 
-    /// The faults to come.
+    /// What is to go wrong.
     pub fn faults(&self) -> &Faults {
-        &self.faults
+        &self.front.faults
+    }
+
+    /// What was asked.
+    pub fn log(&self) -> &Log {
+        &self.front.log
+    }
+
+    /// The network to it.
+    pub fn link(&self) -> &Link {
+        &self.front.link
+    }
+}
+
+fn operations(store: MemoryStore) -> S3Service {
+    let mut builder = S3ServiceBuilder::new(service::Service { store });
+    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    builder.build()
+}
+
+async fn serve(listener: TcpListener, front: http::Front) {
+    // One connection that cannot be accepted, for want of files perhaps, does not end the others.
+    loop {
+        let Ok((socket, _)) = listener.accept().await else {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            continue;
+        };
+        let connection = TokioIo::new(front.link.connect(socket));
+        let front = front.clone();
+        tokio::spawn(async move {
+            let answer = hyper::service::service_fn(|request| front.clone().answer(request));
+            let http = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            // A client that goes away in the middle is the client's business.
+            let _ = http.serve_connection(connection, answer).await;
+        });
     }
 }

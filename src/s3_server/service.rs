@@ -1,6 +1,5 @@
 //! S3's operations, translated to those of the store in memory.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -17,7 +16,6 @@ use s3s::dto::{
 };
 use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
-use super::{Fault, Faults};
 use crate::store;
 use crate::store::memory::MemoryStore;
 use crate::store::{
@@ -30,7 +28,6 @@ const PAGE: usize = 1000;
 
 pub(super) struct Service {
     pub(super) store: MemoryStore,
-    pub(super) faults: Arc<Faults>,
 }
 
 /// A store's error as S3 says it; the store's messages begin with S3's code where there is one.
@@ -84,53 +81,6 @@ fn time(seconds: i64) -> Timestamp {
     (SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs())).into()
 }
 
-impl Service {
-    /// Meets the next fault of `operation`.
-    fn fault(&self, operation: &str) -> S3Result<bool> {
-        meet(self.faults.take(operation))
-    }
-}
-
-/// Fails, or tells whether the reply is to get lost when the work is done.
-fn meet(fault: Option<Fault>) -> S3Result<bool> {
-    match fault {
-        None | Some(Fault::PartInFlight) => Ok(false),
-        Some(Fault::SlowDown) => Err(s3_error!(SlowDown, "a scripted fault")),
-        Some(Fault::Denied) => Err(s3_error!(AccessDenied, "a scripted fault")),
-        Some(Fault::ReplyLost) => Ok(true),
-    }
-}
-
-/// Gives the reply, unless it is to get lost.
-fn reply<T>(output: T, lost: bool) -> S3Result<S3Response<T>> {
-    if lost {
-        Err(s3_error!(InternalError, "a scripted fault"))
-    } else {
-        Ok(S3Response::new(output))
-    }
-}
-
-/// An object's body, broken off after `limit` bytes.
-fn cut(body: Vec<store::Result<Bytes>>, limit: Option<u64>) -> Vec<store::Result<Bytes>> {
-    let Some(mut left) = limit else { return body };
-    let mut kept = Vec::new();
-    for buffer in body.into_iter().flatten() {
-        let length = left.min(buffer.len() as u64);
-        left -= length;
-        kept.push(Ok(
-            buffer.slice(..usize::try_from(length).expect("in a buffer"))
-        ));
-        if length < buffer.len() as u64 {
-            kept.push(Err(StoreError::new(
-                ErrorKind::Transient,
-                "a scripted fault",
-            )));
-            break;
-        }
-    }
-    kept
-}
-
 fn upload(key: String, id: String) -> Upload {
     Upload {
         key,
@@ -145,7 +95,6 @@ impl S3 for Service {
         &self,
         request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        let lost = self.fault("CreateMultipartUpload")?;
         let input = request.input;
         let backup_id = input
             .metadata
@@ -162,14 +111,13 @@ impl S3 for Service {
             upload_id: Some(upload.id),
             ..Default::default()
         };
-        reply(output, lost)
+        Ok(S3Response::new(output))
     }
 
     async fn upload_part(
         &self,
         request: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
-        let lost = self.fault("UploadPart")?;
         let input = request.input;
         let body = collect(input.body).await?;
         if input
@@ -195,14 +143,13 @@ impl S3 for Service {
             checksum_crc32: input.checksum_crc32,
             ..Default::default()
         };
-        reply(output, lost)
+        Ok(S3Response::new(output))
     }
 
     async fn complete_multipart_upload(
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        let lost = self.fault("CompleteMultipartUpload")?;
         let input = request.input;
         let stored = self
             .store
@@ -246,28 +193,23 @@ impl S3 for Service {
             e_tag: Some(ETag::Strong(format!("{}-{}", object.size, parts.len()))),
             ..Default::default()
         };
-        reply(output, lost)
+        Ok(S3Response::new(output))
     }
 
     async fn abort_multipart_upload(
         &self,
         request: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
-        let met = self.faults.take("AbortMultipartUpload");
-        let lost = meet(met)?;
         let input = request.input;
         self.store
             .parts(&input.upload_id)
             .map_err(|error| s3(&error))?;
-        if met == Some(Fault::PartInFlight) {
-            return reply(AbortMultipartUploadOutput::default(), false);
-        }
         let upload = upload(input.key, input.upload_id);
         self.store
             .abort_upload(&upload)
             .await
             .map_err(|error| s3(&error))?;
-        reply(AbortMultipartUploadOutput::default(), lost)
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
 
     async fn list_parts(
@@ -339,7 +281,6 @@ impl S3 for Service {
         &self,
         request: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
-        let lost = self.fault("PutObject")?;
         let input = request.input;
         let body = collect(input.body).await?.buffers().concat();
         let sent = checksum(
@@ -357,20 +298,16 @@ impl S3 for Service {
         } else {
             self.store.overwrite(&input.key, body.into());
         }
-        reply(
-            PutObjectOutput {
-                e_tag: Some(ETag::Strong("object".into())),
-                ..Default::default()
-            },
-            lost,
-        )
+        Ok(S3Response::new(PutObjectOutput {
+            e_tag: Some(ETag::Strong("object".into())),
+            ..Default::default()
+        }))
     }
 
     async fn get_object(
         &self,
         request: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
-        let lost = self.fault("GetObject")?;
         let input = request.input;
         let info = self
             .store
@@ -393,26 +330,23 @@ impl S3 for Service {
             .get(&input.key, range)
             .await
             .map_err(|error| s3(&error))?;
+        // All of it is in memory already.
+        let body: Vec<store::Result<Bytes>> = body.collect().await;
         let output = GetObjectOutput {
-            // All of it is in memory already.
-            body: Some(StreamingBlob::wrap(stream::iter(cut(
-                body.collect().await,
-                self.faults.cut_after(),
-            )))),
+            body: Some(StreamingBlob::wrap(stream::iter(body))),
             content_length: Some(length.cast_signed()),
             content_range,
             last_modified: Some(time(info.modified)),
             e_tag: Some(ETag::Strong("object".into())),
             ..Default::default()
         };
-        reply(output, lost)
+        Ok(S3Response::new(output))
     }
 
     async fn head_object(
         &self,
         request: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
-        let lost = self.fault("HeadObject")?;
         let info = self
             .store
             .head(&request.input.key)
@@ -431,14 +365,13 @@ impl S3 for Service {
             metadata,
             ..Default::default()
         };
-        reply(output, lost)
+        Ok(S3Response::new(output))
     }
 
     async fn list_objects_v2(
         &self,
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        let lost = self.fault("ListObjectsV2")?;
         let input = request.input;
         let prefix = input.prefix.unwrap_or_default();
         let after = input.continuation_token.or(input.start_after);
@@ -480,19 +413,18 @@ impl S3 for Service {
             next_continuation_token: page.next,
             ..Default::default()
         };
-        reply(output, lost)
+        Ok(S3Response::new(output))
     }
 
     async fn delete_object(
         &self,
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        let lost = self.fault("DeleteObject")?;
         self.store
             .delete(&request.input.key)
             .await
             .map_err(|error| s3(&error))?;
-        reply(DeleteObjectOutput::default(), lost)
+        Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
     async fn head_bucket(

@@ -46,7 +46,7 @@ struct Object {
     backup_id: Option<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Open {
     key: String,
     backup_id: String,
@@ -54,14 +54,14 @@ struct Open {
     parts: BTreeMap<u32, Part>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Part {
     receipt: PartReceipt,
     body: PartBody,
     arrived: i64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     objects: BTreeMap<String, Object>,
     uploads: BTreeMap<String, Open>,
@@ -109,6 +109,15 @@ impl MemoryStore {
         Self {
             discard: true,
             ..Self::new(limits, Some(ChecksumKind::Crc64Nvme))
+        }
+    }
+
+    /// A store of its own with the same in it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(self.state().clone())),
+            ..self.clone()
         }
     }
 

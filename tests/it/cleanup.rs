@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use tapline::catalog::{BackupId, archive_key, check_key, manifest_key};
-use tapline::s3_server::Fault;
+use tapline::s3_server::{Fault, Op};
 use tapline::store::memory::Effect;
 use tapline::store::{PartBody, Store, Upload};
 
@@ -199,10 +199,7 @@ fn a_backup_of_days_that_is_being_committed_shows_a_sign_of_life() {
     wait(&|| world.path("begun").exists() && store.open_uploads() == 1);
     store.age_by(3 * DAY);
     // The volume is complete, and its date is three days ago; the manifest does not get through.
-    world
-        .server
-        .faults()
-        .add("PutObject", Fault::SlowDown, 10_000);
+    world.server.faults().on(Op::Put).meets(Fault::SlowDown);
     std::fs::remove_file(world.path("begun")).unwrap();
     wait(&|| {
         store
@@ -215,7 +212,7 @@ fn a_backup_of_days_that_is_being_committed_shows_a_sign_of_life() {
         run.stdout.contains("2 young ones"),
         "the volume and the sign of life"
     );
-    world.server.faults().clear("PutObject");
+    world.server.faults().clear();
     assert!(running.wait_with_output().unwrap().status.success());
     assert_eq!(super::world::untar(&world.download("x")).len(), 40_000_000);
     assert_eq!(store.open_uploads(), 0);
@@ -229,8 +226,12 @@ fn a_prune_that_is_cut_short_leaves_no_half_backup_and_cleanup_takes_the_rest() 
     let [volume, manifest] = put_backup(&world, "x", &old);
     let mut new = put_backup(&world, "x", &id("20260102T000000Z"));
     new.sort();
-    world.server.faults().pass("DeleteObject", 1);
-    world.server.faults().add("DeleteObject", Fault::Denied, 1);
+    world
+        .server
+        .faults()
+        .on(Op::Delete)
+        .nth(2)
+        .meets(Fault::Denied);
     let run = world.run(&["prune", "--confirm"]);
     assert_eq!(run.code, Some(1));
     assert!(
@@ -255,7 +256,12 @@ fn a_manifest_that_has_come_since_saves_its_volumes_and_a_failure_is_told() {
     );
     world.server.store().overwrite(&volume, "a volume".into());
     world.server.store().age_by(2 * DAY);
-    world.server.faults().add("HeadObject", Fault::Denied, 1);
+    world
+        .server
+        .faults()
+        .on(Op::Head)
+        .nth(1)
+        .meets(Fault::Denied);
     let run = world.run(&["cleanup", "--confirm"]);
     assert_eq!(run.code, Some(1));
     assert!(

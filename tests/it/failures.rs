@@ -1,7 +1,7 @@
 //! A dump that is not whole is no backup: nothing stays in the store, and the tool's own words are
 //! in the message.
 
-use tapline::s3_server::Fault;
+use tapline::s3_server::{Fault, Op};
 use tapline::store::memory::Effect;
 
 use super::world::{World, untar};
@@ -112,15 +112,13 @@ fn a_flood_of_stderr_does_not_block_a_good_dump() {
 #[test]
 fn passing_faults_of_the_store_are_ridden_out_and_the_order_of_effects_holds() {
     let world = World::new(&command("head -c 60000000 /dev/urandom"));
-    for operation in ["CreateMultipartUpload", "UploadPart", "PutObject"] {
-        world.server.faults().add(operation, Fault::SlowDown, 3);
+    let faults = world.server.faults();
+    for op in [Op::Create, Op::Part, Op::Put] {
+        faults.on(op).times(3).meets(Fault::SlowDown);
     }
-    world.server.faults().add("UploadPart", Fault::ReplyLost, 3);
-    world
-        .server
-        .faults()
-        .add("CompleteMultipartUpload", Fault::ReplyLost, 1);
-    world.server.faults().add("PutObject", Fault::ReplyLost, 1);
+    faults.on(Op::Part).from(4).times(3).meets(Fault::ReplyLost);
+    faults.on(Op::Complete).nth(1).meets(Fault::ReplyLost);
+    faults.on(Op::Put).nth(4).meets(Fault::ReplyLost);
     let run = world.run(&["backup", "--report", "-"]);
     assert_eq!(run.code, Some(0));
     assert_eq!(untar(&world.download("x")).len(), 60_000_000);
@@ -142,14 +140,14 @@ fn passing_faults_of_the_store_are_ridden_out_and_the_order_of_effects_holds() {
 
 #[test]
 fn a_store_that_refuses_fails_the_job_at_once() {
-    for operation in [
-        "CreateMultipartUpload",
-        "UploadPart",
-        "CompleteMultipartUpload",
-        "PutObject",
+    for (op, operation) in [
+        (Op::Create, "CreateMultipartUpload"),
+        (Op::Part, "UploadPart"),
+        (Op::Complete, "CompleteMultipartUpload"),
+        (Op::Put, "PutObject"),
     ] {
         let world = World::new(&command("echo x"));
-        world.server.faults().add(operation, Fault::Denied, 1);
+        world.server.faults().on(op).nth(1).meets(Fault::Denied);
         let run = world.run(&["backup"]);
         assert_eq!(run.code, Some(1));
         assert!(run.stdout.contains(operation) && run.stdout.contains("a scripted fault"));
@@ -160,10 +158,7 @@ fn a_store_that_refuses_fails_the_job_at_once() {
 #[test]
 fn a_store_that_stays_away_is_given_up_after_retry_for() {
     let world = World::new(&command("echo x"));
-    world
-        .server
-        .faults()
-        .add("UploadPart", Fault::SlowDown, 10_000);
+    world.server.faults().on(Op::Part).meets(Fault::SlowDown);
     let run = world.run(&["backup", "--retry-for", "2s"]);
     assert_eq!(run.code, Some(1));
     assert!(run.stdout.contains("tries in") && run.stdout.contains("uploading part 1"));

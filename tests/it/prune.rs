@@ -7,7 +7,7 @@ use tapline::archive::Compression;
 use tapline::catalog::{
     Archive, BackupId, Entry, Manifest, Mode, Retention, Volume, archive_key, manifest_key, plan,
 };
-use tapline::s3_server::Fault;
+use tapline::s3_server::{Fault, Op};
 use tapline::store::memory::Effect;
 
 use super::world::World;
@@ -241,7 +241,12 @@ fn a_manifest_that_cannot_be_fetched_stops_the_prune_before_anything_is_removed(
     for day in 1..=5 {
         put_backup(&world, "shop", &id(&format!("2026010{day}T000000Z")));
     }
-    world.server.faults().add("GetObject", Fault::Denied, 1);
+    world
+        .server
+        .faults()
+        .on(Op::Get)
+        .nth(1)
+        .meets(Fault::Denied);
     let run = world.run(&["prune", "--confirm"]);
     assert_eq!(run.code, Some(4));
     assert!(run.stderr.contains("reading the manifest of shop@2026010"));
@@ -364,7 +369,12 @@ fn a_database_is_pruned_after_its_own_success_only() {
     );
 
     fill();
-    world.server.faults().add("DeleteObject", Fault::Denied, 1);
+    world
+        .server
+        .faults()
+        .on(Op::Delete)
+        .nth(1)
+        .meets(Fault::Denied);
     let run = world.run(&["backup", "good"]);
     assert_eq!(run.code, Some(1));
     assert!(

@@ -13,6 +13,7 @@ use tapline::dump::ToolCommand;
 use tapline::job::{Job, Layout, backup};
 use tapline::meter::Meter;
 use tapline::restore::{RestoreError, Stored, Target, restore};
+use tapline::s3_server::{Fault, Op};
 use tapline::store::memory::MemoryStore;
 use tapline::store::retry::RetryPolicy;
 use tapline::store::{Checksum, ChecksumKind, Limits, SharedStore};
@@ -760,19 +761,18 @@ fn an_archive_that_somebody_else_wrote_is_refused() {
 fn a_connection_cut_every_5_mb_does_not_stop_a_restore() {
     let world = World::new(&command("head -c 40000000 /dev/urandom", "sha256sum > sum"));
     assert_eq!(world.run(&["backup", "x"]).code, Some(0));
-    world.server.faults().cut_bodies_after(5_000_000);
-    world
-        .server
-        .faults()
-        .add("GetObject", tapline::s3_server::Fault::SlowDown, 3);
+    let faults = world.server.faults();
+    faults.on(Op::Get).times(3).meets(Fault::SlowDown);
+    faults
+        .on(Op::Get)
+        .key("tar.gz")
+        .meets(Fault::CutReply { after: 5_000_000 });
     assert_eq!(world.run(&["restore", "x"]).code, Some(0));
     let sum = std::fs::read_to_string(world.path("sum")).unwrap();
     assert!(sum.starts_with(&world.manifest("x").entries[0].sha256));
     // Without a single byte there is an end to patience.
-    world
-        .server
-        .faults()
-        .add("GetObject", tapline::s3_server::Fault::SlowDown, 10_000);
+    faults.clear();
+    faults.on(Op::Get).meets(Fault::SlowDown);
     let inventory = std::fs::read_to_string(world.path("tapline.toml")).unwrap();
     world.write(
         "tapline.toml",

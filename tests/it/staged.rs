@@ -335,7 +335,8 @@ fn whatever_ends_a_run_no_file_and_no_upload_is_left() {
             world
                 .server
                 .faults()
-                .add("UploadPart", tapline::s3_server::Fault::SlowDown, 10_000);
+                .on(tapline::s3_server::Op::Part)
+                .meets(tapline::s3_server::Fault::SlowDown);
         }
         let mut running = world
             .tapline(&["backup"])

@@ -3,7 +3,7 @@
 use futures_util::{FutureExt, StreamExt};
 use tapline::config::Inventory;
 use tapline::run::plan::open_stores;
-use tapline::s3_server::Fault;
+use tapline::s3_server::{Fault, Op};
 use tapline::store::memory::MemoryStore;
 use tapline::store::{
     Checksum, ChecksumKind, ErrorKind, Limits, PartBody, Store, UploadInfo, get_small, list_all,
@@ -204,7 +204,9 @@ fn an_upload_is_aborted_until_no_part_arrives_any_more() {
             world
                 .server
                 .faults()
-                .add("AbortMultipartUpload", Fault::PartInFlight, in_flight);
+                .on(Op::Abort)
+                .times(in_flight)
+                .meets(Fault::WithoutEffect);
             assert_eq!(store.abort_upload(&upload).await.is_ok(), ends);
             assert_eq!(world.server.store().open_uploads(), usize::from(!ends));
         }
