@@ -10,7 +10,7 @@ use tapline::archive::Compression;
 use tapline::archive::Cores;
 use tapline::bench::synthetic::Synthetic;
 use tapline::catalog::BackupId;
-use tapline::dump::ToolCommand;
+use tapline::dump::{DumpShape, ToolCommand};
 use tapline::job::{Job, Layout, backup};
 use tapline::meter::Meter;
 use tapline::store::Limits;
@@ -67,7 +67,7 @@ fn job(command: ToolCommand, compression: Compression, level: i32, size: u64) ->
         dump_format: "dump".into(),
         tool: "cat".into(),
         command,
-        end_marker: None,
+        dump_shape: DumpShape::default(),
         file_name: "path.sql".into(),
         compression,
         level,

@@ -2,6 +2,7 @@
 //! backup exist, and which backups a policy keeps.
 
 mod id;
+mod identity;
 mod key;
 mod listing;
 mod lookup;
@@ -9,6 +10,7 @@ mod manifest;
 mod retention;
 
 pub use id::BackupId;
+pub use identity::SourceIdentity;
 pub use key::{
     Located, archive_key, backup_prefix, check_key, database_prefix, is_check_key, locate,
     manifest_key, volume_name,

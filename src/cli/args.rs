@@ -109,6 +109,9 @@ pub(super) enum Task {
     /// Write a SQLite database's page image to stdout
     #[command(name = crate::engine::sqlite::SUBCOMMAND, hide = true)]
     SqliteDump { path: PathBuf },
+    /// End the tools of a run that was killed
+    #[command(name = crate::dump::guard::SUBCOMMAND, hide = true)]
+    Guard,
     /// Write a synthetic dump to stdout
     #[command(name = synthetic::SUBCOMMAND, hide = true)]
     Synthetic {

@@ -38,7 +38,11 @@ pub fn main() -> ExitCode {
     match args.task {
         Task::SqliteDump { path } => return sqlite_dump(&path),
         Task::Synthetic { source } => return synthetic(source),
-        _ => {}
+        Task::Guard => {
+            crate::dump::guard::stand();
+            return ExitCode::SUCCESS;
+        }
+        _ => crate::dump::guard::arm(),
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -80,7 +84,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
             text::out(&String::from_utf8_lossy(&script));
             Ok(Exit::Good)
         }
-        Task::SqliteDump { .. } | Task::Synthetic { .. } => {
+        Task::SqliteDump { .. } | Task::Synthetic { .. } | Task::Guard => {
             unreachable!("a child process is not dispatched")
         }
     }

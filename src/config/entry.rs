@@ -138,6 +138,7 @@ pub(super) fn database(
                 ))
             })
             .collect::<Result<_>>()?,
+        allow_empty: value!(allow_empty).is_some_and(|allow| *allow.get_ref()),
         file_name,
         compression,
         level,

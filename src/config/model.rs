@@ -205,6 +205,8 @@ pub struct Database {
     pub restore: Vec<String>,
     /// Extra environment for the dump tool.
     pub env: BTreeMap<String, Secret>,
+    /// Whether a dump without a byte is a good one.
+    pub allow_empty: bool,
     /// File name of the dump in the archive; the engine's choice when absent.
     pub file_name: Option<String>,
     /// Compression.

@@ -85,6 +85,7 @@ pub(super) struct Database {
     pub restore: Option<Spanned<Vec<String>>>,
     pub env: Option<Spanned<BTreeMap<String, Spanned<Secret>>>>,
     pub file_name: Option<Spanned<String>>,
+    pub allow_empty: Option<Spanned<bool>>,
     pub compression: Option<Spanned<String>>,
     pub level: Option<Spanned<i32>>,
     pub store: Option<Spanned<String>>,

@@ -153,6 +153,7 @@ fn url(
         command: Vec::new(),
         restore: Vec::new(),
         env: BTreeMap::new(),
+        allow_empty: false,
         file_name: None,
         compression: Compression::None,
         level: 0,

@@ -3,13 +3,20 @@
 //! | file | role |
 //! |---|---|
 //! | [`tool`] | a command line with its secrets apart, and short queries |
-//! | [`child`] | a running process: its stderr, its group, its end |
+//! | `environment` | what of this program's own environment a tool gets |
+//! | [`child`] | a running process: its group, its end |
+//! | [`stderr`] | what it says, in bounds |
+//! | [`guard`] | what ends it when this program is killed |
 //! | [`source`] | the dump, read segment by segment, and the proof that it is whole |
 
 pub mod child;
+mod environment;
+pub mod guard;
 pub mod source;
+pub mod stderr;
 pub mod tool;
 
-pub use child::{Child, ChildError, how, words};
-pub use source::{DumpEnd, DumpError, EndMarker, Next, Source};
-pub use tool::{SECRET_PATH, ToolCommand, ToolError, first_in_path, quote};
+pub use child::{Child, ChildError, Ending, words};
+pub use source::{DumpEnd, DumpError, DumpShape, EndMarker, Flaw, Next, Source};
+pub use stderr::{Complaints, Matching};
+pub use tool::{SECRET_PATH, ToolCommand, ToolError, ToolErrorKind, first_in_path, quote};

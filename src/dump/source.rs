@@ -2,15 +2,14 @@
 //!
 //! A child's failure is an error where the stream would end, so no caller can take a broken dump
 //! for a whole one: [`Source::next`] gives [`Next::End`] only when stdout reached EOF, the process
-//! exited 0, and the engine's end marker, where there is one, stood in the last bytes. [`DumpEnd`]
-//! is the proof.
+//! exited 0, and the dump looks as a whole one does. [`DumpEnd`] is the proof.
 
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::process::ChildStdout;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Child, ChildError, ToolCommand, words};
 use crate::meter::Meter;
@@ -22,20 +21,26 @@ pub enum DumpError {
     #[error(transparent)]
     Tool(#[from] ChildError),
     /// stdout could not be read.
-    #[error("cannot read the dump: {0}")]
-    Read(#[from] std::io::Error),
-    /// The tool exited 0 but its dump does not end as a whole one does.
-    #[error("{program} exited 0, but its dump does not end with {marker:?}: it is not whole{}", words(.last_words))]
-    NoEndMarker {
+    #[error("cannot read the dump of {program}: {error}")]
+    Read {
         /// The program.
         program: String,
-        /// What was missing.
-        marker: &'static str,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The tool exited 0, and its dump is not what a whole one is.
+    #[error("{program} exited 0, but {flaw}{}", words(.last_words))]
+    Flawed {
+        /// The program.
+        program: String,
+        /// What is wrong with the dump.
+        flaw: Flaw,
         /// The end of its stderr.
         last_words: String,
     },
     /// The tool closed its stdout and stayed.
-    #[error("{program} closed its stdout but did not exit within {after:?}{}", words(.last_words))]
+    #[error("{program} closed its stdout but did not exit within {after:?} (exit_timeout){}", words(.last_words))]
     Lingers {
         /// The program.
         program: String,
@@ -44,6 +49,30 @@ pub enum DumpError {
         /// The end of its stderr.
         last_words: String,
     },
+    /// The tool exited 0, and somebody else holds its stdout.
+    #[error("{program} exited 0, but a process that it left behind holds its stdout open and wrote nothing for {after:?} (exit_timeout){}", words(.last_words))]
+    Held {
+        /// The program.
+        program: String,
+        /// How long nothing came.
+        after: Duration,
+        /// The end of its stderr.
+        last_words: String,
+    },
+}
+
+/// What a dump lacks although its tool exited 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// There is not a byte.
+    #[error("its dump is empty (allow_empty = true takes it for a good one)")]
+    Empty,
+    /// It begins as another kind of file does.
+    #[error("its dump does not begin with {0:?}: it is not of the format that was asked for")]
+    Beginning(&'static str),
+    /// Its last words are missing.
+    #[error("its dump does not end with {0:?}: it is not whole")]
+    EndMarker(&'static str),
 }
 
 /// What one dump's end looks like, for engines whose tools write a marker last.
@@ -55,16 +84,57 @@ pub struct EndMarker {
     pub within: usize,
 }
 
+/// What a whole dump looks like from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DumpShape {
+    /// What it begins with.
+    pub beginning: Option<&'static str>,
+    /// What it ends with.
+    pub end_marker: Option<EndMarker>,
+    /// Whether no bytes at all are a dump, too.
+    pub may_be_empty: bool,
+}
+
+impl DumpShape {
+    /// Of a tool whose stdout is not its dump.
+    pub const NOTHING: Self = Self {
+        beginning: None,
+        end_marker: None,
+        may_be_empty: true,
+    };
+
+    fn flaw(&self, size: u64, first: &[u8], last: &[u8]) -> Option<Flaw> {
+        if size == 0 {
+            return (!self.may_be_empty).then_some(Flaw::Empty);
+        }
+        if let Some(text) = self.beginning
+            && !first.starts_with(text.as_bytes())
+        {
+            return Some(Flaw::Beginning(text));
+        }
+        let EndMarker { text, .. } = self.end_marker?;
+        let is_there = memchr::memmem::find(last, text.as_bytes()).is_some();
+        (!is_there).then_some(Flaw::EndMarker(text))
+    }
+}
+
 /// Proof that a dump is whole, and what is known only then. Made by [`Source::next`] alone.
 #[derive(Debug)]
 pub struct DumpEnd {
     size: u64,
+    warnings: Vec<String>,
 }
 
 impl DumpEnd {
     /// Bytes that the tool wrote to its stdout.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// What the tool said on its stderr although it exited 0, a line each; when it was much, the
+    /// first and the last lines.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 }
 
@@ -81,10 +151,13 @@ pub enum Next {
 pub struct Source {
     child: Child,
     stdout: ChildStdout,
-    marker: Option<EndMarker>,
+    shape: DumpShape,
     exit_timeout: Duration,
     at_eof: bool,
-    tail: BytesMut,
+    /// As many of the dump's first bytes as its shape is about.
+    first: BytesMut,
+    /// The same of its last.
+    last: BytesMut,
     size: u64,
 }
 
@@ -95,17 +168,18 @@ impl Source {
     /// [`DumpError::Tool`].
     pub fn spawn(
         command: &ToolCommand,
-        marker: Option<EndMarker>,
+        shape: DumpShape,
         exit_timeout: Duration,
     ) -> Result<Self, DumpError> {
         let (child, stdout) = Child::reading(command)?;
         Ok(Self {
             child,
             stdout,
-            marker,
+            shape,
             exit_timeout,
             at_eof: false,
-            tail: BytesMut::new(),
+            first: BytesMut::new(),
+            last: BytesMut::new(),
             size: 0,
         })
     }
@@ -120,28 +194,52 @@ impl Source {
         while !self.at_eof && bytes.len() < segment {
             let room = segment - bytes.len();
             let mut limited = (&mut bytes).limit(room);
+            let exited_well = self.child.has_exited_well();
             tokio::select! {
                 read = self.stdout.read_buf(&mut limited) => {
-                    let read = read?;
+                    let read = read.map_err(|error| DumpError::Read {
+                        program: self.child.program().to_owned(),
+                        error,
+                    })?;
                     self.at_eof = read == 0;
                     meter.add_dump(read as u64);
                 }
                 // A child that failed may leave its stdout open in a process of its own.
-                ended = self.child.wait(), if !self.child.has_exited_well() => ended?,
+                ended = self.child.wait(), if !exited_well => ended?,
+                // So may one that did not fail: what it left behind may go on, but not be silent.
+                () = sleep(self.exit_timeout), if exited_well => return Err(self.held().await),
             }
         }
         if bytes.is_empty() {
             return self.end().await.map(Next::End);
         }
         let bytes = bytes.freeze();
-        self.size += bytes.len() as u64;
-        if let Some(marker) = self.marker {
-            self.tail
-                .extend_from_slice(&bytes[bytes.len().saturating_sub(marker.within)..]);
-            let surplus = self.tail.len().saturating_sub(marker.within);
-            let _ = self.tail.split_to(surplus);
-        }
+        self.look_at(&bytes);
         Ok(Next::Segment(bytes))
+    }
+
+    fn look_at(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        if let Some(text) = self.shape.beginning {
+            let missing = text.len().saturating_sub(self.first.len());
+            self.first
+                .extend_from_slice(&bytes[..missing.min(bytes.len())]);
+        }
+        if let Some(marker) = self.shape.end_marker {
+            self.last
+                .extend_from_slice(&bytes[bytes.len().saturating_sub(marker.within)..]);
+            let surplus = self.last.len().saturating_sub(marker.within);
+            let _ = self.last.split_to(surplus);
+        }
+    }
+
+    async fn held(&mut self) -> DumpError {
+        self.child.kill().await;
+        DumpError::Held {
+            program: self.child.program().to_owned(),
+            after: self.exit_timeout,
+            last_words: self.child.last_words().await,
+        }
     }
 
     async fn end(&mut self) -> Result<DumpEnd, DumpError> {
@@ -154,19 +252,20 @@ impl Source {
             });
         };
         ended?;
-        if let Some(marker) = self.marker
-            && !self
-                .tail
-                .windows(marker.text.len())
-                .any(|window| window == marker.text.as_bytes())
-        {
-            return Err(DumpError::NoEndMarker {
+        let warnings = self.child.said().await;
+        // All is read and said. Whatever becomes of the job, there is nothing to be ended any more.
+        self.child.reap();
+        if let Some(flaw) = self.shape.flaw(self.size, &self.first, &self.last) {
+            return Err(DumpError::Flawed {
                 program: self.child.program().to_owned(),
-                marker: marker.text,
-                last_words: self.child.last_words().await,
+                flaw,
+                last_words: warnings.join("\n"),
             });
         }
-        Ok(DumpEnd { size: self.size })
+        Ok(DumpEnd {
+            size: self.size,
+            warnings,
+        })
     }
 
     /// Ends the tool and every process of its group.

@@ -4,23 +4,25 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::fs::{MemfdFlags, Mode, fchmod, memfd_create};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::process::Command;
+use tokio::io::AsyncReadExt;
+
+use super::environment::passed_on;
+use super::{Child, ChildError};
 
 /// The descriptor at which a child finds its secret file.
 const SECRET_FD: i32 = 3;
 /// The path of the secret file, as the child sees it.
 pub const SECRET_PATH: &str = "/proc/self/fd/3";
 /// A query's answer is a list of names or a number; more than this is something else.
-const LONGEST_ANSWER: usize = 16 << 20;
-/// How much of a failed query's stderr a message shows, in bytes.
-const LAST_WORDS: usize = 2 << 10;
+const LONGEST_ANSWER: u64 = 16 << 20;
 
 /// A command line whose secrets are kept apart. `Debug` and [`ToolCommand::display`] never show
 /// one.
@@ -28,6 +30,8 @@ const LAST_WORDS: usize = 2 << 10;
 pub struct ToolCommand {
     /// The program, a path or a name to find in `PATH`.
     pub program: PathBuf,
+    /// What messages call it, where that is not the program: this program's own binary at work.
+    pub title: Option<String>,
     /// Its arguments.
     pub args: Vec<String>,
     /// Environment that is no secret.
@@ -41,14 +45,97 @@ pub struct ToolCommand {
 
 /// Why a tool could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ToolError(pub String);
+pub enum ToolError {
+    /// It is not there, or it failed.
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    /// It did not answer.
+    #[error("{program}: no answer within {limit:?} (connect_timeout)")]
+    Timeout {
+        /// The program.
+        program: String,
+        /// How long it was given.
+        limit: Duration,
+    },
+    /// It answered, and the answer makes no sense.
+    #[error("{program}: {why}")]
+    Answer {
+        /// The program.
+        program: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It was not even asked.
+    #[error("{0}")]
+    Cannot(String),
+}
+
+/// What kind of failure a [`ToolError`] is, for whoever decides what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToolErrorKind {
+    /// There is no such program.
+    NotFound,
+    /// The server does not let this user in.
+    Refused,
+    /// There was no answer in time.
+    Timeout,
+    /// The tool failed.
+    Failed,
+    /// The answer makes no sense.
+    BadAnswer,
+    /// What was wanted cannot be had.
+    Impossible,
+}
+
+impl ToolError {
+    /// An answer that makes no sense.
+    pub fn answer(program: &str, why: impl Into<String>) -> Self {
+        Self::Answer {
+            program: program.to_owned(),
+            why: why.into(),
+        }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> ToolErrorKind {
+        match self {
+            Self::Child(ChildError::Spawn { error, .. })
+                if error.kind() == io::ErrorKind::NotFound =>
+            {
+                ToolErrorKind::NotFound
+            }
+            Self::Child(ChildError::Failed { last_words, .. }) if is_refusal(last_words) => {
+                ToolErrorKind::Refused
+            }
+            Self::Child(_) => ToolErrorKind::Failed,
+            Self::Timeout { .. } => ToolErrorKind::Timeout,
+            Self::Answer { .. } => ToolErrorKind::BadAnswer,
+            Self::Cannot(_) => ToolErrorKind::Impossible,
+        }
+    }
+}
+
+/// Whether a client says that its server does not know or want this user. The servers' words are
+/// the only sign: clients exit with the same status whatever went wrong.
+fn is_refusal(words: &str) -> bool {
+    const REFUSALS: &[&str] = &[
+        "authentication failed",
+        "no pg_hba.conf entry",
+        "no password supplied",
+        "ERROR 1045 ",
+        "ERROR 1044 ",
+        "ERROR 1698 ",
+        "(28000)",
+    ];
+    REFUSALS.iter().any(|refusal| words.contains(refusal))
+}
 
 impl ToolCommand {
     /// A command without arguments, environment or secrets.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
+            title: None,
             args: Vec::new(),
             env: Vec::new(),
             secret_env: Vec::new(),
@@ -80,8 +167,15 @@ impl ToolCommand {
         words.join(" ")
     }
 
-    /// The command ready to be spawned: its own process group, stdin from `/dev/null`, killed when
-    /// dropped. stdout and stderr are the caller's to set.
+    /// What messages call it.
+    pub fn title(&self) -> String {
+        let program = || self.program.display().to_string();
+        self.title.clone().unwrap_or_else(program)
+    }
+
+    /// The command ready to be spawned: its own process group, stdin from `/dev/null`, and no more
+    /// of this program's environment than every tool gets. stdout and stderr are the caller's to
+    /// set.
     ///
     /// # Errors
     /// When the secret file cannot be made.
@@ -91,7 +185,8 @@ impl ToolCommand {
             .args(&self.args)
             .stdin(Stdio::null())
             .process_group(0)
-            .kill_on_drop(true);
+            .env_clear()
+            .envs(passed_on());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.envs(
             self.secret_env
@@ -115,48 +210,42 @@ impl ToolCommand {
     /// # Errors
     /// When the tool is not there, does not answer within `limit`, or fails: with its last words.
     pub async fn query(&self, limit: Duration) -> Result<String, ToolError> {
-        let program = self.program.display();
-        let failed = |why: String| ToolError(format!("{program}: {why}"));
-        let mut command = self
-            .to_command()
-            .map_err(|error| failed(error.to_string()))?;
-        let child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| self.absent(&error))?;
-        // Dropped at the limit, the child is killed.
-        let output = tokio::time::timeout(limit, child.wait_with_output())
-            .await
-            .map_err(|_| failed(format!("no answer within {limit:?}")))?
-            .map_err(|error| failed(error.to_string()))?;
-        if !output.status.success() {
-            let words = String::from_utf8_lossy(
-                &output.stderr[output.stderr.len().saturating_sub(LAST_WORDS)..],
-            );
-            return Err(failed(format!("{}: {}", output.status, words.trim())));
-        }
-        if output.stdout.len() > LONGEST_ANSWER {
-            return Err(failed(format!(
-                "an answer of {} bytes",
-                output.stdout.len()
-            )));
-        }
-        String::from_utf8(output.stdout).map_err(|_| failed("an answer that is not UTF-8".into()))
-    }
-
-    fn absent(&self, error: &io::Error) -> ToolError {
-        let program = self.program.display().to_string();
-        let package = match program.rsplit('/').next().unwrap_or_default() {
-            "pg_dump" | "pg_dumpall" | "psql" | "pg_restore" => {
-                "; install it with `apt-get install postgresql-client`"
+        let program = self.title();
+        let (mut child, stdout) = Child::reading(self)?;
+        let ask = async {
+            let mut answer = Vec::new();
+            let mut stdout = stdout.take(LONGEST_ANSWER + 1);
+            let read = stdout.read_to_end(&mut answer).await;
+            if answer.len() as u64 > LONGEST_ANSWER {
+                let why = format!("an answer of more than {LONGEST_ANSWER} bytes");
+                return Err(ToolError::answer(&program, why));
             }
-            name if name.starts_with("mariadb") || name.starts_with("mysql") => {
-                "; install it with `apt-get install mariadb-client`"
-            }
-            _ => "",
+            // How it ended says more than what was read of it.
+            child.wait().await?;
+            read.map_err(|error| ToolError::answer(&program, error.to_string()))?;
+            String::from_utf8(answer)
+                .map_err(|_| ToolError::answer(&program, "an answer that is not UTF-8"))
         };
-        ToolError(format!("cannot run {program}: {error}{package}"))
+        // Given up, the child and its group are ended.
+        tokio::time::timeout(limit, ask)
+            .await
+            .map_err(|_| ToolError::Timeout {
+                program: program.clone(),
+                limit,
+            })?
+    }
+}
+
+/// What to install when a program is not there.
+pub(super) fn package(program: &str) -> &'static str {
+    match program.rsplit('/').next().unwrap_or_default() {
+        "pg_dump" | "pg_dumpall" | "psql" | "pg_restore" => {
+            "; install it with `apt-get install postgresql-client`"
+        }
+        name if name.starts_with("mariadb") || name.starts_with("mysql") => {
+            "; install it with `apt-get install mariadb-client`"
+        }
+        _ => "",
     }
 }
 
@@ -169,7 +258,6 @@ fn memfd(content: &SecretString) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Quotes a word for a POSIX shell where it needs it.
 /// A word as a shell must be given it.
 pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+*".contains(c);

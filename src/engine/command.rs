@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 
-use super::{Access, Engine, Load, Loader, Unit, file_stem};
+use super::{Access, Engine, Load, Loader, Unit, file_stem, local_identity};
+use crate::catalog::SourceIdentity;
 use crate::config::Database;
-use crate::dump::{ToolCommand, ToolError};
+use crate::dump::{DumpShape, ToolCommand, ToolError};
 
 pub(super) struct Command {
     pub(super) database: Database,
@@ -24,15 +25,27 @@ impl Command {
 impl Engine for Command {
     fn dump_command(&self) -> Result<ToolCommand, ToolError> {
         self.tool(&self.database.command)
-            .ok_or_else(|| ToolError("an empty command".to_owned()))
+            .ok_or_else(|| ToolError::Cannot("an empty command".to_owned()))
     }
 
     fn file_name(&self) -> String {
         format!("{}.dump", file_stem(&self.database.name))
     }
 
+    fn dump_shape(&self) -> DumpShape {
+        DumpShape {
+            may_be_empty: self.database.allow_empty,
+            ..DumpShape::default()
+        }
+    }
+
     async fn version(&self) -> Result<String, ToolError> {
         Ok(self.database.command.first().cloned().unwrap_or_default())
+    }
+
+    async fn identity(&self) -> SourceIdentity {
+        let program = self.database.command.first().map_or("", String::as_str);
+        local_identity(&self.database, program)
     }
 
     async fn check_login(&self) -> Result<(), ToolError> {
@@ -46,7 +59,7 @@ impl Engine for Command {
         if there {
             Ok(())
         } else {
-            Err(ToolError(format!(
+            Err(ToolError::Cannot(format!(
                 "{program:?} is neither a file nor in PATH"
             )))
         }
@@ -62,7 +75,7 @@ impl Loader for Command {
         };
         self.tool(&self.database.restore).map(load).ok_or_else(|| {
             let place = &self.database.place;
-            ToolError(format!(
+            ToolError::Cannot(format!(
                 "{place}: restore is missing; add restore = [\"program\", \"argument\"], or use --stdout or --output FILE"
             ))
         })

@@ -89,7 +89,7 @@ pub trait Loader: Send + Sync {
 
     /// Removes the database.
     async fn remove(&self) -> Result<(), ToolError> {
-        Err(ToolError(
+        Err(ToolError::Cannot(
             "this engine's databases cannot be made and removed at will".into(),
         ))
     }

@@ -5,6 +5,7 @@
 //! login, size) it runs through the database's own client.
 
 mod command;
+mod identity;
 mod load;
 mod mysql;
 mod postgres;
@@ -17,8 +18,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use crate::catalog::SourceIdentity;
 use crate::config::{Database, EngineKind};
-use crate::dump::{EndMarker, ToolCommand, ToolError};
+use crate::dump::{DumpShape, ToolCommand, ToolError};
+use identity::{local_identity, server_identity};
 use load::ADMIN_TIMEOUT;
 pub use load::{Contents, Load, Loader, Unit};
 
@@ -86,13 +89,15 @@ pub trait Engine: Loader {
         "dump"
     }
 
-    /// The dump's last words, where the tool has any.
-    fn end_marker(&self) -> Option<EndMarker> {
-        None
-    }
+    /// What a whole dump looks like from outside.
+    fn dump_shape(&self) -> DumpShape;
 
     /// The dump tool and its version in its own words.
     async fn version(&self) -> Result<String, ToolError>;
+
+    /// Which source this is, in words that do not change from one backup to the next: two databases
+    /// of one name in one store are told apart by it. What the server does not say is left out.
+    async fn identity(&self) -> SourceIdentity;
 
     /// Logs in and does nothing; for engines with nothing to log into, that the source is there and
     /// readable.

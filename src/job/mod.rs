@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::{Compression, Cores, END_LEN, Hash, TarHeader, encoder, hex, padding};
 use crate::catalog::{Archive, BackupId, Entry, Manifest, Mode, archive_key};
 use crate::deposit::{SharedFootprint, Uploader};
-use crate::dump::{DumpError, EndMarker, Next, Source, ToolCommand};
+use crate::dump::{DumpError, DumpShape, Next, Source, ToolCommand};
 use crate::meter::{Meter, Phase, Step};
 use crate::store::{SharedStore, StoreError};
 pub use commit::{Facts, Whole, commit};
@@ -43,8 +43,8 @@ pub struct Job {
     pub tool: String,
     /// What writes the dump.
     pub command: ToolCommand,
-    /// What the dump ends with.
-    pub end_marker: Option<EndMarker>,
+    /// What a whole dump looks like.
+    pub dump_shape: DumpShape,
     /// File name of the dump in the archive.
     pub file_name: String,
     /// Compression.
@@ -118,7 +118,7 @@ pub async fn backup(
     cancel: &CancellationToken,
 ) -> Result<Manifest, BackupError> {
     job.meter.set_phase(Phase::Running);
-    let mut source = Source::spawn(&job.command, job.end_marker, job.exit_timeout)?;
+    let mut source = Source::spawn(&job.command, job.dump_shape, job.exit_timeout)?;
     let footprint = SharedFootprint::default();
     let result = tokio::select! {
         biased;

@@ -123,7 +123,7 @@ pub enum RestoreError {
 
 impl From<ToolError> for RestoreError {
     fn from(error: ToolError) -> Self {
-        Self::Target(error.0)
+        Self::Target(error.to_string())
     }
 }
 

@@ -350,7 +350,7 @@ async fn job(
         dump_format: dump_format.into(),
         tool: engine.version().await.map_err(|error| error.to_string())?,
         command: engine.dump_command().map_err(|error| error.to_string())?,
-        end_marker: engine.end_marker(),
+        dump_shape: engine.dump_shape(),
         file_name: database
             .file_name
             .clone()

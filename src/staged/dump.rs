@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::disk;
-use crate::dump::{DumpEnd, Next, Source};
+use crate::dump::{DumpEnd, DumpShape, Next, Source};
 use crate::engine::{StagedDump, file_stem};
 use crate::job::{BackupError, Job, watch};
 use crate::scratch::{check_free, sum};
@@ -53,21 +53,21 @@ pub async fn dump(
     )
     .map_err(disk(folder))?;
     let folder = folder.join("dump");
-    let (command, marker) = match dump {
+    let (command, shape) = match dump {
         StagedDump::Stdout(command) | StagedDump::Tables { command, .. } => {
-            (command.clone(), job.end_marker)
+            (command.clone(), job.dump_shape)
         }
         StagedDump::Folder { command, option } => (
             command
                 .clone()
                 .args([format!("{option}{}", folder.display())]),
-            None,
+            DumpShape::NOTHING,
         ),
     };
     if !matches!(dump, StagedDump::Folder { .. }) {
         std::fs::create_dir(&folder).map_err(disk(&folder))?;
     }
-    let mut source = Source::spawn(&command, marker, job.exit_timeout)?;
+    let mut source = Source::spawn(&command, shape, job.exit_timeout)?;
     let stem = job.file_name.strip_suffix(".sql").unwrap_or(&job.file_name);
     // With a table's name behind it, it must still fit a tar header.
     let stem = &stem[..stem.floor_char_boundary(100)];

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tapline::archive::Compression;
 use tapline::archive::Cores;
 use tapline::catalog::BackupId;
-use tapline::dump::ToolCommand;
+use tapline::dump::{DumpShape, ToolCommand};
 use tapline::job::{Job, Layout, backup};
 use tapline::meter::Meter;
 use tapline::restore::{Stored, Target, restore};
@@ -44,7 +44,7 @@ async fn round_trip(
             &size.to_string(),
             &dump.display().to_string(),
         ]),
-        end_marker: None,
+        dump_shape: DumpShape::NOTHING,
         file_name: "x.dump".into(),
         compression,
         level: compression.levels().1,

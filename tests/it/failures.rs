@@ -4,10 +4,22 @@
 use tapline::s3_server::{Fault, Op};
 use tapline::store::memory::Effect;
 
-use super::world::{World, untar};
+use super::world::{World, untar, wait_until};
 
 fn command(script: &str) -> String {
     format!("[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", '''{script}''']\n")
+}
+
+/// Whether a process of exactly this command line is there.
+fn is_running(line: &str) -> bool {
+    let line: Vec<u8> = line
+        .split(' ')
+        .flat_map(|word| [word.as_bytes(), b"\0"].concat())
+        .collect();
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .any(|process| std::fs::read(process.path().join("cmdline")).is_ok_and(|it| it == line))
 }
 
 #[track_caller]
@@ -55,6 +67,87 @@ fn failed_while_a_grandchild_holds_its_stdout() {
         "sleep 100 & echo gone >&2; exit 3",
         &["exited with status 3", "gone"],
     );
+}
+
+#[test]
+fn exited_0_while_a_grandchild_holds_its_stdout_in_silence() {
+    let start = std::time::Instant::now();
+    fails(
+        "[run]\nexit_timeout = \"1s\"\n",
+        "echo x; sleep 1234.5 & exit 0",
+        &["exited 0, but a process that it left behind holds its stdout open"],
+    );
+    assert!(start.elapsed() < std::time::Duration::from_secs(20));
+    assert!(!is_running("sleep 1234.5"), "its group is ended");
+}
+
+#[test]
+fn what_is_left_behind_may_write_on_after_exit_0() {
+    let world = World::new(&format!(
+        "[run]\nexit_timeout = \"2s\"\n{}",
+        command("(for i in 1 2 3 4; do sleep 1; echo $i; done) & exit 0")
+    ));
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    assert_eq!(untar(&world.download("x")), b"1\n2\n3\n4\n");
+}
+
+#[test]
+fn a_dump_without_a_byte() {
+    let script = "false | cat";
+    fails("", script, &["its dump is empty", "allow_empty"]);
+    let world = World::new(&format!("{}allow_empty = true\n", command(script)));
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    assert_eq!(untar(&world.download("x")), b"");
+}
+
+#[test]
+fn a_killed_tapline_takes_its_tools_and_their_children_with_it() {
+    let world = World::new(&command("trap '' TERM; echo x; sleep 1234.75; true"));
+    let mut tapline = world.tapline(&["backup"]).spawn().unwrap();
+    wait_until(|| is_running("sleep 1234.75"));
+    tapline.kill().unwrap();
+    tapline.wait().unwrap();
+    wait_until(|| !is_running("sleep 1234.75"));
+}
+
+/// Nothing may be signalled by number once its owner was reaped: the number may be another's.
+#[test]
+fn a_job_that_fails_long_after_its_tool_ended_signals_nobody() {
+    let world = World::new(&command("echo $$ >pid; head -c 100000 /dev/zero"));
+    world
+        .server
+        .faults()
+        .on(Op::Complete)
+        .nth(1)
+        .meets(Fault::Denied);
+    let traced = std::process::Command::new("strace")
+        .args(["-f", "-qq", "-e", "trace=kill", "-e", "signal=none", "-o"])
+        .arg(world.path("calls"))
+        .arg(super::world::TAPLINE)
+        .arg("backup")
+        .current_dir(world.folder.path())
+        .output();
+    let Ok(output) = traced else {
+        return eprintln!("strace is not installed: nothing was tried");
+    };
+    assert_eq!(output.status.code(), Some(1));
+    let pid = std::fs::read_to_string(world.path("pid")).unwrap();
+    let calls = std::fs::read_to_string(world.path("calls")).unwrap();
+    assert!(!calls.contains(&format!("kill(-{}", pid.trim())), "{calls}");
+}
+
+#[test]
+fn a_tools_words_cannot_move_the_terminal_nor_bring_table_data_into_it() {
+    let world = World::new(&command(
+        "printf '\\033[2J\\033]0;owned\\007bad luck\\n' >&2; head -c 100000 /dev/zero | tr '\\0' 6 >&2; exit 1",
+    ));
+    let run = world.run(&["backup", "--report", "report.json"]);
+    assert_eq!(run.code, Some(1));
+    let report = std::fs::read_to_string(world.path("report.json")).unwrap();
+    for text in [&run.stdout, &run.stderr, &report] {
+        assert!(text.contains("bad luck") && !text.contains('\u{1b}') && !text.contains('\u{7}'));
+        assert!(text.len() < 10_000, "{} bytes", text.len());
+    }
 }
 
 #[test]

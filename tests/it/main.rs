@@ -5,6 +5,7 @@ mod archive;
 mod bench;
 mod cleanup;
 mod databases;
+mod environment;
 mod failures;
 mod prune;
 mod restore;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tapline::archive::Compression;
 use tapline::archive::Cores;
 use tapline::catalog::{BackupId, Manifest};
-use tapline::dump::ToolCommand;
+use tapline::dump::{DumpShape, ToolCommand};
 use tapline::job::{Job, Layout, backup};
 use tapline::meter::Meter;
 use tapline::restore::{RestoreError, Stored, Target, restore};
@@ -518,7 +518,7 @@ async fn stored(dump: &Path, compression: Compression) -> (MemoryStore, Manifest
         dump_format: "dump".into(),
         tool: "cat".into(),
         command: ToolCommand::new("cat").args([dump.display().to_string()]),
-        end_marker: None,
+        dump_shape: DumpShape::default(),
         file_name: "x.dump".into(),
         compression,
         level: compression.levels().1,

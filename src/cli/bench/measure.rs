@@ -152,7 +152,7 @@ fn arguments(config: &Path, options: &BackupOptions) -> Vec<String> {
 /// The report of a run in which every job was stored.
 fn report(mode: Mode, output: &Output) -> Result<RunReport, Failure> {
     let failed = |words: &str| {
-        let how = crate::dump::how(output.status);
+        let how = crate::dump::Ending::from(output.status);
         Failure::new(
             Exit::Failed,
             format!("a {} run {how}: {}", mode.name(), words.trim()),

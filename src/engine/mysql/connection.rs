@@ -1,16 +1,49 @@
 //! The clients, connected to the inventory's server.
 
+use std::path::PathBuf;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use super::super::ADMIN_TIMEOUT;
 use super::Mysql;
-use crate::config::EngineKind;
+use crate::config::{Database, EngineKind};
 use crate::dump::{SECRET_PATH, ToolCommand, ToolError, first_in_path};
 
+/// Where a server listens when nobody says otherwise.
+pub(super) const DEFAULT_PORT: u16 = 3306;
+
 impl Mysql {
-    pub(super) fn tool(&self, program: std::path::PathBuf) -> ToolCommand {
-        let mut tool =
-            ToolCommand::new(program).args([format!("--defaults-extra-file={SECRET_PATH}")]);
+    /// `program`, connected to the server. Its option file is the only one that it reads, and holds
+    /// the password alone; whom to connect to is said in arguments, which are stronger than anything
+    /// else.
+    pub(super) fn tool(&self, program: PathBuf) -> ToolCommand {
+        let Database {
+            host,
+            socket,
+            port,
+            user,
+            ..
+        } = &self.database;
+        let mut tool = ToolCommand::new(program).args([format!("--defaults-file={SECRET_PATH}")]);
+        let mut say = |name: &str, value: &str| tool.args.push(format!("--{name}={value}"));
+        if let Some(socket) = socket {
+            say("protocol", "socket");
+            say("socket", &socket.display().to_string());
+        } else if host.is_some() || port.is_some() {
+            say("protocol", "tcp");
+            say("host", host.as_deref().unwrap_or("127.0.0.1"));
+            say("port", &port.unwrap_or(DEFAULT_PORT).to_string());
+        } else {
+            // The client's own socket.
+            say("protocol", "socket");
+            say("host", "localhost");
+        }
+        if let Some(user) = user {
+            say("user", user);
+        }
+        // Oracle's clients read ~/.mylogin.cnf in any case, unless they are told of another.
+        tool.env
+            .push(("MYSQL_TEST_LOGIN_FILE".into(), "/dev/null".into()));
         tool.secret_file = Some(self.option_file());
         tool.secret_env.clone_from(&self.access.env);
         tool
@@ -18,27 +51,13 @@ impl Mysql {
 
     pub(super) fn option_file(&self) -> SecretString {
         let mut file = "[client]\n".to_owned();
-        let mut set = |key: &str, value: &str| file += &format!("{key}={}\n", option_value(value));
-        if let Some(host) = &self.database.host {
-            set("host", host);
-            set("protocol", "tcp");
-        }
-        if let Some(port) = self.database.port {
-            set("port", &port.to_string());
-        }
-        if let Some(socket) = &self.database.socket {
-            set("socket", &socket.display().to_string());
-        }
-        if let Some(user) = &self.database.user {
-            set("user", user);
-        }
         if let Some(password) = &self.access.password {
-            set("password", password.expose_secret());
+            file += &format!("password={}\n", option_value(password.expose_secret()));
         }
         file.into()
     }
 
-    pub(super) fn prefer<'a>(&self, mariadb: &'a str, mysql: &'a str) -> std::path::PathBuf {
+    pub(super) fn prefer<'a>(&self, mariadb: &'a str, mysql: &'a str) -> PathBuf {
         let order = if self.database.engine == EngineKind::Mysql {
             [mysql, mariadb]
         } else {

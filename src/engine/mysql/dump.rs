@@ -2,10 +2,12 @@
 
 use async_trait::async_trait;
 
-use super::super::{EndMarker, Engine, StagedDump, file_stem, number, unhex};
+use super::super::{Engine, StagedDump, file_stem, number, server_identity, unhex};
 use super::Mysql;
+use super::connection::DEFAULT_PORT;
+use crate::catalog::SourceIdentity;
 use crate::config::Selection;
-use crate::dump::{ToolCommand, ToolError};
+use crate::dump::{DumpShape, EndMarker, ToolCommand, ToolError};
 
 /// Where a dump is cut into files: at its tables, and where what concerns no single table begins.
 const CUTS: &[&str] = &[
@@ -35,7 +37,7 @@ impl Engine for Mysql {
         if let Some(option) = self.database.options.iter().find(several) {
             let why =
                 "would name the database in the dump, which could then be restored nowhere else";
-            return Err(ToolError(format!(
+            return Err(ToolError::Cannot(format!(
                 "{}: the option {option} {why}; remove it",
                 self.database.place
             )));
@@ -78,7 +80,7 @@ impl Engine for Mysql {
         "plain"
     }
 
-    fn end_marker(&self) -> Option<EndMarker> {
+    fn dump_shape(&self) -> DumpShape {
         let silences = |option: &String| {
             option.starts_with("--skip-comments")
                 || option == "--compact"
@@ -86,10 +88,15 @@ impl Engine for Mysql {
                 || option.starts_with("--xml")
                 || option == "-X"
         };
-        (!self.database.options.iter().any(silences)).then_some(EndMarker {
-            text: "-- Dump completed",
-            within: 1024,
-        })
+        let says_when_it_is_done = !self.database.options.iter().any(silences);
+        DumpShape {
+            beginning: None,
+            end_marker: says_when_it_is_done.then_some(EndMarker {
+                text: "-- Dump completed",
+                within: 1024,
+            }),
+            may_be_empty: self.database.allow_empty,
+        }
     }
 
     async fn version(&self) -> Result<String, ToolError> {
@@ -98,6 +105,27 @@ impl Engine for Mysql {
             .query(self.access.timeout)
             .await?;
         Ok(answer.trim().to_owned())
+    }
+
+    async fn identity(&self) -> SourceIdentity {
+        let query = "show global variables where variable_name in \
+                     ('server_uuid', 'server_uid', 'hostname', 'port')";
+        let answer = self.ask(query).await.unwrap_or_default();
+        let value = |name: &str| {
+            let mut pairs = answer.lines().filter_map(|line| line.split_once('\t'));
+            let (_, value) = pairs.find(|(found, _)| *found == name)?;
+            Some(value.to_owned()).filter(|value| !value.is_empty())
+        };
+        let host_and_port = || Some(format!("{}:{}", value("hostname")?, value("port")?));
+        let server = value("server_uuid")
+            .or_else(|| value("server_uid"))
+            .or_else(host_and_port);
+        server_identity(
+            &self.database,
+            DEFAULT_PORT,
+            self.name().ok(),
+            server.as_deref(),
+        )
     }
 
     async fn check_login(&self) -> Result<(), ToolError> {
@@ -119,7 +147,7 @@ impl Engine for Mysql {
             .map(unhex)
             .collect::<Option<_>>()
             .map(Some)
-            .ok_or_else(|| ToolError("no list of names".into()))
+            .ok_or_else(|| ToolError::Cannot("no list of names".into()))
     }
 
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {

@@ -35,7 +35,7 @@ impl Loader for Mysql {
             Some(count) => Ok(Contents::Holds(format!(
                 "{count} tables, views, routines and events"
             ))),
-            None => Err(ToolError("no count of tables".into())),
+            None => Err(ToolError::Cannot("no count of tables".into())),
         }
     }
 
@@ -54,7 +54,7 @@ impl Loader for Mysql {
         let (charset, collation) = answer
             .trim()
             .split_once('\t')
-            .ok_or_else(|| ToolError("no character set of the database".into()))?;
+            .ok_or_else(|| ToolError::Cannot("no character set of the database".into()))?;
         let made =
             format!("create database {identifier} character set {charset} collate {collation}");
         self.administer(&format!("drop database {identifier}; {made}"))

@@ -1,6 +1,6 @@
 //! MariaDB and MySQL: `mariadb-dump` or `mysqldump`, whichever is there.
 //!
-//! The connection, password included, is an option file that is a memfd
+//! Whom to connect to is said in arguments; the password is in an option file that is a memfd
 //! (<https://mariadb.com/kb/en/configuring-mariadb-with-option-files/>).
 
 mod connection;
@@ -20,11 +20,13 @@ impl Mysql {
     fn name(&self) -> Result<&str, ToolError> {
         match &self.database.database {
             // The tools take no `--` before a name.
-            Selection::One(name) if name.starts_with('-') => Err(ToolError(format!(
+            Selection::One(name) if name.starts_with('-') => Err(ToolError::Cannot(format!(
                 "a database called {name:?} cannot be named to the dump tool: rename it"
             ))),
             Selection::One(name) => Ok(name),
-            _ => Err(ToolError("this entry stands for many databases".into())),
+            _ => Err(ToolError::Cannot(
+                "this entry stands for many databases".into(),
+            )),
         }
     }
 

@@ -1,83 +1,107 @@
 //! The clients, connected to the inventory's server.
 
+use std::path::PathBuf;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use super::super::ADMIN_TIMEOUT;
 use super::Postgres;
+use crate::config::Database;
 use crate::dump::{SECRET_PATH, ToolCommand, ToolError, first_in_path};
 
 /// The database that queries about the server are asked in; every server has it.
 pub(super) const MAINTENANCE: &str = "postgres";
 
+/// A path at which there never is a file.
+const NOWHERE: &str = "/dev/null/nowhere";
+
 impl Postgres {
-    /// `program`, connected to `database`. What libpq takes from its environment need not be
-    /// quoted.
-    pub(super) fn tool(
-        &self,
-        program: impl Into<std::path::PathBuf>,
-        database: &str,
-    ) -> ToolCommand {
-        let mut tool = ToolCommand::new(program);
+    /// `program`, connected to `database`.
+    pub(super) fn tool(&self, program: impl Into<PathBuf>, database: &str) -> ToolCommand {
+        self.connected(program)
+            .args([format!("--dbname={}", plain_name(database))])
+    }
+
+    /// `program`, connected to the server. Whom to connect to is said in arguments, which are
+    /// stronger than anything else that libpq reads; how is said in variables, of which the tool
+    /// gets no others.
+    pub(super) fn connected(&self, program: impl Into<PathBuf>) -> ToolCommand {
+        let Database {
+            host,
+            socket,
+            port,
+            user,
+            ..
+        } = &self.database;
+        let host = host
+            .clone()
+            .or_else(|| socket.as_ref().map(|folder| folder.display().to_string()));
+        let option = |name: &str, value: Option<String>| value.map(|v| format!("--{name}={v}"));
+        let address = [
+            option("host", host),
+            option("port", port.map(|port| port.to_string())),
+            option("username", user.clone()),
+        ];
+        let mut tool = ToolCommand::new(program).args(address.into_iter().flatten());
         let mut set = |name: &str, value: String| tool.env.push((name.into(), value));
-        if let Some(host) = self.database.host.clone() {
-            set("PGHOST", host);
-        }
-        if let Some(folder) = &self.database.socket {
-            set("PGHOST", folder.display().to_string());
-        }
-        if let Some(port) = self.database.port {
-            set("PGPORT", port.to_string());
-        }
-        if let Some(user) = self.database.user.clone() {
-            set("PGUSER", user);
-        }
-        set("PGDATABASE", database.to_owned());
         set("PGAPPNAME", "tapline".into());
         set(
             "PGCONNECT_TIMEOUT",
             self.access.timeout.as_secs().max(1).to_string(),
         );
-        if let Some(password) = &self.access.password {
-            tool.env.push(("PGPASSFILE".into(), SECRET_PATH.into()));
-            tool.secret_file = Some(passfile(password));
-        }
+        // Always said, or ~/.pgpass would be asked.
+        let passfile = self.access.password.as_ref().map(passfile);
+        let path = passfile.as_ref().map_or(NOWHERE, |_| SECRET_PATH);
+        set("PGPASSFILE", path.into());
+        tool.secret_file = passfile;
         tool.secret_env.clone_from(&self.access.env);
         tool
     }
 
-    pub(super) async fn ask(&self, database: &str, query: &str) -> Result<String, ToolError> {
-        let args = [
-            "-XAtq",
+    /// psql with a query's options: names come and go as UTF-8, whatever the database is encoded
+    /// in.
+    fn psql(&self, database: &str) -> ToolCommand {
+        let mut psql = self.tool(first_in_path(&["psql"]), database).args([
+            "-Xq",
             "--no-password",
             "-v",
             "ON_ERROR_STOP=1",
-            "-c",
-            query,
-        ];
-        self.tool(first_in_path(&["psql"]), database)
-            .args(args)
+        ]);
+        psql.env.push(("PGCLIENTENCODING".into(), "UTF8".into()));
+        psql
+    }
+
+    pub(super) async fn ask(&self, database: &str, query: &str) -> Result<String, ToolError> {
+        self.psql(database)
+            .args(["-At", "-c", query])
             .query(self.access.timeout)
             .await
     }
 
     pub(super) async fn administer(&self, statements: &[&str]) -> Result<(), ToolError> {
-        let args = [
-            "-Xq",
-            "--no-password",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-o",
-            "/dev/null",
-        ];
-        let args = args
-            .into_iter()
-            .chain(statements.iter().flat_map(|statement| ["-c", statement]));
-        self.tool(first_in_path(&["psql"]), MAINTENANCE)
-            .args(args)
+        let statements = statements.iter().flat_map(|statement| ["-c", statement]);
+        self.psql(MAINTENANCE)
+            .args(["-o", "/dev/null"])
+            .args(statements)
             .query(ADMIN_TIMEOUT)
             .await
             .map(drop)
     }
+}
+
+/// A database's name as libpq takes it for one: a name that looks like a connection string is
+/// written as one.
+fn plain_name(name: &str) -> String {
+    let is_plain = !name.contains('=')
+        && !name.starts_with("postgresql://")
+        && !name.starts_with("postgres://");
+    if is_plain {
+        return name.to_owned();
+    }
+    format!(
+        "dbname='{}'",
+        name.replace('\\', r"\\").replace('\'', r"\'")
+    )
 }
 
 /// One line that fits every server: the connection is given elsewhere. A password cannot hold a
@@ -93,6 +117,13 @@ fn passfile(password: &SecretString) -> SecretString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_name_of_a_database_is_a_connection_string() {
+        assert_eq!(plain_name("größe it's"), "größe it's");
+        assert_eq!(plain_name(r"a'\ host=b"), r"dbname='a\'\\ host=b'");
+        assert_eq!(plain_name("postgres://x"), "dbname='postgres://x'");
+    }
 
     #[test]
     fn a_passwords_colons_and_backslashes_are_escaped() {

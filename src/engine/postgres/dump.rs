@@ -2,11 +2,12 @@
 
 use async_trait::async_trait;
 
-use super::super::{EndMarker, Engine, StagedDump, file_stem, number, unhex};
+use super::super::{Engine, StagedDump, file_stem, number, server_identity, unhex};
 use super::Postgres;
 use super::connection::MAINTENANCE;
+use crate::catalog::SourceIdentity;
 use crate::config::{DumpFormat, Selection};
-use crate::dump::{ToolCommand, ToolError, first_in_path};
+use crate::dump::{DumpShape, EndMarker, ToolCommand, ToolError, first_in_path};
 
 impl Postgres {
     fn program(&self) -> std::path::PathBuf {
@@ -33,7 +34,13 @@ impl Engine for Postgres {
             args.extend(["--format=custom".into(), "--compress=0".into()]);
         }
         args.extend(self.database.options.iter().cloned());
-        Ok(self.tool(self.program(), self.name()).args(args))
+        let tool = if self.globals() {
+            // It finds a database to connect to by itself.
+            self.connected(self.program())
+        } else {
+            self.tool(self.program(), self.name())
+        };
+        Ok(tool.args(args))
     }
 
     fn staged_dump(&self, parallel: usize) -> Result<(StagedDump, &'static str), ToolError> {
@@ -76,14 +83,19 @@ impl Engine for Postgres {
         }
     }
 
-    fn end_marker(&self) -> Option<EndMarker> {
+    fn dump_shape(&self) -> DumpShape {
         // Newer versions write a line `\unrestrict KEY` after it.
-        let text = match self.database.dump_format {
-            _ if self.globals() => "-- PostgreSQL database cluster dump complete",
-            DumpFormat::Plain => "-- PostgreSQL database dump complete",
-            DumpFormat::Custom => return None,
+        let marker = |text| Some(EndMarker { text, within: 1024 });
+        let (beginning, end_marker) = match self.database.dump_format {
+            _ if self.globals() => (None, marker("-- PostgreSQL database cluster dump complete")),
+            DumpFormat::Plain => (None, marker("-- PostgreSQL database dump complete")),
+            DumpFormat::Custom => (Some("PGDMP"), None),
         };
-        Some(EndMarker { text, within: 1024 })
+        DumpShape {
+            beginning,
+            end_marker,
+            may_be_empty: self.database.allow_empty,
+        }
     }
 
     async fn version(&self) -> Result<String, ToolError> {
@@ -92,6 +104,21 @@ impl Engine for Postgres {
             .query(self.access.timeout)
             .await?;
         Ok(answer.trim().to_owned())
+    }
+
+    async fn identity(&self) -> SourceIdentity {
+        let query = "select system_identifier from pg_control_system()";
+        let answer = self.ask(self.name(), query).await.ok();
+        let database = match &self.database.database {
+            Selection::One(name) => Some(name.as_str()),
+            _ => None,
+        };
+        server_identity(
+            &self.database,
+            5432,
+            database,
+            answer.as_deref().map(str::trim),
+        )
     }
 
     async fn check_login(&self) -> Result<(), ToolError> {
@@ -108,7 +135,7 @@ impl Engine for Postgres {
             .map(unhex)
             .collect::<Option<_>>()
             .map(Some)
-            .ok_or_else(|| ToolError("psql: no list of names".into()))
+            .ok_or_else(|| ToolError::answer("psql", "no list of names"))
     }
 
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {

@@ -89,14 +89,12 @@ impl Loader for Postgres {
                 } else {
                     &[]
                 };
-                let name = self.name().replace('\\', r"\\").replace('\'', r"\'");
                 self.tool(first_in_path(&["pg_restore"]), self.name())
                     .args(["--no-password", "--exit-on-error", "--single-transaction"])
                     .args(clear.iter().copied())
-                    .args([format!("--dbname=dbname='{name}'")])
             }
             other => {
-                return Err(ToolError(format!(
+                return Err(ToolError::Cannot(format!(
                     "a dump of format {other:?} cannot be loaded"
                 )));
             }
@@ -123,7 +121,7 @@ impl Loader for Postgres {
             Ok(Some(count)) => Ok(Contents::Holds(format!(
                 "{count} tables, views, functions and the like"
             ))),
-            Ok(None) => Err(ToolError("psql: no count of objects".into())),
+            Ok(None) => Err(ToolError::answer("psql", "no count of objects")),
             Err(error) => {
                 let name = crate::archive::hex(self.name().as_bytes());
                 let query = format!(

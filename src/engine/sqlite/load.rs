@@ -27,7 +27,7 @@ impl Loader for Sqlite {
         if !self
             .path()?
             .try_exists()
-            .map_err(|error| ToolError(error.to_string()))?
+            .map_err(|error| ToolError::Cannot(error.to_string()))?
         {
             return Ok(Contents::Absent);
         }
@@ -44,11 +44,11 @@ impl Loader for Sqlite {
             let query = "select count(*) from sqlite_schema where type = 'table' and name not like 'sqlite~_%' escape '~'";
             let count = open(&path)
                 .and_then(|database| database.query_row(query, [], |row| row.get::<_, i64>(0)));
-            count.map_err(|error| ToolError(format!("{}: {error}", path.display())))
+            count.map_err(|error| ToolError::Cannot(format!("{}: {error}", path.display())))
         };
         let count = tokio::task::spawn_blocking(count)
             .await
-            .map_err(|error| ToolError(error.to_string()))??;
+            .map_err(|error| ToolError::Cannot(error.to_string()))??;
         Ok(Some(count.unsigned_abs()))
     }
 
@@ -57,7 +57,7 @@ impl Loader for Sqlite {
         for path in ["-wal", "-shm", "-journal", ""].map(|suffix| beside(path, suffix)) {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(ToolError(format!("{}: {error}", path.display())));
+                    return Err(ToolError::Cannot(format!("{}: {error}", path.display())));
                 }
                 _ => {}
             }

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
-use super::{Access, Engine, file_stem};
+use super::{Access, Engine, file_stem, local_identity};
+use crate::catalog::SourceIdentity;
 use crate::config::Database;
-use crate::dump::{ToolCommand, ToolError};
+use crate::dump::{DumpShape, ToolCommand, ToolError};
 pub use image::{SqliteError, dump};
 
 /// The hidden subcommand that calls [`dump`].
@@ -26,7 +27,7 @@ impl Sqlite {
         self.database
             .path
             .as_deref()
-            .ok_or_else(|| ToolError("a SQLite database needs its path".into()))
+            .ok_or_else(|| ToolError::Cannot("a SQLite database needs its path".into()))
     }
 }
 
@@ -36,8 +37,10 @@ impl Engine for Sqlite {
         let path = self.path()?;
         let text = path
             .to_str()
-            .ok_or_else(|| ToolError(format!("{}: not UTF-8", path.display())))?;
-        Ok(ToolCommand::new(&self.access.tapline).args([SUBCOMMAND, "--", text]))
+            .ok_or_else(|| ToolError::Cannot(format!("{}: not UTF-8", path.display())))?;
+        let mut command = ToolCommand::new(&self.access.tapline).args([SUBCOMMAND, "--", text]);
+        command.title = Some(format!("the SQLite dump of {text}"));
+        Ok(command)
     }
 
     fn file_name(&self) -> String {
@@ -53,8 +56,24 @@ impl Engine for Sqlite {
         )
     }
 
+    fn dump_shape(&self) -> DumpShape {
+        DumpShape {
+            beginning: Some("SQLite format 3\0"),
+            end_marker: None,
+            may_be_empty: self.database.allow_empty,
+        }
+    }
+
     async fn version(&self) -> Result<String, ToolError> {
         Ok(format!("SQLite {} (bundled)", rusqlite::version()))
+    }
+
+    async fn identity(&self) -> SourceIdentity {
+        let path = self.database.path.clone().unwrap_or_default();
+        let path = std::fs::canonicalize(&path)
+            .or_else(|_| std::path::absolute(&path))
+            .unwrap_or(path);
+        local_identity(&self.database, &path.display().to_string())
     }
 
     async fn check_login(&self) -> Result<(), ToolError> {
@@ -62,17 +81,17 @@ impl Engine for Sqlite {
         let check = move || {
             image::open(&path)
                 .map(drop)
-                .map_err(|error| ToolError(format!("{}: {error}", path.display())))
+                .map_err(|error| ToolError::Cannot(format!("{}: {error}", path.display())))
         };
         tokio::task::spawn_blocking(check)
             .await
-            .map_err(|error| ToolError(error.to_string()))?
+            .map_err(|error| ToolError::Cannot(error.to_string()))?
     }
 
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {
         let path = self.path()?;
         let size = std::fs::metadata(path)
-            .map_err(|error| ToolError(format!("{}: {error}", path.display())))?
+            .map_err(|error| ToolError::Cannot(format!("{}: {error}", path.display())))?
             .len();
         Ok(Some(
             size + std::fs::metadata(beside(path, "-wal")).map_or(0, |wal| wal.len()),
