@@ -40,9 +40,26 @@ pub fn ratio(dump: u64, archive: u64) -> String {
     }
 }
 
+/// `1 backup`, `2 backups`
+pub fn count(number: impl TryInto<u64>, noun: &str) -> String {
+    match number.try_into() {
+        Ok(1) => format!("1 {noun}"),
+        Ok(number) => format!("{number} {noun}s"),
+        Err(_) => format!("many {noun}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_is_not_many() {
+        assert_eq!(
+            [0_u64, 1, 2].map(|number| count(number, "job")),
+            ["0 jobs", "1 job", "2 jobs"]
+        );
+    }
 
     #[test]
     fn times_are_as_long_as_they_need_to_be() {

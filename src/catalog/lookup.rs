@@ -125,6 +125,11 @@ async fn what_there_is(
         }
     }
     let addresses: Vec<String> = stores.values().map(|store| store.address()).collect();
+    let name = match name.id {
+        // `@LATEST` after a name with an @ in it would read as a part of the name.
+        None if name.database.contains('@') => name.database.clone(),
+        _ => name.to_string(),
+    };
     let missing = format!("there is no backup {name} in {}", addresses.join(", "));
     Ok(match (ids.is_empty(), databases.is_empty()) {
         (false, _) => format!(

@@ -1,13 +1,18 @@
 //! The command line as typed.
 
+use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, Resettable, TypedValueParser};
+use clap::error::{ContextKind, ContextValue};
+use clap::{
+    Args as ClapArgs, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+};
 
-use super::exit::TABLE;
+use super::console;
+use super::exit::{Exit, Failure, TABLE};
 use crate::archive::Compression;
 use crate::bench::synthetic::{self, Synthetic};
 use crate::catalog::{BackupName, Mode, Retention, Within};
@@ -46,6 +51,72 @@ pub(super) struct Args {
     pub task: Task,
 }
 
+/// Parses the command line. Help, and what is wrong with it, is printed.
+///
+/// # Errors
+/// When there is nothing more to do.
+pub(super) fn parse() -> Result<Args, Exit> {
+    let command = without_empty(Args::command());
+    let parsed = command
+        .clone()
+        .try_get_matches()
+        .and_then(|matches| Args::from_arg_matches(&matches));
+    parsed.map_err(|error| {
+        if !error.use_stderr() {
+            let _ = error.print();
+            return Exit::Good;
+        }
+        if json_is_asked_for() {
+            console::start(LogFormat::Json, false);
+            let text = error.render().to_string();
+            let message = text.trim().trim_start_matches("error: ");
+            console::error(&Failure::new(Exit::Usage, message).step("command line"));
+        } else {
+            let _ = error.print();
+        }
+        if let Some(name) = variable_at_fault(&command, &error) {
+            console::notice(format_args!("the value is the environment's, of {name}"));
+        }
+        Exit::Usage
+    })
+}
+
+/// An environment variable that is empty says nothing, as for a shell's `${X:-default}`.
+fn without_empty(command: Command) -> Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| match arg.get_env() {
+            Some(name) if is_empty(name) => arg.env(Resettable::Reset),
+            _ => arg,
+        })
+        .mut_subcommands(without_empty)
+}
+
+/// The log format, when the command line is too wrong to be parsed.
+fn json_is_asked_for() -> bool {
+    let words: Vec<_> = std::env::args().collect();
+    let flag = words.iter().any(|word| word == "--log-format=json")
+        || words
+            .windows(2)
+            .any(|pair| pair == ["--log-format", "json"]);
+    flag || std::env::var("TAPLINE_LOG_FORMAT").is_ok_and(|format| format == "json")
+}
+
+/// The environment variable whose value does not parse, when no flag gave it.
+fn variable_at_fault(command: &Command, error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = shown.split([' ', '=']).next()?;
+    if std::env::args().any(|word| word.split('=').next() == Some(flag)) {
+        return None;
+    }
+    let tasks = std::iter::once(command).chain(command.get_subcommands());
+    let mut args = tasks.flat_map(Command::get_arguments);
+    let arg = args.find(|arg| arg.get_long() == flag.strip_prefix("--"))?;
+    Some(arg.get_env()?.to_string_lossy().into_owned())
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
@@ -66,25 +137,9 @@ pub(super) enum Task {
     /// nothing behind
     Bench(Box<BenchOptions>),
     /// List the backups in the stores
-    List {
-        /// Only this database
-        name: Option<String>,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    List(ListOptions),
     /// Show what one backup is, and how to read it without this program
-    Show {
-        /// Which backup: NAME or NAME@LATEST is the latest of that database, NAME@ID any
-        #[arg(value_name = "NAME[@ID]")]
-        name: BackupName,
-        /// Look in this store of the inventory only
-        #[arg(long, value_name = "NAME")]
-        store: Option<String>,
-        /// The stored manifest as it is
-        #[arg(long)]
-        json: bool,
-    },
+    Show(ShowOptions),
     /// Remove the backups that no rule keeps, never the newest good one; without --confirm only say
     /// which
     Prune(PruneOptions),
@@ -92,14 +147,11 @@ pub(super) enum Task {
     /// --confirm only list it
     Cleanup(CleanupOptions),
     /// Try everything without dumping: inventory, tools, logins, stores
-    Check {
-        /// Only these databases
-        names: Vec<String>,
-    },
+    Check(CheckOptions),
     /// Write a commented inventory to start from
     Init {
-        #[arg(default_value = "tapline.toml")]
-        file: PathBuf,
+        /// Where to; - is stdout [default: --config, or tapline.toml]
+        file: Option<PathBuf>,
         /// Overwrite a file that exists
         #[arg(long)]
         force: bool,
@@ -206,7 +258,8 @@ pub(super) struct RestoreOptions {
     /// Write the dump to stdout
     #[arg(long, conflicts_with = "output")]
     pub stdout: bool,
-    /// Write the dump to a file; to a folder when it was staged and has several files
+    /// Write the dump to a file, or to stdout with -; to a folder when it was staged and has several
+    /// files
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// The environment variable that holds the target's password
@@ -224,6 +277,7 @@ pub(super) struct RestoreOptions {
 }
 
 #[derive(Debug, ClapArgs)]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 pub(super) struct VerifyOptions {
     /// Which backup: NAME is the latest of that database, NAME@ID any
     #[arg(value_name = "NAME[@ID]")]
@@ -241,6 +295,43 @@ pub(super) struct VerifyOptions {
     /// Look in this store of the inventory only
     #[arg(long, value_name = "NAME")]
     pub store: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Default, ClapArgs)]
+pub(super) struct ListOptions {
+    /// Only this database, or those that a `database = "*"` of this name stands for
+    pub name: Option<String>,
+    /// Look in this store of the inventory only
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ShowOptions {
+    /// Which backup: NAME or NAME@LATEST is the latest of that database, NAME@ID any
+    #[arg(value_name = "NAME[@ID]")]
+    pub name: BackupName,
+    /// Look in this store of the inventory only
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
+    /// The stored manifest as it is
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct CheckOptions {
+    /// Only these databases, and their stores
+    pub names: Vec<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -345,6 +436,9 @@ pub(super) struct PruneOptions {
     /// Remove them; otherwise nothing is
     #[arg(long)]
     pub confirm: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub rules: Rules,
 }
@@ -406,6 +500,9 @@ pub(super) struct CleanupOptions {
     /// Remove it; otherwise nothing is
     #[arg(long)]
     pub confirm: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn age(text: &str) -> Result<Duration, String> {

@@ -6,28 +6,63 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{BackupOptions, Timeline};
 use super::exit::{Exit, Failure};
-use super::interrupt::interruptible;
-use super::progress::Display;
-use super::{inventory, report, text};
+use super::{Session, console, inventory, report, text};
 use crate::charts::{plot, timeline};
 use crate::engine::StagedDump;
+use crate::meter::Phase;
 use crate::run::plan::{self, Plan};
-use crate::run::{self, JobResult};
+use crate::run::{self, JobResult, RunReport};
 
 pub(super) async fn backup(
-    config: &Path,
+    session: &mut Session,
     options: &BackupOptions,
-    display: &Display,
 ) -> Result<Exit, Failure> {
-    let inventory = inventory::load(config, options)?;
-    let stores = inventory::stores(&inventory, options).await?;
-    let own_binary = std::env::current_exe()?;
-    let plan = plan::plan(&inventory, &stores, &options.names, own_binary).await?;
+    let inventory = inventory::load(&session.config, options)?;
+    find_folders(options)?;
+    let work = async {
+        let stores = inventory::stores(&inventory, options).await?;
+        let own_binary = std::env::current_exe()?;
+        Ok(plan::plan(&inventory, &stores, &options.names, own_binary).await?)
+    };
+    let plan = session.signals.unless(work).await?;
     if options.dry_run {
-        text::out(&describe(&plan));
+        console::out(&describe(&plan));
         return Ok(Exit::Good);
     }
-    // Found out now, and not when hours have passed.
+    let (display, cancel) = (session.display.clone(), CancellationToken::new());
+    let work = async {
+        tokio::select! {
+            report = run::run(&plan, cancel.clone()) => report,
+            () = display.show(&plan, !options.no_progress) => {
+                unreachable!("progress is shown until the run is over")
+            }
+        }
+    };
+    let committing = || {
+        let mut jobs = plan.jobs.iter();
+        jobs.any(|planned| planned.meter.phase() == Phase::Committing)
+    };
+    let stopping = "ending dumps, aborting uploads";
+    let (report, interrupted) = session
+        .signals
+        .tidy(&display, stopping, &cancel, committing, work)
+        .await?;
+    display.clear();
+    let untold = tell(options, &report);
+    let all_good = report
+        .jobs
+        .iter()
+        .all(|job| job.result == JobResult::Stored && job.prune_error.is_none());
+    Ok(match interrupted {
+        Some(exit) if !all_good => exit,
+        _ if !all_good => Exit::Failed,
+        _ if untold => Exit::Untold,
+        _ => Exit::Good,
+    })
+}
+
+/// A folder that is not there is found out now, and not when hours have passed.
+fn find_folders(options: &BackupOptions) -> Result<(), Failure> {
     let drawn = match &options.timeline {
         Some(Timeline::Svg(file) | Timeline::Html(file)) => Some(file),
         _ => None,
@@ -43,51 +78,48 @@ pub(super) async fn backup(
             ));
         }
     }
-    let cancel = CancellationToken::new();
-    let work = async {
-        tokio::select! {
-            report = run::run(&plan, cancel.clone()) => report,
-            () = display.show(&plan, !options.no_progress) => unreachable!("progress is shown until the run is over"),
-        }
-    };
-    let stopping = "ending dumps, aborting uploads";
-    let (report, interrupted) = interruptible(display, stopping, cancel.clone(), work).await?;
-    display.clear();
+    Ok(())
+}
+
+/// Prints the table and writes what was asked for besides. What cannot be written is said, and
+/// keeps nothing else from being told; whether there was any.
+fn tell(options: &BackupOptions, report: &RunReport) -> bool {
     let to_stdout = options.report.as_deref() == Some(Path::new("-"));
-    match &options.report {
-        Some(_) if to_stdout => text::out(&report::json(&report)),
-        Some(file) => write(file, &report::json(&report))?,
-        None => {}
-    }
-    let mut shown = report::text(&report);
+    let mut shown = report::text(report);
+    let mut written = vec![match &options.report {
+        Some(_) if to_stdout => {
+            console::out(&report::json(report));
+            Ok(())
+        }
+        Some(file) => write(file, &report::json(report)),
+        None => Ok(()),
+    }];
+    let drawn = |file: &Path, picture: std::io::Result<String>| {
+        let failed = |error| Failure::new(Exit::Untold, format!("{}: {error}", file.display()));
+        write(file, &picture.map_err(failed)?)
+    };
     match &options.timeline {
         None => {}
-        Some(Timeline::Text) => shown += &format!("\n{}", timeline::text(&report)),
-        Some(Timeline::Svg(file)) => write(file, &plot::svg(&report)?)?,
-        Some(Timeline::Html(file)) => write(file, &plot::html(&report)?)?,
+        Some(Timeline::Text) => shown += &format!("\n{}", timeline::text(report)),
+        Some(Timeline::Svg(file)) => written.push(drawn(file, plot::svg(report))),
+        Some(Timeline::Html(file)) => written.push(drawn(file, plot::html(report))),
     }
     if to_stdout {
-        eprint!("{shown}");
+        console::aside(&shown);
     } else {
-        text::out(&shown);
+        console::remark(&shown);
     }
-    let all_good = report
-        .jobs
-        .iter()
-        .all(|job| job.result == JobResult::Stored && job.prune_error.is_none());
-    Ok(match interrupted {
-        Some(exit) if !all_good => exit,
-        _ if all_good => Exit::Good,
-        _ => Exit::Failed,
-    })
+    let failures: Vec<Failure> = written.into_iter().filter_map(Result::err).collect();
+    for failure in &failures {
+        console::error(failure);
+    }
+    !failures.is_empty()
 }
 
 pub(super) fn write(file: &Path, text: &str) -> Result<(), Failure> {
     let failed = |error| {
-        Failure::new(
-            Exit::Failed,
-            format!("cannot write {}: {error}", file.display()),
-        )
+        let why = format!("cannot write {}: {error}", file.display());
+        Failure::new(Exit::Untold, why).step("report")
     };
     std::fs::write(file, text).map_err(failed)
 }
@@ -132,8 +164,8 @@ fn describe(plan: &Plan) -> String {
     }
     let jobs = plan.settings.jobs.min(plan.jobs.len());
     text + &format!(
-        "\n{} jobs, {jobs} at once, at most {} of memory\n",
-        plan.jobs.len(),
+        "\n{}, {jobs} at once, at most {} of memory\n",
+        text::count(plan.jobs.len(), "job"),
         text::size(plan.memory_per_job * jobs as u64)
     )
 }

@@ -1,112 +1,165 @@
 //! `tapline cleanup`: shows what never became a backup, and removes it when that is confirmed.
 
-use std::path::Path;
-
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::args::CleanupOptions;
 use super::exit::{Exit, Failure};
-use super::text;
+use super::{Session, console, text};
 use crate::config::Inventory;
 use crate::run::plan::open_patient_stores;
-use crate::upkeep::cleanup::{Leftovers, plan, remove};
+use crate::store::SharedStore;
+use crate::upkeep::UpkeepError;
+use crate::upkeep::cleanup::{Leftovers, Plan, plan, remove};
 
-pub(super) async fn cleanup(config: &Path, options: &CleanupOptions) -> Result<Exit, Failure> {
-    let inventory = Inventory::load(config)?;
-    let mut planned = Vec::new();
-    for store in open_patient_stores(&inventory, options.store.as_deref())
-        .await?
-        .into_values()
-    {
-        let plan = plan(&*store, options.older_than, Timestamp::now().as_second()).await?;
-        planned.push((store, plan));
+pub(super) async fn cleanup(
+    session: &mut Session,
+    options: &CleanupOptions,
+) -> Result<Exit, Failure> {
+    let inventory = Inventory::load(&session.config)?;
+    let work = async {
+        let mut planned = Vec::new();
+        for (name, store) in open_patient_stores(&inventory, options.store.as_deref()).await? {
+            let plan = plan(&*store, options.older_than, Timestamp::now().as_second())
+                .await
+                .map_err(UpkeepError::of_store(&name, &*store))?;
+            planned.push((name, store, plan));
+        }
+        Ok(planned)
+    };
+    let planned = session.signals.unless(work).await?;
+    if !options.json {
+        show(&planned);
     }
-    let leftovers = || planned.iter().flat_map(|(_, plan)| &plan.leftovers);
-    let uploads: usize = leftovers().map(|leftovers| leftovers.uploads.len()).sum();
-    let objects: usize = leftovers().map(|leftovers| leftovers.objects.len()).sum();
-    let sizes = rows(leftovers()).map(|row| row.size);
-    let total = format!(
-        "{uploads} open uploads and {objects} objects, {}",
-        text::size(sizes.sum())
-    );
-    if uploads + objects > 0 {
-        let rows = rows(leftovers()).map(|row| [row.what, row.key, row.age, text::size(row.size)]);
-        text::out(&(text::table(["WHAT", "KEY", "AGE", "SIZE"], rows) + "\n"));
+    let mut failures = Vec::new();
+    if options.confirm {
+        let work = async {
+            for (_, store, plan) in &planned {
+                failures.extend(remove(&**store, &plan.leftovers).await);
+            }
+            Ok(())
+        };
+        session.signals.unless(work).await?;
     }
-    for (store, plan) in &planned {
+    if options.json {
+        console::out(&text::json(&as_json(&planned, options.confirm, &failures)));
+    } else {
+        let total = total(&planned);
+        console::remark(&match (options.confirm, failures.is_empty()) {
+            (false, _) => {
+                format!("{total} would go\ndry run: nothing was removed; add --confirm\n")
+            }
+            (true, true) => format!("{total} removed\n"),
+            (true, false) => {
+                format!("{total} were to be removed; what failed is still there\n")
+            }
+        });
+    }
+    for failure in &failures {
+        console::error(&Failure::new(Exit::Failed, failure).step("cleanup"));
+    }
+    Ok(if failures.is_empty() {
+        Exit::Good
+    } else {
+        Exit::Failed
+    })
+}
+
+type Planned = [(String, SharedStore, Plan)];
+
+fn leftovers(planned: &Planned) -> impl Iterator<Item = &Leftovers> {
+    planned.iter().flat_map(|(_, _, plan)| &plan.leftovers)
+}
+
+/// `3 open uploads and 1 object, 12 MiB`
+fn total(planned: &Planned) -> String {
+    let uploads = leftovers(planned).map(|leftovers| leftovers.uploads.len());
+    let objects = leftovers(planned).map(|leftovers| leftovers.objects.len());
+    format!(
+        "{} and {}, {}",
+        text::count(uploads.sum::<usize>(), "open upload"),
+        text::count(objects.sum::<usize>(), "object"),
+        text::size(rows(leftovers(planned)).map(|row| row.size).sum())
+    )
+}
+
+fn show(planned: &Planned) {
+    let mut rows = rows(leftovers(planned)).peekable();
+    if rows.peek().is_some() {
+        let rows = rows.map(|row| {
+            let age = text::time(row.age);
+            [row.what, row.key, age, text::size(row.size)]
+        });
+        console::remark(&(text::table(["WHAT", "KEY", "AGE", "SIZE"], rows) + "\n"));
+    }
+    for (_, store, plan) in planned {
         let young = (plan.young > 0).then(|| {
             format!(
-                "{} young ones, which may be of a running backup",
-                plan.young
+                "{}, which may be of a running backup",
+                text::count(plan.young, "young one")
             )
         });
-        let foreign =
-            (plan.foreign > 0).then(|| format!("{} that are not tapline's", plan.foreign));
+        let foreign = (plan.foreign > 0)
+            .then(|| format!("{} not tapline's", text::count(plan.foreign, "key")));
         let alone: Vec<String> = young.into_iter().chain(foreign).collect();
         if !alone.is_empty() {
-            text::out(&format!(
+            console::remark(&format!(
                 "left alone in {}: {}\n",
                 store.address(),
                 alone.join("; ")
             ));
         }
     }
-    if !options.confirm {
-        text::out(&format!(
-            "{total} would go\ndry run: nothing was removed; add --confirm\n"
-        ));
-        return Ok(Exit::Good);
-    }
-    let mut failures = Vec::new();
-    for (store, plan) in &planned {
-        failures.extend(remove(&**store, &plan.leftovers).await);
-    }
-    for failure in &failures {
-        eprintln!("tapline: {failure}");
-    }
-    if failures.is_empty() {
-        text::out(&format!("{total} removed\n"));
-        return Ok(Exit::Good);
-    }
-    text::out(&format!(
-        "{total} were to be removed; what failed is still there\n"
-    ));
-    Ok(Exit::Failed)
+}
+
+fn as_json(planned: &Planned, confirmed: bool, failures: &[String]) -> Value {
+    let stores = planned.iter().map(|(name, store, plan)| {
+        let leftovers: Vec<Value> = rows(plan.leftovers.iter())
+            .map(|row| json!({ "what": row.kind, "key": row.key, "age_seconds": row.age, "bytes": row.size }))
+            .collect();
+        json!({
+            "store": name,
+            "address": store.address(),
+            "leftovers": leftovers,
+            "young": plan.young,
+            "foreign": plan.foreign,
+        })
+    });
+    json!({
+        "version": 1,
+        "confirmed": confirmed,
+        "stores": stores.collect::<Vec<_>>(),
+        "failures": failures,
+    })
 }
 
 struct Row {
+    kind: &'static str,
     what: String,
     key: String,
-    age: String,
+    /// In seconds.
+    age: f64,
     size: u64,
 }
 
 fn rows<'a>(leftovers: impl Iterator<Item = &'a Leftovers>) -> impl Iterator<Item = Row> {
-    leftovers.flat_map(
-        |Leftovers {
-             objects,
-             uploads,
-             age,
-             ..
-         }| {
-            #[expect(clippy::cast_precision_loss, reason = "for display")]
-            let age = text::time(*age as f64);
-            let uploads = uploads.iter().map({
-                let age = age.clone();
-                move |(upload, info)| Row {
-                    what: format!("upload, {} parts", info.parts),
-                    key: upload.key.clone(),
-                    age: age.clone(),
-                    size: info.size,
-                }
-            });
-            let objects = objects.iter().map(move |object| Row {
-                what: "object".into(),
-                key: object.key.clone(),
-                age: age.clone(),
-                size: object.size,
-            });
-            uploads.chain(objects)
-        },
-    )
+    leftovers.flat_map(|leftovers| {
+        #[expect(clippy::cast_precision_loss, reason = "for display")]
+        let age = leftovers.age as f64;
+        let uploads = leftovers.uploads.iter().map(move |(upload, info)| Row {
+            kind: "upload",
+            what: format!("upload, {}", text::count(info.parts, "part")),
+            key: upload.key.clone(),
+            age,
+            size: info.size,
+        });
+        let objects = leftovers.objects.iter().map(move |object| Row {
+            kind: "object",
+            what: "object".into(),
+            key: object.key.clone(),
+            age,
+            size: object.size,
+        });
+        uploads.chain(objects)
+    })
 }

@@ -9,18 +9,18 @@ use futures_util::StreamExt;
 use rusqlite::Connection;
 use tokio::io::AsyncReadExt;
 
-use super::args::BackupOptions;
+use super::args::{BackupOptions, ListOptions};
+use super::console::out;
 use super::exit::{Exit, Failure};
-use super::progress::Display;
-use super::text::{out, size};
-use super::{backup, list};
+use super::text::size;
+use super::{Session, backup, list};
 use crate::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY};
 use crate::store::memory::MemoryStore;
 
 /// The sample databases and how many orders each holds; some tens of MB in all.
 const SAMPLES: [(&str, u32); 3] = [("shop", 160_000), ("events", 90_000), ("archive", 40_000)];
 
-pub(super) async fn demo(display: &Display) -> Result<Exit, Failure> {
+pub(super) async fn demo(session: &mut Session) -> Result<Exit, Failure> {
     let folder = tempfile::tempdir()?;
     let server = S3Server::start(false).await?;
     out(&format!(
@@ -54,12 +54,13 @@ pub(super) async fn demo(display: &Display) -> Result<Exit, Failure> {
         "\n$ cd {}\n$ tapline backup\n",
         folder.path().display()
     ));
-    let backed_up = backup::backup(&config, &BackupOptions::default(), display).await?;
+    session.config = config;
+    let backed_up = backup::backup(session, &BackupOptions::default()).await?;
     if backed_up != Exit::Good {
         return Ok(backed_up);
     }
     out("\n$ tapline list\n");
-    list::list(&config, None, false).await?;
+    list::list(session, &ListOptions::default()).await?;
 
     out("\n# Each archive, read with a tar reader that knows nothing of tapline:\n");
     let mut all_equal = true;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::args::BackupOptions;
+use super::args::{BackupOptions, Timeline};
 use super::exit::{Exit, Failure};
 use crate::bench::synthetic::{self, Synthetic};
 use crate::config::{ConfigError, Database, Inventory};
@@ -61,8 +61,26 @@ pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, 
                 .clone_into(prefix);
         }
     }
+    find_pictures(options, &inventory)?;
     compression(options, &mut inventory)?;
     Ok(inventory)
+}
+
+/// `--timeline f.svg`, where `--timeline=f.svg` is meant, names a database.
+fn find_pictures(options: &BackupOptions, inventory: &Inventory) -> Result<(), Failure> {
+    let pictured = |name: &&String| {
+        let path = Path::new(name);
+        path.extension()
+            .is_some_and(|kind| kind == "svg" || kind == "html")
+            && inventory.entry(name).is_none()
+    };
+    match (&options.timeline, options.names.iter().find(pictured)) {
+        (Some(Timeline::Text), Some(name)) => Err(Failure::new(
+            Exit::Usage,
+            format!("there is no database {name}; to draw into a file write --timeline={name}"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Changes compression and level of the databases that are backed up.

@@ -1,6 +1,6 @@
 //! Log lines on stderr, through `tracing`, which do not tear the progress lines.
 
-use std::io;
+use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -18,15 +18,18 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
+/// Whatever becomes of a line, it has been written: `tracing` would report an error of stderr on
+/// stderr, and panic in the middle of a backup.
 struct Line<'a>(&'a Display);
 
-impl io::Write for Line<'_> {
+impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().write(line))
+        let _ = self.0.suspend(|| io::stderr().write_all(line));
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
@@ -42,8 +45,11 @@ pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool, display: &Displ
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .log_internal_errors(false)
         .with_writer(Lines(display.clone()));
-    let colour = display.is_terminal();
+    // https://no-color.org: set and not empty.
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour = display.is_terminal() && !plain;
     // A second start in one process (tests) keeps the first.
     let _ = match format {
         LogFormat::Text => subscriber.with_target(false).with_ansi(colour).try_init(),

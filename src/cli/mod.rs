@@ -5,6 +5,7 @@ mod backup;
 mod bench;
 mod check;
 mod cleanup;
+mod console;
 #[cfg(feature = "demo")]
 mod demo;
 mod exit;
@@ -24,16 +25,22 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use args::{Args, Task};
 use exit::{Exit, Failure};
+use interrupt::Signals;
+use progress::Display;
 
 use crate::bench::synthetic::Synthetic;
 
 /// Parses the command line, does what it says, and tells the exit code.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match args::parse() {
+        Ok(args) => args,
+        Err(exit) => return exit.into(),
+    };
+    console::start(args.log_format, args.quiet);
     // A child process of a run writes its dump to stdout and has nothing else to do.
     match args.task {
         Task::SqliteDump { path } => return sqlite_dump(&path),
@@ -46,42 +53,66 @@ pub fn main() -> ExitCode {
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::new(Exit::Failed, format!("cannot start: {error}")).print(),
+        Err(error) => {
+            return end(&Failure::new(
+                Exit::Failed,
+                format!("cannot start: {error}"),
+            ));
+        }
     };
-    let result = runtime.block_on(dispatch(args));
+    let result = runtime.block_on(async {
+        let signals = Signals::catch()?;
+        dispatch(args, signals).await
+    });
     // What still runs in the background is over with the process.
     runtime.shutdown_background();
-    match result {
-        Ok(exit) => exit.into(),
-        Err(failure) => failure.print(),
+    match (result, console::untold()) {
+        (Err(failure), _) | (Ok(Exit::Good), Some(failure)) => end(&failure),
+        (Ok(exit), _) => exit.into(),
     }
 }
 
-async fn dispatch(args: Args) -> Result<Exit, Failure> {
-    let display = progress::Display::new();
-    log::start(args.log_format, args.verbose, args.quiet, &display);
-    let config = || config_path(args.config.as_deref());
+/// Says why the program ends other than well.
+fn end(failure: &Failure) -> ExitCode {
+    console::error(failure);
+    failure.exit.into()
+}
+
+/// What every task works with.
+struct Session {
+    /// The inventory's file.
+    config: PathBuf,
+    display: Display,
+    signals: Signals,
+}
+
+async fn dispatch(args: Args, signals: Signals) -> Result<Exit, Failure> {
+    let mut session = Session {
+        config: config_path(args.config.as_deref()),
+        display: Display::new(),
+        signals,
+    };
+    let session = &mut session;
+    log::start(args.log_format, args.verbose, args.quiet, &session.display);
     match args.task {
-        Task::Backup(options) => backup::backup(&config(), &options, &display).await,
-        Task::Restore(options) => restore::restore_backup(&config(), &options, &display).await,
-        Task::Verify(options) => verify::verify(&config(), &options, &display).await,
-        Task::Bench(options) => bench::bench(&config(), &options, &display).await,
-        Task::List { name, json } => list::list(&config(), name.as_deref(), json).await,
-        Task::Show { name, store, json } => {
-            show::show(&config(), &name, store.as_deref(), json).await
-        }
-        Task::Prune(options) => prune::prune(&config(), &options).await,
-        Task::Cleanup(options) => cleanup::cleanup(&config(), &options).await,
-        Task::Check { names } => check::check(&config(), &names).await,
-        Task::Init { file, force } => init(&file, force),
+        Task::Backup(options) => backup::backup(session, &options).await,
+        Task::Restore(options) => restore::restore_backup(session, &options).await,
+        Task::Verify(options) => verify::verify(session, &options).await,
+        Task::Bench(options) => bench::bench(session, &options).await,
+        Task::List(options) => list::list(session, &options).await,
+        Task::Show(options) => show::show(session, &options).await,
+        Task::Prune(options) => prune::prune(session, &options).await,
+        Task::Cleanup(options) => cleanup::cleanup(session, &options).await,
+        Task::Check(options) => check::check(session, &options).await,
+        Task::Init { file, force } => init(file.or(args.config), force),
         #[cfg(feature = "demo")]
-        Task::S3Server { discard } => s3_server(discard).await,
+        Task::S3Server { discard } => session.signals.unless(s3_server(discard)).await,
         #[cfg(feature = "demo")]
-        Task::Demo => demo::demo(&display).await,
+        Task::Demo => demo::demo(session).await,
         Task::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "tapline", &mut script);
-            text::out(&String::from_utf8_lossy(&script));
+            console::out(&String::from_utf8_lossy(&script));
             Ok(Exit::Good)
         }
         Task::SqliteDump { .. } | Task::Synthetic { .. } | Task::Guard => {
@@ -104,22 +135,27 @@ fn config_path(asked: Option<&Path>) -> PathBuf {
     asked.map(Path::to_owned).or(found).unwrap_or(local)
 }
 
-fn init(file: &Path, force: bool) -> Result<Exit, Failure> {
-    if file.exists() && !force {
-        return Err(Failure::new(
-            Exit::Config,
-            format!("{} exists; --force overwrites it", file.display()),
-        ));
+/// Writes an inventory to start from, to `tapline.toml` when no file is given, to stdout for `-`.
+fn init(file: Option<PathBuf>, force: bool) -> Result<Exit, Failure> {
+    let file = file.unwrap_or_else(|| "tapline.toml".into());
+    if file == Path::new("-") {
+        console::out(crate::config::TEMPLATE);
+        return Ok(Exit::Good);
     }
-    std::fs::write(file, crate::config::TEMPLATE).map_err(|error| {
-        Failure::new(
-            Exit::Config,
-            format!("cannot write {}: {error}", file.display()),
-        )
-    })?;
-    text::out(&format!(
-        "Wrote {}. Next: edit it, `tapline check`, `tapline backup`.\n",
-        file.display()
+    let shown = file.display();
+    let failed = |why: String| Failure::new(Exit::Config, why).step("init");
+    if file.exists() && !force {
+        return Err(failed(format!("{shown} exists; --force overwrites it")));
+    }
+    std::fs::write(&file, crate::config::TEMPLATE)
+        .map_err(|error| failed(format!("cannot write {shown}: {error}")))?;
+    let with = if file == Path::new("tapline.toml") {
+        String::new()
+    } else {
+        format!(" -c {}", crate::dump::quote(&shown.to_string()))
+    };
+    console::remark(&format!(
+        "Wrote {shown}. Next: edit it, `tapline{with} check`, `tapline{with} backup`.\n"
     ));
     Ok(Exit::Good)
 }
@@ -127,7 +163,7 @@ fn init(file: &Path, force: bool) -> Result<Exit, Failure> {
 #[cfg(feature = "demo")]
 async fn s3_server(discard: bool) -> Result<Exit, Failure> {
     let server = crate::s3_server::S3Server::start(discard).await?;
-    text::out(&format!("{}\n", server.endpoint()));
+    console::out(&format!("{}\n", server.endpoint()));
     std::future::pending().await
 }
 
@@ -135,13 +171,16 @@ fn sqlite_dump(path: &Path) -> ExitCode {
     let mut out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
     match crate::engine::sqlite::dump(path, &mut out).and_then(|_| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => Failure::new(Exit::Failed, format!("{}: {error}", path.display())).print(),
+        Err(error) => end(&Failure::new(
+            Exit::Failed,
+            format!("{}: {error}", path.display()),
+        )),
     }
 }
 
 fn synthetic(source: Synthetic) -> ExitCode {
     match source.write(&mut std::io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => Failure::new(Exit::Failed, error.to_string()).print(),
+        Err(error) => end(&Failure::new(Exit::Failed, error.to_string())),
     }
 }

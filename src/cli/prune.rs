@@ -1,91 +1,45 @@
 //! `tapline prune`: shows what each rule keeps, and removes the rest when that is confirmed.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+
+use serde_json::{Value, json};
 
 use super::args::PruneOptions;
 use super::exit::{Exit, Failure};
-use super::text;
-use crate::catalog::{self, Found, Retention};
-use crate::config::{ConfigError, Inventory};
+use super::{Session, console, text};
+use crate::config::Inventory;
 use crate::run::plan::open_patient_stores;
-use crate::store::SharedStore;
-use crate::upkeep::prune::{Considered, Verdict, consider, remove};
+use crate::upkeep::prune::{Considered, Plan, Removed, Verdict, plan};
 
-pub(super) async fn prune(config: &Path, options: &PruneOptions) -> Result<Exit, Failure> {
-    let inventory = Inventory::load(config)?;
-    let given = options.rules.policy();
-    if given.is_none() && !options.names.is_empty() {
-        inventory
-            .select(&options.names)
-            .map_err(|ConfigError(error)| {
-                ConfigError(format!(
-                    "{error}; what is in the store alone is pruned by rules such as --keep-last 3"
-                ))
-            })?;
-    }
-    let mut planned: Vec<(SharedStore, Vec<Considered>)> = Vec::new();
-    let (mut strangers, mut without_policy, mut seen) =
-        (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for (called, store) in open_patient_stores(&inventory, options.store.as_deref()).await? {
-        let found = catalog::find(&*store, None).await?;
-        let committed: Vec<Found> = found.into_iter().filter(Found::is_committed).collect();
-        let mut considered = Vec::new();
-        for of_one in committed.chunk_by(|a, b| a.database == b.database) {
-            let database = &of_one[0].database;
-            seen.insert(database.clone());
-            match policy(&inventory, &called, database, options, given) {
-                Policy::Is(policy) if policy.is_empty() => {
-                    without_policy.insert(database.clone());
-                }
-                Policy::Is(policy) => {
-                    considered.extend(consider(&*store, &policy, of_one.to_vec()).await?);
-                }
-                Policy::Stranger => {
-                    strangers.insert(database.clone());
-                }
-                Policy::NotNamed => {}
-            }
-        }
-        planned.push((store, considered));
-    }
-    let known = |name: &String| seen.contains(name) || inventory.entry(name).is_some();
-    if let Some(name) = options.names.iter().find(|name| !known(name)) {
-        return Err(Failure::new(
-            Exit::NoBackup,
-            format!("there are no backups of {name:?}; `tapline list` shows all"),
-        ));
-    }
-    show(planned.iter().flat_map(|(_, considered)| considered));
-    mention("not in the inventory, left alone", &strangers);
-    mention("without a keep_… rule, left alone", &without_policy);
-    let doomed = || {
-        let all = planned.iter().flat_map(|(_, considered)| considered);
-        all.filter(|considered| considered.verdict == Verdict::Remove)
+pub(super) async fn prune(session: &mut Session, options: &PruneOptions) -> Result<Exit, Failure> {
+    let inventory = Inventory::load(&session.config)?;
+    let work = async {
+        let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
+        Ok(plan(&inventory, &stores, &options.names, options.rules.policy()).await?)
     };
-    let all: usize = planned.iter().map(|(_, considered)| considered.len()).sum();
-    let bytes = text::size(doomed().map(|doomed| doomed.found.size()).sum());
-    if !options.confirm {
-        text::out(&format!(
-            "{} of {all} backups would go, {bytes}\n",
-            doomed().count()
-        ));
-        text::out("dry run: nothing was removed; add --confirm\n");
-        return Ok(Exit::Good);
+    let plan = session.signals.unless(work).await?;
+    if !options.json {
+        show(&plan);
     }
-    let (mut backups, mut bytes, mut failures) = (0, 0, Vec::new());
-    for (store, considered) in &planned {
-        let removed = remove(&**store, considered).await;
-        backups += removed.backups;
-        bytes += removed.bytes;
-        failures.extend(removed.failures);
+    // An interrupted removal leaves no half backup in any list: manifests go first.
+    let removed = if options.confirm {
+        Some(
+            session
+                .signals
+                .unless(async { Ok(plan.carry_out().await) })
+                .await?,
+        )
+    } else {
+        None
+    };
+    if options.json {
+        console::out(&text::json(&as_json(&plan, removed.as_ref())));
+    } else {
+        sum_up(&plan, removed.as_ref());
     }
-    text::out(&format!(
-        "{backups} of {all} backups removed, {}\n",
-        text::size(bytes)
-    ));
+    let failures = removed.map(|removed| removed.failures).unwrap_or_default();
     for failure in &failures {
-        eprintln!("tapline: {failure}");
+        console::error(&Failure::new(Exit::Failed, failure).step("prune"));
     }
     Ok(if failures.is_empty() {
         Exit::Good
@@ -94,77 +48,100 @@ pub(super) async fn prune(config: &Path, options: &PruneOptions) -> Result<Exit,
     })
 }
 
-/// How a database in a store is to be treated.
-enum Policy {
-    /// By this policy.
-    Is(Retention),
-    /// It is neither in the inventory nor named.
-    Stranger,
-    /// Others are named.
-    NotNamed,
-}
-
-fn policy(
-    inventory: &Inventory,
-    store: &str,
-    database: &String,
-    options: &PruneOptions,
-    given: Option<Retention>,
-) -> Policy {
-    // What a database of the inventory has in another store than its own is as strange as the rest.
-    let entry = inventory
-        .entry(database)
-        .filter(|entry| entry.store == store);
-    let named = |name: &String| name == database || entry.is_some_and(|entry| entry.name == *name);
-    match (options.names.iter().any(named), given, entry) {
-        (false, _, _) if !options.names.is_empty() => Policy::NotNamed,
-        (true, Some(given), _) | (false, Some(given), Some(_)) => Policy::Is(given),
-        (_, None, Some(entry)) => Policy::Is(entry.retention),
-        (_, _, None) => Policy::Stranger,
-    }
-}
-
-fn show<'a>(considered: impl Iterator<Item = &'a Considered>) {
-    let rows = considered.map(
-        |Considered {
-             found,
-             archive,
-             verdict,
-         }| {
-            let kept_by = match verdict {
-                Verdict::Keep(rules) => rules
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                Verdict::Remove => "remove".into(),
-                Verdict::Broken(how) => {
-                    format!("broken: {how}; look at it with `tapline verify`, delete it by hand")
-                }
-            };
-            let archive = archive.map_or("?".into(), text::size);
-            [
-                found.database.clone(),
-                found.id.to_string(),
-                text::begun(&found.id),
-                archive,
-                kept_by,
-            ]
-        },
-    );
-    let mut rows = rows.peekable();
+fn show(plan: &Plan) {
+    let mut rows = plan.considered().map(row).peekable();
     if rows.peek().is_some() {
-        text::out(&text::table(
-            ["DATABASE", "BACKUP", "BEGUN (UTC)", "ARCHIVE", "KEPT BY"],
-            rows,
-        ));
-        text::out("\n");
+        let header = ["DATABASE", "BACKUP", "BEGUN (UTC)", "ARCHIVE", "KEPT BY"];
+        console::remark(&(text::table(header, rows) + "\n"));
     }
+    mention("not in the inventory, left alone", &plan.strangers);
+    mention("without a keep_… rule, left alone", &plan.without_rule);
+}
+
+fn row(considered: &Considered) -> [String; 5] {
+    let Considered {
+        found,
+        archive,
+        verdict,
+    } = considered;
+    let kept_by = match verdict {
+        Verdict::Keep(rules) => rules
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
+        Verdict::Remove => "remove".into(),
+        Verdict::Broken(how) => {
+            format!("broken: {how}; look at it with `tapline verify`, delete it by hand")
+        }
+    };
+    [
+        found.database.clone(),
+        found.id.to_string(),
+        text::begun(&found.id),
+        archive.map_or("?".into(), text::size),
+        kept_by,
+    ]
 }
 
 fn mention(what: &str, names: &BTreeSet<String>) {
     if !names.is_empty() {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        text::out(&format!("{what}: {}\n", names.join(", ")));
+        console::remark(&format!("{what}: {}\n", names.join(", ")));
     }
+}
+
+fn sum_up(plan: &Plan, removed: Option<&Removed>) {
+    let all = text::count(plan.considered().count(), "backup");
+    match removed {
+        None => {
+            let bytes = plan.doomed().map(|doomed| doomed.found.size()).sum();
+            console::remark(&format!(
+                "{} of {all} would go, {}\ndry run: nothing was removed; add --confirm\n",
+                plan.doomed().count(),
+                text::size(bytes)
+            ));
+        }
+        Some(Removed { backups, bytes, .. }) => console::remark(&format!(
+            "{backups} of {all} removed, {}\n",
+            text::size(*bytes)
+        )),
+    }
+}
+
+fn as_json(plan: &Plan, removed: Option<&Removed>) -> Value {
+    let backup = |store: &str, considered: &Considered| {
+        let (verdict, kept_by, why) = match &considered.verdict {
+            Verdict::Keep(rules) => {
+                let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                ("keep", Some(rules), None)
+            }
+            Verdict::Remove => ("remove", None, None),
+            Verdict::Broken(how) => ("broken", None, Some(how)),
+        };
+        json!({
+            "store": store,
+            "database": considered.found.database,
+            "backup_id": considered.found.id,
+            "archive_bytes": considered.archive,
+            "verdict": verdict,
+            "kept_by": kept_by,
+            "why": why,
+        })
+    };
+    let backups: Vec<Value> = plan
+        .stores
+        .iter()
+        .flat_map(|(called, _, considered)| considered.iter().map(move |one| backup(called, one)))
+        .collect();
+    json!({
+        "version": 1,
+        "confirmed": removed.is_some(),
+        "backups": backups,
+        "not_in_the_inventory": plan.strangers,
+        "without_rule": plan.without_rule,
+        "removed": removed.map(|removed| removed.backups),
+        "removed_bytes": removed.map(|removed| removed.bytes),
+        "failures": removed.map(|removed| &removed.failures),
+    })
 }

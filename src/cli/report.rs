@@ -2,6 +2,7 @@
 
 use super::text::{rate, ratio, size, table, time};
 use crate::run::{JobReport, JobResult, RunReport, Waited};
+use crate::units;
 
 /// The table, the errors in full, and a line that sums up.
 pub(super) fn text(report: &RunReport) -> String {
@@ -61,7 +62,7 @@ pub(super) fn text(report: &RunReport) -> String {
     }
     let pruned: usize = report.jobs.iter().map(|job| job.pruned).sum();
     if pruned > 0 {
-        text += &format!(", {pruned} earlier backups pruned");
+        text += &format!(", {} pruned", units::count(pruned, "earlier backup"));
     }
     text + &format!(" in {}\n", time(report.seconds))
 }

@@ -8,34 +8,34 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::RestoreOptions;
 use super::exit::{Exit, Failure};
-use super::interrupt::interruptible;
-use super::progress::Display;
-use super::text;
+use super::{Session, console, text};
 use crate::catalog::{BackupName, Manifest, Named, look_up};
-use crate::config::{
-    self, Database, EngineKind, Inventory, RunSettings, Secret, SecretFrom, Selection,
-};
+use crate::config::{Database, Inventory, Secret, SecretFrom, Selection};
 use crate::engine::{self, Engine};
-use crate::restore::{Progress, RestoreError, Stored, Target, restore, restore_into};
+use crate::restore::{RestoreError, Target, restore, restore_into};
 use crate::run::plan::{access, open_patient_stores};
-use crate::store::SharedStore;
-use crate::store::retry::RetryPolicy;
+use crate::upkeep::{restore_target, stored};
 
 pub(super) async fn restore_backup(
-    config: &Path,
+    session: &mut Session,
     options: &RestoreOptions,
-    display: &Display,
 ) -> Result<Exit, Failure> {
-    let inventory = Inventory::load(config)?;
-    let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
+    let inventory = Inventory::load(&session.config)?;
+    let display = session.display.clone();
+    let work = async {
+        let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
+        let named = look_up(&stores, &options.name).await?;
+        let place = Place::choose(&inventory, options, &named.manifest).await?;
+        Ok((named, place))
+    };
+    let (named, place) = session.signals.unless(work).await?;
     let Named {
         store, manifest, ..
-    } = look_up(&stores, &options.name).await?;
+    } = named;
     let name = BackupName {
         database: manifest.database.clone(),
         id: Some(manifest.backup_id.clone()),
     };
-    let place = Place::choose(&inventory, options, &manifest).await?;
     let (backup, cancel, start) = (
         stored(store, manifest, &inventory.run),
         CancellationToken::new(),
@@ -78,8 +78,10 @@ pub(super) async fn restore_backup(
             }
         }
     };
-    let (restored, interrupted) =
-        interruptible(display, "ending the client", cancel.clone(), work).await?;
+    let (restored, interrupted) = session
+        .signals
+        .tidy(&display, "ending the client", &cancel, || false, work)
+        .await?;
     display.clear();
     match (restored, interrupted) {
         (Ok(()), _) => {
@@ -91,14 +93,14 @@ pub(super) async fn restore_backup(
                 text::rate(size, seconds)
             );
             if matches!(place, Place::Stdout) {
-                eprint!("{what}");
+                console::aside(&what);
             } else {
-                text::out(&what);
+                console::remark(&what);
             }
             Ok(Exit::Good)
         }
         (Err(RestoreError::Cancelled), Some(exit)) => {
-            Err(Failure::new(exit, format!("{name} was not restored")))
+            Err(Failure::new(exit, format!("{name} was not restored")).step("restore"))
         }
         (Err(error), _) => {
             let (exit, hint) = match error {
@@ -110,27 +112,12 @@ pub(super) async fn restore_backup(
                 ),
                 RestoreError::Target(_) | RestoreError::Cancelled => (Exit::Failed, String::new()),
             };
-            Err(Failure::new(
-                exit,
-                format!("{name} was not restored: {error}{hint}"),
-            ))
+            Err(
+                Failure::new(exit, format!("{name} was not restored: {error}{hint}"))
+                    .step("restore"),
+            )
         }
     }
-}
-
-/// A backup, ready to be read.
-pub(super) fn stored(
-    store: SharedStore,
-    manifest: Manifest,
-    settings: &RunSettings,
-) -> Arc<Stored> {
-    let retry = RetryPolicy::lasting(settings.retry_for);
-    Arc::new(Stored {
-        store,
-        manifest,
-        retry,
-        progress: Arc::<Progress>::default(),
-    })
 }
 
 /// Where a backup is restored to.
@@ -147,11 +134,13 @@ impl Place {
         options: &RestoreOptions,
         manifest: &Manifest,
     ) -> Result<Self, Failure> {
-        if options.stdout && manifest.dump_format == "directory" {
-            let why = "a dump of several files that only together make sense: give --output FOLDER instead of --stdout";
+        let to_stdout = options.stdout || options.output.as_deref() == Some(Path::new("-"));
+        if to_stdout && manifest.dump_format == "directory" {
+            let why = "a dump of several files that only together make sense: \
+                       give --output FOLDER instead of stdout";
             return Err(Failure::new(Exit::Usage, why));
         }
-        if options.stdout {
+        if to_stdout {
             return Ok(Self::Stdout);
         }
         if let Some(path) = &options.output {
@@ -185,37 +174,13 @@ impl Place {
             from,
             place: flag.into(),
         });
-        let database = target(inventory, manifest, options.to.as_deref(), password)?;
+        let database = restore_target(inventory, manifest, options.to.as_deref(), password)?;
         let engine = engine::open(
             &database,
             access(&database, &inventory.run, std::env::current_exe()?).await?,
         );
         Ok(Self::Database(engine, describe(&database)))
     }
-}
-
-/// The database that a backup is restored into: its own, or what `to` says.
-pub(super) fn target(
-    inventory: &Inventory,
-    manifest: &Manifest,
-    to: Option<&str>,
-    password: Option<Secret>,
-) -> Result<Database, Failure> {
-    let name = &manifest.database;
-    let Some(kind) = EngineKind::named(&manifest.engine) else {
-        let why = format!(
-            "{name}: this tapline does not know the engine {:?}",
-            manifest.engine
-        );
-        return Err(Failure::new(Exit::Config, why));
-    };
-    Ok(config::target(
-        name,
-        kind,
-        inventory.entry(name),
-        to,
-        password,
-    )?)
 }
 
 fn describe(database: &Database) -> String {

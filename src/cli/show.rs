@@ -1,40 +1,39 @@
 //! `tapline show`: what one backup is, and how to read it without this program.
 
-use std::path::Path;
-
+use super::args::ShowOptions;
 use super::exit::{Exit, Failure};
-use super::text;
+use super::{Session, console, text};
 use crate::archive::Compression;
-use crate::catalog::{
-    BackupName, Manifest, Mode, Named, backup_prefix, look_up, read_manifest_text,
-};
+use crate::catalog::{Manifest, Mode, backup_prefix, look_up, read_manifest_text};
 use crate::config::Inventory;
 use crate::dump::quote;
 use crate::run::plan::open_patient_stores;
 
-pub(super) async fn show(
-    config: &Path,
-    name: &BackupName,
-    only: Option<&str>,
-    json: bool,
-) -> Result<Exit, Failure> {
-    let inventory = Inventory::load(config)?;
-    let stores = open_patient_stores(&inventory, only).await?;
-    let Named {
-        called,
-        store,
-        manifest,
-    } = look_up(&stores, name).await?;
-    if json {
-        let as_it_is = read_manifest_text(&*store, &manifest.database, &manifest.backup_id).await?;
-        text::out(&String::from_utf8_lossy(&as_it_is));
+pub(super) async fn show(session: &mut Session, options: &ShowOptions) -> Result<Exit, Failure> {
+    let inventory = Inventory::load(&session.config)?;
+    let work = async {
+        let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
+        let named = look_up(&stores, &options.name).await?;
+        let Manifest {
+            database,
+            backup_id,
+            ..
+        } = &named.manifest;
+        let text = if options.json {
+            Some(read_manifest_text(&*named.store, database, backup_id).await?)
+        } else {
+            None
+        };
+        Ok((named, text))
+    };
+    let (named, as_it_is) = session.signals.unless(work).await?;
+    if let Some(text) = as_it_is {
+        console::out(&String::from_utf8_lossy(&text));
         return Ok(Exit::Good);
     }
-    let endpoint = inventory
-        .stores
-        .get(&called)
-        .and_then(|store| store.endpoint.as_deref());
-    text::out(&describe(&manifest, &store.address(), endpoint));
+    let settings = inventory.stores.get(&named.called);
+    let endpoint = settings.and_then(|store| store.endpoint.as_deref());
+    console::out(&describe(&named.manifest, &named.store.address(), endpoint));
     Ok(Exit::Good)
 }
 

@@ -1,25 +1,15 @@
-//! Text for people: sizes, times, tables, and stdout that may be closed.
+//! Text for people: sizes, times, tables.
 
-use std::io::Write;
-
-pub(super) use crate::units::{rate, ratio, size, time};
+pub(super) use crate::units::{count, rate, ratio, size, time};
 
 use comfy_table::{Table, presets};
-
-use super::exit::Exit;
+use serde::Serialize;
 
 use crate::catalog::BackupId;
 
-/// Writes to stdout; a reader that has gone (`tapline list | head`) is no error. Any other failure
-/// ends the program: what it was asked to tell cannot be told.
-pub(super) fn out(text: &str) {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("tapline: cannot write to stdout: {error}");
-            std::process::exit(Exit::Failed as i32);
-        }
-        _ => {}
-    }
+/// A result for programs.
+pub(super) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("only string keys") + "\n"
 }
 
 /// When a backup began, in UTC.

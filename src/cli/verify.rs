@@ -1,209 +1,172 @@
-//! `tapline verify`: reads backups as a restore does, to nowhere or into a scratch database, and
-//! says a line of each.
+//! `tapline verify`: a line for each backup, and for each database that has none.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Instant;
-
+use serde::Serialize;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::args::VerifyOptions;
 use super::exit::{Exit, Failure};
-use super::interrupt::interruptible;
-use super::progress::Display;
-use super::restore::{stored, target};
-use super::text::{out, rate, size, time};
-use crate::catalog::{Backup, BackupId, BackupName, Found, find, look_up, read_manifests};
+use super::text::{count, rate, size, time};
+use super::{Session, console, text};
+use crate::catalog::BackupId;
 use crate::config::Inventory;
-use crate::engine;
-use crate::restore::{RestoreError, Stored, Target, check, drill, restore};
-use crate::run::plan::{access, open_patient_stores};
+use crate::run::plan::open_patient_stores;
+use crate::upkeep::verify::{
+    Candidate, Candidates, Depth, Missing, Proof, VerifyError, VerifyErrorKind, candidates,
+    verify as verify_one,
+};
 
 pub(super) async fn verify(
-    config: &Path,
+    session: &mut Session,
     options: &VerifyOptions,
-    display: &Display,
 ) -> Result<Exit, Failure> {
-    let inventory = Inventory::load(config)?;
-    let backups = chosen(&inventory, options).await?;
-    let cancel = CancellationToken::new();
+    let inventory = Inventory::load(&session.config)?;
+    let depth = match (options.quick, options.drill) {
+        (true, _) => Depth::Quick,
+        (_, true) => Depth::Drill,
+        _ => Depth::Read,
+    };
     let work = async {
-        let mut failed = 0;
-        for (name, stored) in &backups {
-            if cancel.is_cancelled() {
-                break;
-            }
-            let result = match stored {
-                Ok(stored) => {
-                    one(&inventory, options, name, stored.clone(), display, &cancel).await
-                }
-                Err(error) => Err(error.clone()),
+        let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
+        Ok(candidates(&inventory, &stores, options.name.as_ref(), options.all).await?)
+    };
+    let Candidates { backups, missing } = session.signals.unless(work).await?;
+    let cancel = CancellationToken::new();
+    let (display, json) = (session.display.clone(), options.json);
+    let mut verdicts = Vec::new();
+    let work = async {
+        for backup in &backups {
+            let name = backup.name();
+            let result = match &backup.stored {
+                Ok(stored) => tokio::select! {
+                    done = verify_one(&inventory, stored.clone(), depth, &cancel) => done,
+                    () = display.show_read(&name, stored, true) => {
+                        unreachable!("shown until it is over")
+                    }
+                },
+                Err(error) => Err(error.clone().into()),
             };
             display.clear();
             if cancel.is_cancelled() {
                 break;
             }
-            match result {
-                Ok(good) => out(&format!("ok    {name}  {good}\n")),
-                Err(error) => {
-                    failed += 1;
-                    out(&format!("FAIL  {name}  {error}\n"));
-                }
+            let verdict = Verdict::new(backup, result);
+            if !json {
+                verdict.show();
             }
+            verdicts.push(verdict);
         }
-        failed
     };
-    let (failed, interrupted) =
-        interruptible(display, "ending the read", cancel.clone(), work).await?;
-    Ok(match (failed, interrupted) {
-        (_, Some(exit)) => exit,
-        (0, None) => Exit::Good,
-        (_, None) => Exit::Check,
+    let ((), interrupted) = session
+        .signals
+        .tidy(&display, "ending the read", &cancel, || false, work)
+        .await?;
+    if json {
+        let all = json!({ "version": 1, "backups": verdicts, "missing": missing });
+        console::out(&text::json(&all));
+    } else {
+        missing.iter().for_each(show_missing);
+    }
+    let codes = verdicts.iter().filter_map(Verdict::exit);
+    let codes: Vec<Exit> = codes.chain(missing.iter().map(|_| Exit::Check)).collect();
+    Ok(match interrupted {
+        Some(exit) => exit,
+        // What is known to be wrong comes before what is not known.
+        None if codes.contains(&Exit::Check) => Exit::Check,
+        None => Exit::of_all(codes),
     })
 }
 
-type Chosen = Vec<(BackupName, Result<Arc<Stored>, String>)>;
+fn show_missing(Missing { database, store }: &Missing) {
+    console::out(&format!(
+        "FAIL  {database}  has no backup in store {store}\n"
+    ));
+}
 
-/// The backups that are asked for: one, the latest of each database, or all.
-async fn chosen(inventory: &Inventory, options: &VerifyOptions) -> Result<Chosen, Failure> {
-    let stores = open_patient_stores(inventory, options.store.as_deref()).await?;
-    if let (Some(name), false) = (&options.name, options.all) {
-        let named = look_up(&stores, name).await?;
-        let name = BackupName {
-            database: name.database.clone(),
-            id: Some(named.manifest.backup_id.clone()),
+/// What became of one backup.
+#[derive(Serialize)]
+struct Verdict {
+    store: String,
+    database: String,
+    backup_id: BackupId,
+    result: &'static str,
+    proof: Option<Proof>,
+    kind: Option<VerifyErrorKind>,
+    error: Option<String>,
+}
+
+impl Verdict {
+    fn new(backup: &Candidate, result: Result<Proof, VerifyError>) -> Self {
+        let (result, proof, error) = match result {
+            Ok(proof) => ("ok", Some(proof), None),
+            Err(error) => ("failed", None, Some(error)),
         };
-        return Ok(vec![(
-            name,
-            Ok(stored(named.store, named.manifest, &inventory.run)),
-        )]);
+        Self {
+            store: backup.store.clone(),
+            database: backup.database.clone(),
+            backup_id: backup.backup_id.clone(),
+            result,
+            proof,
+            kind: error.as_ref().map(|error| error.kind),
+            error: error.map(|error| error.message),
+        }
     }
-    let database = match &options.name {
-        Some(BackupName { id: Some(_), .. }) => {
-            return Err(Failure::new(
-                Exit::Usage,
-                "--all is for all backups of a database; name it without @ID",
-            ));
+
+    fn exit(&self) -> Option<Exit> {
+        Some(match self.kind? {
+            VerifyErrorKind::Store => Exit::Store,
+            VerifyErrorKind::Damaged | VerifyErrorKind::Drill | VerifyErrorKind::Cancelled => {
+                Exit::Check
+            }
+        })
+    }
+
+    fn show(&self) {
+        let name = format!("{}@{}", self.database, self.backup_id);
+        match (&self.proof, &self.error) {
+            (Some(proof), _) => console::remark(&format!("ok    {name}  {}\n", words(*proof))),
+            (None, error) => {
+                let error = error.as_deref().unwrap_or_default();
+                console::out(&format!("FAIL  {name}  {error}\n"));
+            }
         }
-        name => name.as_ref().map(|name| name.database.as_str()),
+    }
+}
+
+fn words(proof: Proof) -> String {
+    let read = |bytes, seconds| {
+        format!(
+            "{} in {}, {} MB/s",
+            size(bytes),
+            time(seconds),
+            rate(bytes, seconds)
+        )
     };
-    let mut chosen = Chosen::new();
-    for store in stores.values() {
-        let mut found: Vec<Found> = find(&**store, database)
-            .await?
-            .into_iter()
-            .filter(Found::is_committed)
-            .collect();
-        if !options.all {
-            let newest: Vec<(String, BackupId)> = found
-                .chunk_by(|a, b| a.database == b.database)
-                .filter_map(<[Found]>::last)
-                .map(|newest| (newest.database.clone(), newest.id.clone()))
-                .collect();
-            found.retain(|found| {
-                newest
-                    .iter()
-                    .any(|(database, id)| (database, id) == (&found.database, &found.id))
-            });
-        }
-        for Backup { found, manifest } in read_manifests(&**store, found).await {
-            let name = BackupName {
-                database: found.database,
-                id: Some(found.id),
+    match proof {
+        Proof::Listed { volumes, checksums } => {
+            let what = if checksums {
+                "sizes and checksums are"
+            } else {
+                "sizes are (the store keeps no such checksums)"
             };
-            let manifest = manifest.map_err(|error| error.to_string());
-            chosen.push((
-                name,
-                manifest.map(|manifest| stored(store.clone(), manifest, &inventory.run)),
-            ));
+            format!("{} there, {what} right", count(volumes, "volume"))
+        }
+        Proof::Read { bytes, seconds } => read(bytes, seconds),
+        Proof::Undrilled { bytes, seconds } => format!(
+            "{}; read only: there is no scratch database for it",
+            read(bytes, seconds)
+        ),
+        Proof::Drilled {
+            bytes,
+            seconds,
+            tables,
+        } => {
+            let tables = tables.map(|tables| format!(": {}", count(tables, "table")));
+            format!(
+                "{}; restored into a scratch database{}",
+                read(bytes, seconds),
+                tables.unwrap_or_default()
+            )
         }
     }
-    if chosen.is_empty() {
-        return Err(Failure::new(Exit::NoBackup, "there is no backup to verify"));
-    }
-    Ok(chosen)
-}
-
-/// Verifies one backup; in words what is good about it, or what is wrong.
-async fn one(
-    inventory: &Inventory,
-    options: &VerifyOptions,
-    name: &BackupName,
-    stored: Arc<Stored>,
-    display: &Display,
-    cancel: &CancellationToken,
-) -> Result<String, String> {
-    if options.quick {
-        let volumes = stored.manifest.archive.volumes.len();
-        let compared = check(&stored).await.map_err(|error| error.to_string())?;
-        let what = if compared {
-            "sizes and checksums are"
-        } else {
-            "sizes are (the store keeps no such checksums)"
-        };
-        return Ok(format!("{volumes} volumes there, {what} right"));
-    }
-    let start = Instant::now();
-    let work = async {
-        if options.drill {
-            drilled(inventory, stored.clone(), cancel).await
-        } else {
-            restore(stored.clone(), Target::Nowhere, cancel)
-                .await
-                .map(|()| None)
-                .map_err(|error| error.to_string())
-        }
-    };
-    let drilled = tokio::select! {
-        done = work => done?,
-        () = display.show_read(name, &stored, true) => unreachable!("shown until it is over"),
-    };
-    let (bytes, seconds) = (stored.progress.written(), start.elapsed().as_secs_f64());
-    let read = format!(
-        "{} in {}, {} MB/s",
-        size(bytes),
-        time(seconds),
-        rate(bytes, seconds)
-    );
-    Ok(drilled.map_or_else(|| read.clone(), |what| format!("{read}; {what}")))
-}
-
-/// Restores into a scratch database; in words what became of it.
-async fn drilled(
-    inventory: &Inventory,
-    stored: Arc<Stored>,
-    cancel: &CancellationToken,
-) -> Result<Option<String>, String> {
-    let words = |error: RestoreError| error.to_string();
-    let manifest = &stored.manifest;
-    if manifest.engine == "command" || manifest.dump_format == "globals" {
-        restore(stored.clone(), Target::Nowhere, cancel)
-            .await
-            .map_err(words)?;
-        return Ok(Some(
-            "read only: there is no scratch database for it".into(),
-        ));
-    }
-    let scratch = format!("tapline_drill_{}", BackupId::now())
-        .to_lowercase()
-        .replace('-', "_");
-    let place = match manifest.engine.as_str() {
-        "sqlite" => std::env::temp_dir().join(scratch).display().to_string(),
-        _ => scratch,
-    };
-    let database =
-        target(inventory, manifest, Some(&place), None).map_err(|failure| failure.message)?;
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let access = access(&database, &inventory.run, own)
-        .await
-        .map_err(|error| error.to_string())?;
-    let tables = drill(
-        stored.clone(),
-        &*engine::open(&database, access),
-        &inventory.staged.dir,
-        cancel,
-    )
-    .await
-    .map_err(words)?;
-    Ok(tables.map(|tables| format!("restored into a scratch database: {tables} tables")))
 }

@@ -100,6 +100,27 @@ impl Inventory {
         Ok(self.databases.iter().filter(selected).collect())
     }
 
+    /// Whether `name` stands for all databases of a server.
+    pub fn is_fan_out(&self, name: &str) -> bool {
+        let mut entries = self.databases.iter();
+        entries.any(|entry| entry.name == name && matches!(entry.database, Selection::All { .. }))
+    }
+
+    /// Whether a person who says `name` means `database`: it is its name, or that of the entry that
+    /// stands for it.
+    pub fn means(&self, name: &str, database: &str) -> bool {
+        let mut entries = self.databases.iter();
+        name == database || entries.any(|entry| entry.name == name && entry.covers(database))
+    }
+
+    /// The error of whoever needs a store where there is none.
+    pub(crate) fn without_stores(&self) -> ConfigError {
+        let path = self.path.display();
+        ConfigError(format!(
+            "{path}: stores: there is none; add a table [stores.NAME] with url = \"s3://BUCKET/PREFIX\""
+        ))
+    }
+
     /// The entry of the database called `name`: its own, or the `database = "*"` that stands for
     /// it.
     pub fn entry(&self, name: &str) -> Option<&Database> {

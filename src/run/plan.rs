@@ -95,7 +95,8 @@ async fn open_store(settings: &StoreSettings, limit: Duration) -> Result<S3Store
         }
         None => None,
     };
-    Ok(S3Store::open(settings, credentials).await)
+    // Some 20 KB, which every future above it would carry.
+    Ok(Box::pin(S3Store::open(settings, credentials)).await)
 }
 
 /// Opens the inventory's stores, or only the one called `only`, for commands other than `backup`:

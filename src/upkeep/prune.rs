@@ -1,4 +1,5 @@
-//! Removing the backups that no rule keeps: [`consider`] decides, [`remove`] carries out.
+//! Removing the backups that no rule keeps: [`plan`] looks through the stores, [`consider`] decides
+//! about one database, [`remove`] carries out.
 //!
 //! Only good backups count and only good ones are removed. A broken one takes no other's place, and
 //! is a person's to look at: what is missing of it may yet be found.
@@ -6,12 +7,16 @@
 //! A backup's manifest is deleted first, then its volumes: whatever comes between, no half backup
 //! is ever listed, and what is left of it is `tapline cleanup`'s.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use futures_util::{StreamExt, stream};
 
+use super::UpkeepError;
 use crate::catalog::{
-    Backup, BackupId, Found, Retention, Rule, find, manifest_key, plan, read_manifests,
+    self, Backup, BackupId, Found, Retention, Rule, find, manifest_key, read_manifests,
 };
-use crate::store::{ErrorKind, ObjectInfo, Store, StoreError};
+use crate::config::{ConfigError, Inventory};
+use crate::store::{ErrorKind, ObjectInfo, SharedStore, Store, StoreError};
 
 /// Backups removed at once.
 const AT_ONCE: usize = 16;
@@ -47,6 +52,128 @@ pub struct Removed {
     pub bytes: u64,
     /// What could not be removed, and why.
     pub failures: Vec<String>,
+}
+
+/// What is to become of the backups in several stores.
+#[derive(Default)]
+pub struct Plan {
+    /// The stores, by name, and the backups in each that a policy is for.
+    pub stores: Vec<(String, SharedStore, Vec<Considered>)>,
+    /// Databases that are not in the inventory, and are left alone.
+    pub strangers: BTreeSet<String>,
+    /// Databases that no rule is for.
+    pub without_rule: BTreeSet<String>,
+}
+
+impl Plan {
+    /// All backups that a policy is for.
+    pub fn considered(&self) -> impl Iterator<Item = &Considered> {
+        self.stores.iter().flat_map(|(_, _, considered)| considered)
+    }
+
+    /// Those that go.
+    pub fn doomed(&self) -> impl Iterator<Item = &Considered> {
+        self.considered()
+            .filter(|considered| considered.verdict == Verdict::Remove)
+    }
+
+    /// Removes them; when one cannot be, the others are all the same.
+    pub async fn carry_out(&self) -> Removed {
+        let mut all = Removed::default();
+        for (_, store, considered) in &self.stores {
+            let removed = remove(&**store, considered).await;
+            all.backups += removed.backups;
+            all.bytes += removed.bytes;
+            all.failures.extend(removed.failures);
+        }
+        all
+    }
+}
+
+/// Decides about all backups in `stores`, by the inventory's policies or, when `given`, by that
+/// one; with `names` only about those databases.
+///
+/// # Errors
+/// When a store cannot be read, or a name is of no database.
+pub async fn plan(
+    inventory: &Inventory,
+    stores: &BTreeMap<String, SharedStore>,
+    names: &[String],
+    given: Option<Retention>,
+) -> Result<Plan, UpkeepError> {
+    if given.is_none() && !names.is_empty() {
+        inventory.select(names).map_err(|ConfigError(error)| {
+            ConfigError(format!(
+                "{error}; what is in the store alone is pruned by rules such as --keep-last 3"
+            ))
+        })?;
+    }
+    let mut plan = Plan::default();
+    let mut seen = BTreeSet::new();
+    for (called, store) in stores {
+        let failed = || UpkeepError::of_store(called, &**store);
+        let found = find(&**store, None).await.map_err(failed())?;
+        let committed: Vec<Found> = found.into_iter().filter(Found::is_committed).collect();
+        let mut considered = Vec::new();
+        for of_one in committed.chunk_by(|a, b| a.database == b.database) {
+            let database = &of_one[0].database;
+            seen.insert(database.clone());
+            match policy(inventory, called, database, names, given) {
+                Policy::Is(policy) if policy.is_empty() => {
+                    plan.without_rule.insert(database.clone());
+                }
+                Policy::Is(policy) => considered.extend(
+                    consider(&**store, &policy, of_one.to_vec())
+                        .await
+                        .map_err(failed())?,
+                ),
+                Policy::Stranger => {
+                    plan.strangers.insert(database.clone());
+                }
+                Policy::NotNamed => {}
+            }
+        }
+        plan.stores
+            .push((called.clone(), store.clone(), considered));
+    }
+    let known = |name: &String| seen.contains(name) || inventory.entry(name).is_some();
+    match names.iter().find(|name| !known(name)) {
+        None => Ok(plan),
+        Some(name) => Err(UpkeepError::NoBackup(format!(
+            "there are no backups of {name:?}; `tapline list` shows all"
+        ))),
+    }
+}
+
+/// How a database in a store is to be treated.
+enum Policy {
+    /// By this policy.
+    Is(Retention),
+    /// It is neither in the inventory nor named.
+    Stranger,
+    /// Others are named.
+    NotNamed,
+}
+
+fn policy(
+    inventory: &Inventory,
+    store: &str,
+    database: &String,
+    names: &[String],
+    given: Option<Retention>,
+) -> Policy {
+    // What a database of the inventory has in another store than its own is as strange as the rest.
+    let entry = inventory
+        .entry(database)
+        .filter(|entry| entry.store == store);
+    let means =
+        |given: &String| given == database || entry.is_some_and(|entry| entry.name == *given);
+    match (names.iter().any(means), given, entry) {
+        (false, _, _) if !names.is_empty() => Policy::NotNamed,
+        (true, Some(given), _) | (false, Some(given), Some(_)) => Policy::Is(given),
+        (_, None, Some(entry)) => Policy::Is(entry.retention),
+        (_, _, None) => Policy::Stranger,
+    }
 }
 
 /// Decides about the backups of one database, given what it has in the store by id. What has no
@@ -92,7 +219,7 @@ pub async fn consider(
         considered
             .iter_mut()
             .filter(good)
-            .zip(plan(policy, &ids, jiff::Timestamp::now()))
+            .zip(catalog::plan(policy, &ids, jiff::Timestamp::now()))
     {
         if !decision.kept_by.is_empty() {
             considered.verdict = Verdict::Keep(decision.kept_by);

@@ -98,7 +98,7 @@ fn of_2500_orphans_none_stays_and_a_running_backup_is_left_alone() {
     for words in [
         "1252 open uploads and 1251 objects",
         "dry run: nothing was removed; add --confirm",
-        "left alone in s3://bucket/backups: 1 young ones, which may be of a running backup; 1 that are not tapline's",
+        "left alone in s3://bucket/backups: 1 young one, which may be of a running backup; 1 key not tapline's",
         "24 h 1 min",
     ] {
         assert!(dry.stdout.contains(words), "{words:?} is missing");
@@ -172,7 +172,7 @@ fn the_newest_part_is_the_sign_of_life_of_all_that_belongs_to_a_backup() {
             .contains("0 open uploads and 0 objects")
     );
     let run = world.run(&["cleanup", "--confirm", "--older-than", "1h"]);
-    assert!(run.stdout.contains("2 open uploads and 1 objects"));
+    assert!(run.stdout.contains("2 open uploads and 1 object,"));
     world.assert_store_is_clean();
     assert_eq!(world.run(&["cleanup", "--older-than", "59m"]).code, Some(2));
 }

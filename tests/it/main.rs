@@ -13,4 +13,6 @@ mod runs;
 mod servers;
 mod staged;
 mod store;
+mod use_console;
+mod use_verbs;
 mod world;

@@ -303,7 +303,7 @@ fn mariadb_comes_back_equal() {
         );
         assert_eq!(contents(&quoted), contents(NAME));
         let drill = world.run(&["verify", source, "--drill"]);
-        assert!(drill.code == Some(0) && drill.stdout.contains("1 tables"));
+        assert!(drill.code == Some(0) && drill.stdout.contains("1 table"));
     }
     damage_deeply(&world, "gzip");
     assert!(matches!(
@@ -368,7 +368,7 @@ fn sqlite_comes_back_equal_and_no_wal_of_the_old_file_survives() {
             std::fs::read(&copy).unwrap() == image && !Path::new(&format!("{to}-wal")).exists()
         );
         let drill = world.run(&["verify", source, "--drill"]);
-        assert!(drill.code == Some(0) && drill.stdout.contains("1 tables"));
+        assert!(drill.code == Some(0) && drill.stdout.contains("1 table"));
     }
     damage_deeply(&world, "gzip");
     let failed = world.run(&["restore", "gzip", "--overwrite"]);

@@ -18,9 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{BackupOptions, BenchOptions};
 use super::backup::write;
 use super::exit::{Exit, Failure};
-use super::interrupt::interruptible;
-use super::progress::Display;
-use super::{inventory, text};
+use super::{Session, console, inventory, text};
 use crate::catalog::{BackupId, Mode};
 use crate::store::retry::{RetryPolicy, Retrying};
 use crate::store::{SharedStore, StoreError, Upload, list_all, list_all_uploads};
@@ -30,11 +28,9 @@ use table::Results;
 /// How long what was stored is tried to be deleted.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-pub(super) async fn bench(
-    config: &Path,
-    options: &BenchOptions,
-    display: &Display,
-) -> Result<Exit, Failure> {
+pub(super) async fn bench(session: &mut Session, options: &BenchOptions) -> Result<Exit, Failure> {
+    let (config, display) = (session.config.clone(), session.display.clone());
+    let config = config.as_path();
     if options.modes.len() > 2 {
         return Err(Failure::new(
             Exit::Usage,
@@ -48,13 +44,16 @@ pub(super) async fn bench(
         scratch.under
     );
     let runs = scratch.runs(config, options, &cancel);
-    let (measured, interrupted) = interruptible(display, &stopping, cancel.clone(), runs).await?;
+    let (measured, interrupted) = session
+        .signals
+        .tidy(&display, &stopping, &cancel, || false, runs)
+        .await?;
     let cleared = scratch.remove().await;
     match (interrupted, measured) {
         (Some(exit), Err(_)) => cleared.map(|()| exit),
         (_, Err(failure)) => {
             if let Err(left) = cleared {
-                left.print();
+                console::error(&left);
             }
             Err(failure)
         }
@@ -70,7 +69,7 @@ pub(super) async fn bench(
 fn show(options: &BenchOptions, results: &Results) -> Result<(), Failure> {
     let to_stdout = options.json.as_deref() == Some(Path::new("-"));
     match &options.json {
-        Some(_) if to_stdout => text::out(&results.json()),
+        Some(_) if to_stdout => console::out(&results.json()),
         Some(file) => write(file, &results.json())?,
         None => {}
     }
@@ -78,9 +77,9 @@ fn show(options: &BenchOptions, results: &Results) -> Result<(), Failure> {
         write(file, &plot::svg(results)?)?;
     }
     if to_stdout {
-        eprint!("{}", results.text());
+        console::aside(&results.text());
     } else {
-        text::out(&results.text());
+        console::out(&results.text());
     }
     Ok(())
 }
@@ -142,11 +141,11 @@ impl Scratch {
                 } else {
                     format!("{round} of {}", options.runs)
                 };
-                eprintln!(
-                    "{}, {which}: {}",
+                console::aside(&format!(
+                    "{}, {which}: {}\n",
                     mode.name(),
                     text::time(sample.wall_seconds)
-                );
+                ));
                 if round > 0 {
                     samples.push(sample);
                 }

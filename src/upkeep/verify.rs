@@ -1,0 +1,331 @@
+//! Whether backups are what they were: [`candidates`] says which are looked at and which databases
+//! have none, [`verify`] reads one as a restore does, to nowhere or into a scratch database.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::{UpkeepError, restore_target, stored};
+use crate::catalog::{Backup, BackupId, BackupName, Found, find, look_up, read_manifests};
+use crate::config::{ConfigError, Inventory};
+use crate::engine;
+use crate::restore::{RestoreError, Stored, Target, check, drill, restore};
+use crate::run::plan::access;
+use crate::store::{ErrorKind, SharedStore, StoreError};
+
+/// How closely a backup is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Sizes and checksums, as the store tells them.
+    Quick,
+    /// Every byte is read and checked.
+    Read,
+    /// It is restored into a scratch database, too.
+    Drill,
+}
+
+/// What is to be verified.
+pub struct Candidates {
+    /// The backups.
+    pub backups: Vec<Candidate>,
+    /// Databases of the inventory that have none in their stores.
+    pub missing: Vec<Missing>,
+}
+
+/// One backup that is to be verified.
+pub struct Candidate {
+    /// Its store's name in the inventory.
+    pub store: String,
+    /// Name of the database.
+    pub database: String,
+    /// Which one.
+    pub backup_id: BackupId,
+    /// The backup, or why its manifest cannot be used.
+    pub stored: Result<Arc<Stored>, StoreError>,
+}
+
+impl Candidate {
+    /// `NAME@ID`
+    pub fn name(&self) -> BackupName {
+        BackupName {
+            database: self.database.clone(),
+            id: Some(self.backup_id.clone()),
+        }
+    }
+}
+
+/// A database of the inventory without a single backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// Its name; of a `database = "*"` that entry's.
+    pub database: String,
+    /// The store that the inventory sends its backups to.
+    pub store: String,
+}
+
+/// The backups that are asked for: one, the latest of each database, or `all`. A name that stands
+/// for several databases stands for them here, too.
+///
+/// # Errors
+/// When a store cannot be read, or there is no such backup.
+pub async fn candidates(
+    inventory: &Inventory,
+    stores: &BTreeMap<String, SharedStore>,
+    name: Option<&BackupName>,
+    all: bool,
+) -> Result<Candidates, UpkeepError> {
+    let database = match name {
+        Some(BackupName { id: Some(_), .. }) if all => {
+            let why = "--all is for all backups of a database; name it without @ID";
+            return Err(UpkeepError::Senseless(why.into()));
+        }
+        Some(name) if !all && (name.id.is_some() || !inventory.is_fan_out(&name.database)) => {
+            let named = look_up(stores, name).await?;
+            return Ok(Candidates {
+                backups: vec![Candidate {
+                    store: named.called,
+                    database: name.database.clone(),
+                    backup_id: named.manifest.backup_id.clone(),
+                    stored: Ok(stored(named.store, named.manifest, &inventory.run)),
+                }],
+                missing: Vec::new(),
+            });
+        }
+        name => name.map(|name| name.database.as_str()),
+    };
+    let mut backups = Vec::new();
+    for (called, store) in stores {
+        let prefix = database.filter(|name| !inventory.is_fan_out(name));
+        let mut found = find(&**store, prefix)
+            .await
+            .map_err(UpkeepError::of_store(called, &**store))?;
+        found.retain(|found| {
+            found.is_committed()
+                && database.is_none_or(|name| inventory.means(name, &found.database))
+        });
+        if !all {
+            found = latest_of_each(found);
+        }
+        for Backup { found, manifest } in read_manifests(&**store, found).await {
+            backups.push(Candidate {
+                store: called.clone(),
+                database: found.database,
+                backup_id: found.id,
+                stored: manifest.map(|manifest| stored(store.clone(), manifest, &inventory.run)),
+            });
+        }
+    }
+    let missing = match database {
+        None => without_backup(inventory, stores, &backups),
+        Some(_) => Vec::new(),
+    };
+    if backups.is_empty() && missing.is_empty() {
+        let what = database.map_or(String::new(), |name| format!(" of {name:?}"));
+        return Err(UpkeepError::NoBackup(format!(
+            "there is no backup{what} to verify"
+        )));
+    }
+    Ok(Candidates { backups, missing })
+}
+
+/// Of backups sorted by database and id, the newest of each database.
+fn latest_of_each(found: Vec<Found>) -> Vec<Found> {
+    let mut latest: Vec<Found> = Vec::new();
+    for next in found {
+        match latest.last_mut() {
+            Some(last) if last.database == next.database => *last = next,
+            _ => latest.push(next),
+        }
+    }
+    latest
+}
+
+/// The databases of the inventory that have no backup in their own store, of the stores that were
+/// looked at.
+fn without_backup(
+    inventory: &Inventory,
+    stores: &BTreeMap<String, SharedStore>,
+    backups: &[Candidate],
+) -> Vec<Missing> {
+    let entries = inventory.databases.iter();
+    let missing = entries.filter(|entry| {
+        stores.contains_key(&entry.store)
+            && !backups.iter().any(|backup| {
+                backup.store == entry.store && inventory.means(&entry.name, &backup.database)
+            })
+    });
+    missing
+        .map(|entry| Missing {
+            database: entry.name.clone(),
+            store: entry.store.clone(),
+        })
+        .collect()
+}
+
+/// What was found out about a good backup.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub enum Proof {
+    /// The store was asked.
+    Listed {
+        /// How many volumes are there, in full size.
+        volumes: usize,
+        /// Whether their checksums could be compared, too.
+        checksums: bool,
+    },
+    /// Every byte was read.
+    Read {
+        /// Size of the dump.
+        bytes: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// Every byte was read; there is no scratch database for its kind.
+    Undrilled {
+        /// Size of the dump.
+        bytes: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// It was restored.
+    Drilled {
+        /// Size of the dump.
+        bytes: u64,
+        /// How long it took.
+        seconds: f64,
+        /// How many tables the scratch database had, where that can be told.
+        tables: Option<u64>,
+    },
+}
+
+/// What is wrong with a backup, or with the way to it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct VerifyError {
+    /// What a program makes of it.
+    pub kind: VerifyErrorKind,
+    /// In words.
+    pub message: String,
+}
+
+/// The kinds of what verifying finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyErrorKind {
+    /// What is in the store is not what was put there.
+    Damaged,
+    /// The store cannot be read, so that nothing is known of the backup.
+    Store,
+    /// The scratch database could not be made, or did not take the dump.
+    Drill,
+    /// It was interrupted.
+    Cancelled,
+}
+
+impl From<StoreError> for VerifyError {
+    fn from(error: StoreError) -> Self {
+        let kind = match error.kind() {
+            // A manifest that makes no sense, an object that is gone.
+            ErrorKind::Invalid | ErrorKind::NotFound => VerifyErrorKind::Damaged,
+            _ => VerifyErrorKind::Store,
+        };
+        Self {
+            kind,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<RestoreError> for VerifyError {
+    fn from(error: RestoreError) -> Self {
+        let message = error.to_string();
+        let kind = match error {
+            RestoreError::Store(error) => return error.into(),
+            RestoreError::Damaged(_) => VerifyErrorKind::Damaged,
+            RestoreError::Target(_) => VerifyErrorKind::Drill,
+            RestoreError::Cancelled => VerifyErrorKind::Cancelled,
+        };
+        Self { kind, message }
+    }
+}
+
+impl From<ConfigError> for VerifyError {
+    fn from(error: ConfigError) -> Self {
+        Self {
+            kind: VerifyErrorKind::Drill,
+            message: error.to_string(),
+        }
+    }
+}
+
+/// Verifies one backup.
+///
+/// # Errors
+/// What is wrong with it.
+pub async fn verify(
+    inventory: &Inventory,
+    stored: Arc<Stored>,
+    depth: Depth,
+    cancel: &CancellationToken,
+) -> Result<Proof, VerifyError> {
+    let start = Instant::now();
+    let tables = match depth {
+        Depth::Quick => {
+            return Ok(Proof::Listed {
+                volumes: stored.manifest.archive.volumes.len(),
+                checksums: check(&stored).await?,
+            });
+        }
+        Depth::Drill if can_be_drilled(&stored) => {
+            Some(drilled(inventory, stored.clone(), cancel).await?)
+        }
+        Depth::Read | Depth::Drill => {
+            restore(stored.clone(), Target::Nowhere, cancel).await?;
+            None
+        }
+    };
+    let (bytes, seconds) = (stored.progress.written(), start.elapsed().as_secs_f64());
+    Ok(match tables {
+        None if depth == Depth::Drill => Proof::Undrilled { bytes, seconds },
+        None => Proof::Read { bytes, seconds },
+        Some(tables) => Proof::Drilled {
+            bytes,
+            seconds,
+            tables,
+        },
+    })
+}
+
+/// Whether there can be a scratch database for a backup: not for a command's, nor for roles, which
+/// are a whole server's.
+fn can_be_drilled(stored: &Stored) -> bool {
+    stored.manifest.engine != "command" && stored.manifest.dump_format != "globals"
+}
+
+/// Restores into a scratch database, and counts its tables.
+async fn drilled(
+    inventory: &Inventory,
+    stored: Arc<Stored>,
+    cancel: &CancellationToken,
+) -> Result<Option<u64>, VerifyError> {
+    let manifest = &stored.manifest;
+    let scratch = format!("tapline_drill_{}", BackupId::now())
+        .to_lowercase()
+        .replace('-', "_");
+    let place = match manifest.engine.as_str() {
+        "sqlite" => std::env::temp_dir().join(scratch).display().to_string(),
+        _ => scratch,
+    };
+    let database = restore_target(inventory, manifest, Some(&place), None)?;
+    let own = std::env::current_exe().map_err(|error| VerifyError {
+        kind: VerifyErrorKind::Drill,
+        message: format!("this program's own binary: {error}"),
+    })?;
+    let access = access(&database, &inventory.run, own).await?;
+    let engine = engine::open(&database, access);
+    let folder = &inventory.staged.dir;
+    Ok(drill(stored.clone(), &*engine, folder, cancel).await?)
+}

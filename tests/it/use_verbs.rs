@@ -1,0 +1,222 @@
+//! What the commands say and which exit code they give, to people and to programs.
+
+use serde_json::Value;
+use tapline::s3_server::{Fault, Op};
+
+use super::prune::{id, put_backup};
+use super::world::{Run, World};
+
+const SHOP: &str = "[databases.shop]\nengine = \"command\"\ncommand = [\"seq\", \"1000\"]\n";
+/// A server's databases, and one that stands for itself.
+const FAN_OUT: &str = "[defaults]\nkeep_last = 1\n\
+    [databases.all]\nengine = \"postgres\"\nhost = \"127.0.0.1\"\ndatabase = \"*\"\n\
+    [databases.shop]\nengine = \"command\"\ncommand = [\"seq\", \"1000\"]\n";
+
+fn json(run: &Run) -> Value {
+    serde_json::from_str(&run.stdout).unwrap()
+}
+
+#[test]
+fn verify_is_not_ok_while_a_database_of_the_inventory_has_no_backup() {
+    let world = World::new(&format!(
+        "{SHOP}[databases.new]\nengine = \"command\"\ncommand = [\"true\"]\n\
+         [databases.all]\nengine = \"mariadb\"\ndatabase = \"*\"\n"
+    ));
+    assert_eq!(world.run(&["backup", "shop"]).code, Some(0));
+    for flags in [
+        &["verify"][..],
+        &["verify", "--quick"],
+        &["verify", "--drill", "-q"],
+    ] {
+        let run = world.run(flags);
+        assert_eq!(run.code, Some(5), "{flags:?}");
+        for missing in ["FAIL  new  has no backup", "FAIL  all  has no backup"] {
+            assert!(run.stdout.contains(missing), "{flags:?}: {missing}");
+        }
+    }
+    assert_eq!(world.run(&["verify", "shop"]).code, Some(0));
+    let run = world.run(&["verify", "--json"]);
+    assert_eq!(run.code, Some(5));
+    let report = json(&run);
+    assert_eq!(report["backups"][0]["result"], "ok");
+    assert_eq!(report["backups"][0]["proof"]["how"], "read");
+    assert_eq!(report["missing"][1]["database"], "all");
+}
+
+#[test]
+fn a_store_that_refuses_is_no_damaged_backup() {
+    let world = World::new(SHOP);
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    // The manifest is read; the archive is not.
+    for op in [Op::Get, Op::Head] {
+        let faults = world.server.faults();
+        faults.on(op).key("tar.gz").meets(Fault::Denied);
+    }
+    let run = world.run(&["verify", "--json"]);
+    assert_eq!(run.code, Some(4));
+    assert_eq!(json(&run)["backups"][0]["kind"], "store");
+}
+
+#[test]
+fn the_name_of_a_whole_server_stands_for_its_databases_everywhere() {
+    let world = World::new(FAN_OUT);
+    for (database, day) in [
+        ("all/a", "1"),
+        ("all/a", "2"),
+        ("all/b", "1"),
+        ("allx", "1"),
+    ] {
+        put_backup(&world, database, &id(&format!("2026010{day}T000000Z")));
+    }
+    let run = world.run(&["list", "all"]);
+    assert_eq!(run.code, Some(0));
+    assert_eq!(run.stdout.matches("all/a").count(), 2);
+    assert!(run.stdout.contains("all/b") && !run.stdout.contains("allx"));
+    let report = json(&world.run(&["verify", "all", "--quick", "--json"]));
+    let verified: Vec<&str> = report["backups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|backup| backup["database"].as_str().unwrap())
+        .collect();
+    assert_eq!(verified, ["all/a", "all/b"]);
+    let report = json(&world.run(&["prune", "all", "--json"]));
+    let verdicts: Vec<&str> = report["backups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|backup| backup["verdict"].as_str().unwrap())
+        .collect();
+    assert_eq!(verdicts, ["remove", "keep", "keep"]);
+}
+
+#[test]
+fn a_name_that_leads_nowhere_is_6_whatever_is_asked_of_it() {
+    let world = World::new(SHOP);
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    for args in [
+        &["list", "nowhere"][..],
+        &["show", "nowhere"],
+        &["verify", "nowhere"],
+        &["restore", "nowhere", "--stdout"],
+        &["prune", "nowhere", "--keep-last", "1"],
+    ] {
+        assert_eq!(world.run(args).code, Some(6), "{args:?}");
+    }
+    for args in [&["list", "--store", "x"][..], &["verify", "--store", "x"]] {
+        assert_eq!(world.run(args).code, Some(3), "{args:?}");
+    }
+    let run = world.run(&["-c", "/dev/null", "list"]);
+    assert!(run.code == Some(3) && run.stderr.contains("[stores.NAME]"));
+    let run = world.run(&["show", "shop@foo"]);
+    assert!(run.code == Some(6) && !run.stderr.contains("LATEST"));
+    assert!(run.stderr.contains("no backup shop@foo in") && run.stderr.contains("of shop there"));
+}
+
+#[test]
+fn what_looks_like_a_file_is_not_taken_for_a_database() {
+    let world =
+        World::new("[databases.shop]\nengine = \"postgres\"\nhost = \"127.0.0.1\"\nport = 1\n");
+    put_backup(&world, "shop", &id("20260101T000000Z"));
+    let run = world.run(&["backup", "--timeline", "f.svg"]);
+    assert_eq!(run.code, Some(2));
+    assert!(run.stderr.contains("--timeline=f.svg"));
+}
+
+#[test]
+fn an_empty_variable_says_nothing_and_a_wrong_one_is_named() {
+    let world = World::new(SHOP);
+    let mut backup = world.tapline(&["backup"]);
+    for name in [
+        "JOBS",
+        "JOBS_PER_HOST",
+        "MEMORY",
+        "RETRY_FOR",
+        "MODE",
+        "CONFIG",
+        "LOG_FORMAT",
+    ] {
+        backup.env(format!("TAPLINE_{name}"), "");
+    }
+    assert_eq!(backup.status().unwrap().code(), Some(0));
+    let wrong = world
+        .tapline(&["backup"])
+        .env("TAPLINE_JOBS", "many")
+        .output()
+        .unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("TAPLINE_JOBS"));
+}
+
+#[test]
+fn init_writes_where_it_is_told() {
+    let world = World::new("");
+    let run = world.run(&["init", "-c", "mine.toml"]);
+    assert_eq!(run.code, Some(0));
+    assert!(run.stdout.contains("tapline -c mine.toml check"));
+    let run = world.run(&["init", "-"]);
+    assert_eq!(run.code, Some(0));
+    assert_eq!(
+        std::fs::read_to_string(world.path("mine.toml")).unwrap(),
+        run.stdout
+    );
+    assert!(!world.path("-").exists());
+}
+
+#[test]
+fn a_dash_is_stdout() {
+    let world = World::new(SHOP);
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    let run = world.run(&["restore", "shop", "-o", "-"]);
+    assert_eq!(run.code, Some(0));
+    assert!(run.stdout.starts_with("1\n2\n") && run.stdout.ends_with("1000\n"));
+    assert!(!world.path("-").exists());
+}
+
+#[test]
+fn check_tries_what_a_backup_will_ask_of_the_store() {
+    let world = World::new(SHOP);
+    let run = world.run(&["check", "--json"]);
+    assert_eq!(run.code, Some(0));
+    for what in ["put", "multipart upload", "head", "read", "list", "delete"] {
+        let report = json(&run);
+        let findings = report["findings"].as_array().unwrap();
+        assert!(
+            findings
+                .iter()
+                .any(|finding| finding["what"] == what && finding["result"] == "ok"),
+            "{what}"
+        );
+    }
+    world.assert_store_is_clean();
+    let faults = world.server.faults();
+    faults.on(Op::Complete).meets(Fault::Denied);
+    let run = world.run(&["check"]);
+    assert_eq!(run.code, Some(5));
+    assert!(run.stdout.contains("FAIL  store s3 multipart upload"));
+    world.assert_store_is_clean();
+    // A key that may only write makes backups.
+    faults.clear();
+    faults.on(Op::Get).meets(Fault::Denied);
+    faults.on(Op::List).meets(Fault::Denied);
+    let run = world.run(&["check"]);
+    assert_eq!(run.code, Some(0));
+    assert!(
+        run.stdout
+            .contains("warn  store s3 read: these credentials may not")
+    );
+}
+
+#[test]
+fn cleanup_speaks_json() {
+    let world = World::new(SHOP);
+    world
+        .server
+        .store()
+        .overwrite("backups/stranger", "x".into());
+    let run = world.run(&["cleanup", "--json"]);
+    assert_eq!(run.code, Some(0));
+    let report = json(&run);
+    assert_eq!(report["confirmed"], false);
+    assert_eq!(report["stores"][0]["foreign"], 1);
+}
