@@ -146,6 +146,8 @@ impl From<StoreError> for Failure {
                 ErrorKind::AlreadyExists => "already_exists",
                 ErrorKind::Denied => "denied",
                 ErrorKind::Invalid => "invalid",
+                ErrorKind::Unreachable => "unreachable",
+                ErrorKind::Unsupported => "unsupported",
             },
             ..Self::new(Exit::Store, error.to_string()).step("store")
         }

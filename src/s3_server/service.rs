@@ -41,7 +41,8 @@ fn s3(error: &StoreError) -> s3s::S3Error {
         ErrorKind::AlreadyExists => S3ErrorCode::PreconditionFailed,
         ErrorKind::Denied => S3ErrorCode::AccessDenied,
         ErrorKind::Transient => S3ErrorCode::SlowDown,
-        ErrorKind::Invalid => S3ErrorCode::InvalidRequest,
+        ErrorKind::Unsupported => S3ErrorCode::NotImplemented,
+        ErrorKind::Invalid | ErrorKind::Unreachable => S3ErrorCode::InvalidRequest,
     });
     s3s::S3Error::with_message(code, text)
 }
@@ -189,8 +190,10 @@ impl S3 for Service {
             .map_err(|error| s3(&error))?;
         let output = CompleteMultipartUploadOutput {
             bucket: Some(input.bucket),
-            key: Some(object.key),
-            e_tag: Some(ETag::Strong(format!("{}-{}", object.size, parts.len()))),
+            key: Some(upload.key),
+            e_tag: object.etag.as_deref().map(etag),
+            checksum_crc64nvme: of_kind(object.checksum, ChecksumKind::Crc64Nvme),
+            checksum_crc32: of_kind(object.checksum, ChecksumKind::Crc32),
             ..Default::default()
         };
         Ok(S3Response::new(output))

@@ -14,7 +14,7 @@ use futures_util::stream::{self, BoxStream};
 
 use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
-    Result, Store, StoreError, Upload, UploadInfo,
+    Result, Store, StoreError, Upload, UploadInfo, Written,
 };
 
 /// Entries of one page of a listing, as S3 has it.
@@ -182,18 +182,32 @@ impl MemoryStore {
     }
 
     /// Puts an object whether or not there is one.
-    pub fn overwrite(&self, key: &str, body: Bytes) {
-        let mut state = self.state();
-        state.effects.push(Effect::Put(key.to_owned()));
-        let checksum = self.checksum.map(|kind| Checksum::of(kind, &body));
+    pub fn overwrite(&self, key: &str, body: Bytes) -> Written {
+        self.state().insert(key, body, self.checksum)
+    }
+}
+
+impl State {
+    fn insert(&mut self, key: &str, body: Bytes, checksum: Option<ChecksumKind>) -> Written {
+        self.effects.push(Effect::Put(key.to_owned()));
         let object = Object {
             size: body.len() as u64,
+            checksum: checksum.map(|kind| Checksum::of(kind, &body)),
             buffers: vec![body],
             modified: now(),
-            checksum,
             backup_id: None,
         };
-        state.objects.insert(key.to_owned(), object);
+        let written = written(&object);
+        self.objects.insert(key.to_owned(), object);
+        written
+    }
+}
+
+fn written(object: &Object) -> Written {
+    let digest = object.checksum.map(Checksum::to_base64).unwrap_or_default();
+    Written {
+        etag: Some(format!("\"{digest}-{}\"", object.size)),
+        checksum: object.checksum,
     }
 }
 
@@ -313,7 +327,7 @@ impl Store for MemoryStore {
         upload: &Upload,
         parts: &[PartReceipt],
         checksum: Option<Checksum>,
-    ) -> Result<ObjectInfo> {
+    ) -> Result<Written> {
         let mut state = self.state();
         let open = state
             .uploads
@@ -370,11 +384,11 @@ impl Store for MemoryStore {
             checksum: whole,
             backup_id,
         };
-        let info = describe(&upload.key, &object);
+        let written = written(&object);
         state.objects.insert(upload.key.clone(), object);
         state.uploads.remove(&upload.id);
         state.effects.push(Effect::Completed(upload.key.clone()));
-        Ok(info)
+        Ok(written)
     }
 
     async fn abort_upload(&self, upload: &Upload) -> Result<()> {
@@ -385,15 +399,15 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        if self.state().objects.contains_key(key) {
+    async fn put(&self, key: &str, body: Bytes) -> Result<Written> {
+        let mut state = self.state();
+        if state.objects.contains_key(key) {
             return Err(StoreError::new(
                 ErrorKind::AlreadyExists,
                 format!("PreconditionFailed: {key}"),
             ));
         }
-        self.overwrite(key, body);
-        Ok(())
+        Ok(state.insert(key, body, self.checksum))
     }
 
     async fn get(

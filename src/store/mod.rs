@@ -124,6 +124,15 @@ pub struct PartReceipt {
     pub checksum: Option<Checksum>,
 }
 
+/// What the store's reply says of an object that it took.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Entity tag, quotes included; a server that keeps it to itself has none.
+    pub etag: Option<String>,
+    /// Checksum of the whole object, where the store keeps one.
+    pub checksum: Option<Checksum>,
+}
+
 /// What a store says of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
@@ -207,23 +216,29 @@ pub trait Store: Send + Sync {
     ) -> Result<PartReceipt>;
 
     /// Joins the parts (ascending by number) into the object, if no object has its key. `checksum`
-    /// is of the whole object. Succeeds too when an earlier try of the same upload did the work and
-    /// only its reply was lost.
+    /// is of the whole object. A store itself judges by the reply alone; [`retry::Retrying`] also
+    /// looks at what is there, and so settles a completion whose reply was lost.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] when another object has the key.
+    /// [`ErrorKind::AlreadyExists`] when another object has the key. With
+    /// [`StoreError::unanswered`] the object may be there, or may still come.
     async fn complete_upload(
         &self,
         upload: &Upload,
         parts: &[PartReceipt],
         checksum: Option<Checksum>,
-    ) -> Result<ObjectInfo>;
+    ) -> Result<Written>;
 
     /// Ends an upload and frees its parts; an upload that is gone already is no error.
     async fn abort_upload(&self, upload: &Upload) -> Result<()>;
 
-    /// Puts a small object, if no object has its key.
-    async fn put(&self, key: &str, body: Bytes) -> Result<()>;
+    /// Puts a small object, if no object has its key. A reply without an entity tag is no proof and
+    /// passes for none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] when another object has the key. With
+    /// [`StoreError::unanswered`] the object may be there, or may still come.
+    async fn put(&self, key: &str, body: Bytes) -> Result<Written>;
 
     /// Reads `range` of an object's bytes, or all of it, as it arrives.
     async fn get(

@@ -16,7 +16,7 @@ use futures_util::stream::BoxStream;
 
 use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
-    Result, SharedStore, Store, StoreError, Upload, UploadInfo,
+    Result, SharedStore, Store, StoreError, Upload, UploadInfo, Written,
 };
 
 /// How patient to be with a store.
@@ -45,40 +45,63 @@ impl RetryPolicy {
 #[derive(Debug)]
 pub struct Backoff {
     policy: RetryPolicy,
-    start: Instant,
+    /// The first failure; a try itself may take as long as its bytes move.
+    start: Option<Instant>,
     ceiling: Duration,
     tries: u32,
+    /// Whether one of the tries may have been carried out although it failed.
+    unanswered: bool,
 }
 
 impl Backoff {
-    /// All of the patience, from now on.
+    /// All of the patience.
     pub fn new(policy: RetryPolicy) -> Self {
         Self {
             policy,
-            start: Instant::now(),
+            start: None,
             ceiling: policy.first,
-            tries: 1,
+            tries: 0,
+            unanswered: false,
         }
     }
 
+    /// Whether one of the tries so far may have been carried out although it failed.
+    pub fn unanswered(&self) -> bool {
+        self.unanswered
+    }
+
+    /// Whether the patience is at its end.
+    pub fn is_over(&self) -> bool {
+        self.start
+            .is_some_and(|start| start.elapsed() >= self.policy.for_at_most)
+    }
+
     /// After a failure: waits for the delay before the next try, or gives `error` back when it
-    /// cannot help or the patience is at its end.
+    /// cannot help or the patience is at its end. The last try begins when the patience ends, and
+    /// not before.
     ///
     /// # Errors
     /// `error`, with how often and how long it was tried.
     pub async fn after(&mut self, error: StoreError) -> Result<()> {
-        if error.kind() != ErrorKind::Transient {
-            return Err(error);
+        self.tries += 1;
+        self.unanswered |= error.unanswered();
+        let elapsed = self.start.get_or_insert_with(Instant::now).elapsed();
+        let left = self.policy.for_at_most.saturating_sub(elapsed);
+        if !error.may_pass() || left.is_zero() {
+            return Err(error
+                .maybe_done(self.unanswered)
+                .with_tries(self.tries, elapsed));
         }
-        let delay = self.ceiling.mul_f64(fastrand::f64());
-        if self.start.elapsed() + delay >= self.policy.for_at_most {
-            let (tries, seconds) = (self.tries, self.start.elapsed().as_secs());
-            return Err(error.context(format!("after {tries} tries in {seconds} s (retry_for)")));
+        let asked = error.retry_after().unwrap_or_default();
+        let delay = self.ceiling.mul_f64(fastrand::f64()).max(asked).min(left);
+        if self.tries == 1 {
+            let patience = self.policy.for_at_most;
+            tracing::warn!(%error, "a request failed; trying again for up to {patience:?}");
+        } else {
+            tracing::debug!(%error, tries = self.tries, ?delay, "trying again");
         }
-        tracing::debug!(%error, tries = self.tries, ?delay, "trying again");
         tokio::time::sleep(delay).await;
         self.ceiling = (self.ceiling * 2).min(self.policy.longest);
-        self.tries += 1;
         Ok(())
     }
 }
@@ -119,6 +142,100 @@ impl Retrying {
     }
 }
 
+/// Whether an object may be what was sent: of that size, and of that checksum where it has one.
+fn same(object: &ObjectInfo, size: u64, sent: Option<Checksum>) -> bool {
+    let differs =
+        |(stored, sent): (Checksum, Checksum)| stored.kind() == sent.kind() && stored != sent;
+    object.size == size && !object.checksum.zip(sent).is_some_and(differs)
+}
+
+/// What a look at the object says of a write.
+enum Look {
+    Ours,
+    Other(String),
+    Absent,
+    /// Whether a later look may say more is the error's to tell.
+    Refused(StoreError),
+}
+
+impl Retrying {
+    /// Writes an object of which there must be exactly one, until that is proven: by the reply, and
+    /// by a look at what is there. Where looking is not allowed (a key that may only write is a
+    /// usual protection) the reply is proof enough. `ours` says whether an object is the one; its
+    /// second argument is whether ours may be there at all.
+    async fn write<F: Future<Output = Result<Written>> + Send>(
+        &self,
+        key: &str,
+        request: impl Fn() -> F + Send,
+        ours: impl Fn(&ObjectInfo, bool) -> bool + Send + Sync,
+    ) -> Result<Written> {
+        let mut backoff = Backoff::new(self.policy);
+        let mut proof = None;
+        loop {
+            let reply = match proof.take() {
+                Some(written) => Ok(written),
+                None => request().await,
+            };
+            let doubtful =
+                backoff.unanswered() || reply.as_ref().is_err_and(StoreError::unanswered);
+            let failed_for_good = reply.as_ref().is_err_and(|error| !error.may_pass());
+            let look = if reply.is_ok() || doubtful || failed_for_good {
+                let sent = reply.is_ok() || doubtful;
+                self.look(key, |object| ours(object, sent)).await
+            } else {
+                Look::Absent
+            };
+            let error = match (reply, look) {
+                (Ok(written), Look::Ours) => return Ok(written),
+                (Err(_), Look::Ours) => return Ok(Written::default()),
+                (Ok(_), Look::Other(found)) => {
+                    return Err(StoreError::new(ErrorKind::Invalid, found).maybe_done(true));
+                }
+                (Ok(_), Look::Absent) => {
+                    let words = format!("{key} was written and is not there");
+                    StoreError::new(ErrorKind::Transient, words).maybe_done(true)
+                }
+                (Ok(written), Look::Refused(error)) => {
+                    if !error.may_pass() || backoff.is_over() {
+                        return Ok(written);
+                    }
+                    proof = Some(written);
+                    error
+                }
+                // The key is unique, so what has it now is what an earlier try has put there.
+                (Err(error), Look::Refused(refused))
+                    if doubtful
+                        && error.kind() == ErrorKind::AlreadyExists
+                        && !refused.may_pass() =>
+                {
+                    return Ok(Written::default());
+                }
+                // What the server says of a second try says nothing of the first; only a look does.
+                (Err(error), Look::Refused(refused)) if doubtful => {
+                    let worse = if error.may_pass() { error } else { refused };
+                    worse.passing(true).maybe_done(true)
+                }
+                (Err(error), Look::Absent) if doubtful => error.passing(true).maybe_done(true),
+                (Err(error), _) => error,
+            };
+            backoff.after(error).await?;
+            (self.on_retry)();
+        }
+    }
+
+    async fn look(&self, key: &str, ours: impl Fn(&ObjectInfo) -> bool + Send) -> Look {
+        match self.store.head(key).await {
+            Ok(Some(object)) if ours(&object) => Look::Ours,
+            Ok(Some(object)) => Look::Other(format!(
+                "the store took {key}, and has an object of {} bytes there that is another",
+                object.size
+            )),
+            Ok(None) => Look::Absent,
+            Err(error) => Look::Refused(error),
+        }
+    }
+}
+
 #[async_trait]
 impl Store for Retrying {
     fn address(&self) -> String {
@@ -154,17 +271,30 @@ impl Store for Retrying {
         upload: &Upload,
         parts: &[PartReceipt],
         checksum: Option<Checksum>,
-    ) -> Result<ObjectInfo> {
-        self.retry(|| self.store.complete_upload(upload, parts, checksum))
-            .await
+    ) -> Result<Written> {
+        let size = parts.iter().map(|part| part.size).sum();
+        let ours = |object: &ObjectInfo, sent: bool| {
+            let named = match &object.backup_id {
+                Some(id) => *id == upload.backup_id,
+                // The server keeps no metadata.
+                None => sent,
+            };
+            named && same(object, size, checksum)
+        };
+        let request = || self.store.complete_upload(upload, parts, checksum);
+        self.write(&upload.key, request, ours).await
     }
 
     async fn abort_upload(&self, upload: &Upload) -> Result<()> {
         self.retry(|| self.store.abort_upload(upload)).await
     }
 
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        self.retry(|| self.store.put(key, body.clone())).await
+    async fn put(&self, key: &str, body: Bytes) -> Result<Written> {
+        let checksum = self.checksum_kind().map(|kind| Checksum::of(kind, &body));
+        let ours =
+            |object: &ObjectInfo, sent: bool| sent && same(object, body.len() as u64, checksum);
+        self.write(key, || self.store.put(key, body.clone()), ours)
+            .await
     }
 
     async fn get(

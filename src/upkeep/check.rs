@@ -141,7 +141,7 @@ impl StoreCheck<'_> {
         let store = self.store;
         let (put, joined) = (check_key(&BackupId::now()), check_key(&BackupId::now()));
         let address = store.address();
-        let there = self.needed("put", store.put(&put, PROBE.into()).await.and(Ok(address)));
+        let there = self.needed("put", store.put(&put, PROBE.into()).await.map(|_| address));
         let uploaded = self.needed("multipart upload", self.upload(&joined).await);
         if there || uploaded {
             let key = if uploaded { &joined } else { &put };

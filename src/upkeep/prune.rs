@@ -194,7 +194,7 @@ pub async fn consider(
                 ErrorKind::Invalid => (None, Some(error.to_string())),
                 // Somebody else has removed it since it was listed.
                 ErrorKind::NotFound => continue,
-                ErrorKind::Transient | ErrorKind::Denied | ErrorKind::AlreadyExists => {
+                _ => {
                     return Err(error.context(format!(
                         "reading the manifest of {}@{}",
                         found.database, found.id

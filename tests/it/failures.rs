@@ -232,18 +232,34 @@ fn passing_faults_of_the_store_are_ridden_out_and_the_order_of_effects_holds() {
 }
 
 #[test]
-fn a_store_that_refuses_fails_the_job_at_once() {
+fn a_store_that_refuses_from_the_beginning_fails_the_job_at_once() {
+    let world = World::new(&command("echo x"));
+    let faults = world.server.faults();
+    faults.on(Op::Create).nth(1).meets(Fault::Denied);
+    let run = world.run(&["backup"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stdout.contains("CreateMultipartUpload of x/"));
+    assert!(run.stdout.contains("a scripted fault") && run.stdout.contains("secret_key"));
+    world.assert_store_is_clean();
+}
+
+/// One 403 in hour ten, a session that has just expired: nothing to lose a dump for.
+#[test]
+fn a_store_that_refuses_once_it_has_accepted_is_asked_again_until_retry_for() {
     for (op, operation) in [
-        (Op::Create, "CreateMultipartUpload"),
         (Op::Part, "UploadPart"),
         (Op::Complete, "CompleteMultipartUpload"),
         (Op::Put, "PutObject"),
     ] {
         let world = World::new(&command("echo x"));
-        world.server.faults().on(op).nth(1).meets(Fault::Denied);
-        let run = world.run(&["backup"]);
+        world.server.faults().on(op).times(2).meets(Fault::Denied);
+        assert_eq!(world.run(&["backup"]).code, Some(0));
+
+        let world = World::new(&command("echo x"));
+        world.server.faults().on(op).meets(Fault::Denied);
+        let run = world.run(&["backup", "--retry-for", "1s"]);
         assert_eq!(run.code, Some(1));
-        assert!(run.stdout.contains(operation) && run.stdout.contains("a scripted fault"));
+        assert!(run.stdout.contains(operation) && run.stdout.contains("tries in 1 s"));
         world.assert_store_is_clean();
     }
 }

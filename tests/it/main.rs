@@ -13,6 +13,7 @@ mod runs;
 mod servers;
 mod staged;
 mod store;
+mod store_write;
 mod use_console;
 mod use_verbs;
 mod world;

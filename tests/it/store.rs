@@ -69,6 +69,9 @@ async fn conforms(store: &dyn Store) {
         .complete_upload(&upload, &parts, Some(whole))
         .await
         .unwrap();
+    assert!(object.etag.is_some_and(|etag| etag.len() > 2));
+    assert_eq!(object.checksum, Some(whole));
+    let object = store.head(&upload.key).await.unwrap().unwrap();
     assert_eq!(
         (object.size, object.backup_id.as_deref()),
         (10 * MIB as u64 + 10, Some("id-1"))
