@@ -2,6 +2,7 @@
 
 mod codec;
 mod digest;
+mod entry_name;
 mod pool;
 mod tar;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use codec::Encoded;
 pub use digest::Hash;
+pub use entry_name::EntryName;
 pub use pool::{Cores, Inlet, Outlet, Room, encoder};
 pub use tar::{BLOCK, END_LEN, HEADER_LEN, MAX_NAME, TarHeader, hex, padding};
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::BackupId;
-use crate::archive::Compression;
+use crate::archive::{Compression, EntryName};
 
 /// The newest manifest format that this program reads, and the one it writes.
 const FORMAT: u32 = 1;
@@ -184,10 +184,11 @@ impl Manifest {
         if self.entries.is_empty() {
             return Err("it names no file in the archive".into());
         }
-        let plain = |name: &str| {
-            !name.contains('\0') && name.split('/').all(|part| !["", ".", ".."].contains(&part))
-        };
-        if let Some(entry) = self.entries.iter().find(|entry| !plain(&entry.name)) {
+        if let Some(entry) = self
+            .entries
+            .iter()
+            .find(|entry| !EntryName::are_all_of(&entry.name))
+        {
             return Err(format!(
                 "{:?} is not the name of a file in an archive",
                 entry.name

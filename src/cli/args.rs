@@ -16,6 +16,7 @@ use super::exit::{Exit, Failure, TABLE};
 use crate::archive::Compression;
 use crate::bench::synthetic::{self, Synthetic};
 use crate::catalog::{BackupName, Mode, Retention, Within};
+use crate::config::{LONGEST, MOST_MEMORY};
 use crate::upkeep::cleanup::SHORTEST_LIMIT;
 
 /// Stream databases into S3: dump, archive and upload at once, with no temp file.
@@ -195,8 +196,8 @@ pub(super) struct BackupOptions {
     #[arg(long, env = "TAPLINE_JOBS_PER_HOST", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs_per_host: Option<u16>,
     /// Memory of the whole run, such as 512MiB
-    #[arg(long, env = "TAPLINE_MEMORY", value_name = "SIZE")]
-    pub memory: Option<bytesize::ByteSize>,
+    #[arg(long, env = "TAPLINE_MEMORY", value_name = "SIZE", value_parser = memory)]
+    pub memory: Option<u64>,
     /// How long an upload that fails is tried again, such as 15m
     #[arg(long, env = "TAPLINE_RETRY_FOR", value_name = "TIME", value_parser = duration)]
     pub retry_for: Option<Duration>,
@@ -505,6 +506,15 @@ pub(super) struct CleanupOptions {
     pub json: bool,
 }
 
+fn memory(text: &str) -> Result<u64, String> {
+    let size = text
+        .parse::<bytesize::ByteSize>()
+        .ok()
+        .map(|size| size.as_u64());
+    size.filter(|size| (1..=MOST_MEMORY).contains(size))
+        .ok_or_else(|| "write a size such as 512MiB, at most 1PiB".into())
+}
+
 fn age(text: &str) -> Result<Duration, String> {
     let age = duration(text)?;
     if age < SHORTEST_LIMIT {
@@ -519,8 +529,8 @@ fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| "write a time such as 90s, 15m or 2h")?;
     Duration::try_from(parsed)
         .ok()
-        .filter(|time| !time.is_zero())
-        .ok_or_else(|| "must be longer than nothing".into())
+        .filter(|time| !time.is_zero() && *time <= LONGEST)
+        .ok_or_else(|| "must be longer than nothing, and at most ten years".into())
 }
 
 #[cfg(test)]

@@ -21,8 +21,14 @@ pub(super) async fn check(session: &mut Session, options: &CheckOptions) -> Resu
             text::count(databases, "database")
         ),
     }];
+    findings.extend(inventory.warnings.iter().map(|warning| Finding {
+        subject: "inventory".into(),
+        what: "access",
+        result: Outcome::Warn,
+        detail: warning.clone(),
+    }));
     if !options.json {
-        show(&findings[0]);
+        findings.iter().for_each(show);
     }
     let mut say = |finding: Finding| {
         if !options.json {

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use super::args::CleanupOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
-use crate::config::Inventory;
 use crate::run::plan::open_patient_stores;
 use crate::store::SharedStore;
 use crate::upkeep::UpkeepError;
@@ -16,7 +15,7 @@ pub(super) async fn cleanup(
     session: &mut Session,
     options: &CleanupOptions,
 ) -> Result<Exit, Failure> {
-    let inventory = Inventory::load(&session.config)?;
+    let inventory = session.inventory()?;
     let work = async {
         let mut planned = Vec::new();
         for (name, store) in open_patient_stores(&inventory, options.store.as_deref()).await? {

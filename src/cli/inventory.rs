@@ -32,11 +32,12 @@ pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, 
             inventory
         }
     };
+    super::warn_of(&inventory);
     let run = &mut inventory.run;
     run.mode = options.mode.unwrap_or(run.mode);
     run.jobs = options.jobs.map_or(run.jobs, usize::from);
     run.jobs_per_host = options.jobs_per_host.map_or(run.jobs_per_host, usize::from);
-    run.memory = options.memory.map(|size| size.as_u64()).or(run.memory);
+    run.memory = options.memory.or(run.memory);
     run.retry_for = options.retry_for.unwrap_or(run.retry_for);
     run.prune_after_backup |= options.prune_after_backup;
     run.stall_timeout = options.stall_timeout.or(run.stall_timeout);

@@ -3,12 +3,11 @@
 use super::args::ListOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
-use crate::config::Inventory;
 use crate::run::plan::open_patient_stores;
 use crate::upkeep::list::{Listed, list as list_all};
 
 pub(super) async fn list(session: &mut Session, options: &ListOptions) -> Result<Exit, Failure> {
-    let inventory = Inventory::load(&session.config)?;
+    let inventory = session.inventory()?;
     let work = async {
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
         Ok(list_all(&inventory, &stores, options.name.as_deref()).await?)

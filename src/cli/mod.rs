@@ -33,6 +33,7 @@ use interrupt::Signals;
 use progress::Display;
 
 use crate::bench::synthetic::Synthetic;
+use crate::config::Inventory;
 
 /// Parses the command line, does what it says, and tells the exit code.
 pub fn main() -> ExitCode {
@@ -84,6 +85,21 @@ struct Session {
     config: PathBuf,
     display: Display,
     signals: Signals,
+}
+
+impl Session {
+    /// Reads the inventory, and says what should be looked at.
+    fn inventory(&self) -> Result<Inventory, Failure> {
+        let inventory = Inventory::load(&self.config)?;
+        warn_of(&inventory);
+        Ok(inventory)
+    }
+}
+
+fn warn_of(inventory: &Inventory) {
+    for warning in &inventory.warnings {
+        tracing::warn!("{warning}");
+    }
 }
 
 async fn dispatch(args: Args, signals: Signals) -> Result<Exit, Failure> {

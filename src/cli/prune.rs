@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 use super::args::PruneOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
-use crate::config::Inventory;
 use crate::run::plan::open_patient_stores;
 use crate::upkeep::prune::{Considered, Plan, Removed, Verdict, plan};
 
 pub(super) async fn prune(session: &mut Session, options: &PruneOptions) -> Result<Exit, Failure> {
-    let inventory = Inventory::load(&session.config)?;
+    let inventory = session.inventory()?;
     let work = async {
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
         Ok(plan(&inventory, &stores, &options.names, options.rules.policy()).await?)

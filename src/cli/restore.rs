@@ -20,7 +20,7 @@ pub(super) async fn restore_backup(
     session: &mut Session,
     options: &RestoreOptions,
 ) -> Result<Exit, Failure> {
-    let inventory = Inventory::load(&session.config)?;
+    let inventory = session.inventory()?;
     let display = session.display.clone();
     let work = async {
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;

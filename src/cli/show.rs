@@ -5,12 +5,11 @@ use super::exit::{Exit, Failure};
 use super::{Session, console, text};
 use crate::archive::Compression;
 use crate::catalog::{Manifest, Mode, backup_prefix, look_up, read_manifest_text};
-use crate::config::Inventory;
 use crate::dump::quote;
 use crate::run::plan::open_patient_stores;
 
 pub(super) async fn show(session: &mut Session, options: &ShowOptions) -> Result<Exit, Failure> {
-    let inventory = Inventory::load(&session.config)?;
+    let inventory = session.inventory()?;
     let work = async {
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
         let named = look_up(&stores, &options.name).await?;

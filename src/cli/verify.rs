@@ -9,7 +9,6 @@ use super::exit::{Exit, Failure};
 use super::text::{count, rate, size, time};
 use super::{Session, console, text};
 use crate::catalog::BackupId;
-use crate::config::Inventory;
 use crate::run::plan::open_patient_stores;
 use crate::upkeep::verify::{
     Candidate, Candidates, Depth, Missing, Proof, VerifyError, VerifyErrorKind, candidates,
@@ -20,7 +19,7 @@ pub(super) async fn verify(
     session: &mut Session,
     options: &VerifyOptions,
 ) -> Result<Exit, Failure> {
-    let inventory = Inventory::load(&session.config)?;
+    let inventory = session.inventory()?;
     let depth = match (options.quick, options.drill) {
         (true, _) => Depth::Quick,
         (_, true) => Depth::Drill,

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::place::{File, Result};
 use super::{Database, DumpFormat, EngineKind, Selection, StoreSettings, raw};
-use crate::archive::{Compression, MAX_NAME};
+use crate::archive::{Compression, EntryName};
 use crate::catalog::Retention;
 
 pub(super) fn database(
@@ -24,6 +24,9 @@ pub(super) fn database(
     let wrong = |why: &str| file.wrong(&here, &place, why);
     if name.get_ref().is_empty() || name.get_ref().len() > 200 {
         return wrong("a name has 1 to 200 bytes");
+    }
+    if name.get_ref().chars().any(char::is_control) {
+        return file.wrong(&here, "databases", "a name has a control character in it");
     }
     let Some(engine_name) = own.engine.as_ref().or(defaults.engine.as_ref()) else {
         return wrong(
@@ -62,6 +65,8 @@ pub(super) fn database(
     let exclude = value!(exclude if server)
         .map(|exclude| exclude.get_ref().clone())
         .unwrap_or_default();
+    only_with_all(file, &place, own, globals)?;
+    patterns(file, &key("exclude"), value!(exclude if server))?;
     let database = match value!(database if server).map(|database| database.get_ref().as_str()) {
         _ if !server => Selection::Whole,
         _ if globals => Selection::Globals,
@@ -94,26 +99,33 @@ pub(super) fn database(
     if kind == EngineKind::Command && command.is_empty() {
         return wrong("command is missing; add command = [\"program\", \"argument\"]");
     }
-    let file_name = value!(file_name).map(|name| name.get_ref().clone());
-    if let (Some(name), Some(value)) = (&file_name, value!(file_name))
-        && (name.is_empty() || name.len() > MAX_NAME || name.contains(['/', '\0', '\n']))
-    {
-        return file.wrong(
-            &value.span(),
-            &key("file_name"),
-            "must be 1 to 255 bytes without slash, NUL or line break",
-        );
-    }
+    let file_name = match value!(file_name) {
+        None => None,
+        Some(name) => match name.get_ref().parse::<EntryName>() {
+            Ok(name) => Some(name),
+            Err(why) => return file.wrong(&name.span(), &key("file_name"), why),
+        },
+    };
+    let port = match value!(port if server) {
+        Some(port) if *port.get_ref() == 0 => {
+            return file.wrong(&port.span(), &key("port"), "must be from 1 to 65535");
+        }
+        port => port.map(|port| *port.get_ref()),
+    };
+    let text = |value: Option<&Spanned<String>>, name: &str| {
+        let text = value.map(|value| file.text(value, &key(name)));
+        text.transpose()
+    };
     let (compression, level) = compression(file, &place, value!(compression), value!(level))?;
     Ok(Database {
         name: name.get_ref().clone(),
         place: file.place(&here, &place),
         engine: kind,
-        host: value!(host if server && own.socket.is_none()).map(|host| host.get_ref().clone()),
-        port: value!(port if server).map(|port| *port.get_ref()),
+        host: text(value!(host if server && own.socket.is_none()), "host")?,
+        port,
         socket: value!(socket if server && own.host.is_none())
             .map(|socket| socket.get_ref().clone()),
-        user: value!(user if server).map(|user| user.get_ref().clone()),
+        user: text(value!(user if server), "user")?,
         password: value!(password if server)
             .map(|secret| file.secret(secret, &key("password")))
             .transpose()?,
@@ -154,6 +166,34 @@ pub(super) fn database(
             within: file.within(value!(keep_within), &key("keep_within"))?,
         },
     })
+}
+
+/// `exclude` means something only where all databases are meant.
+fn only_with_all(file: &File, place: &str, own: &raw::Database, globals: bool) -> Result<()> {
+    let is_all = |name: &Spanned<String>| name.get_ref() == "*";
+    match (&own.exclude, &own.database) {
+        (Some(exclude), Some(database)) if !is_all(database) || globals => file.wrong(
+            &exclude.span(),
+            &format!("{place}.exclude"),
+            "goes with database = \"*\" alone; remove one of the two",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn patterns(file: &File, key: &str, exclude: Option<&Spanned<Vec<String>>>) -> Result<()> {
+    let Some(exclude) = exclude else {
+        return Ok(());
+    };
+    let fits = |pattern: &String| {
+        let start = pattern.strip_suffix('*').unwrap_or(pattern);
+        !pattern.is_empty() && !start.contains('*')
+    };
+    if exclude.get_ref().iter().all(fits) {
+        return Ok(());
+    }
+    let why = "holds names, and a * is understood at the end of one alone: \"scratch*\"";
+    file.wrong(&exclude.span(), key, why)
 }
 
 /// Refuses keys of the entry itself that its engine has no use for.

@@ -2,7 +2,9 @@
 //!
 //! | file | role |
 //! |---|---|
-//! | `raw` | the file as it is written: serde, unknown keys refused |
+//! | `read` | from text to tables; no error has a value in it |
+//! | `raw` | the tables as they are written |
+//! | `exposure` | who else may read or change the files |
 //! | `validate`, `entry` | from the file as written to the model, every error with file, line, key and fix |
 //! | `place` | that file: places for messages, and values of common kinds |
 //! | `model` | the model that the rest of the program sees |
@@ -10,9 +12,11 @@
 //! | `target` | where a backup is restored to, when that is elsewhere |
 
 mod entry;
+mod exposure;
 mod model;
 mod place;
 mod raw;
+mod read;
 mod secret;
 mod target;
 mod validate;
@@ -20,6 +24,7 @@ mod validate;
 use std::path::Path;
 
 pub use model::*;
+pub use place::{LONGEST, MOST_MEMORY};
 pub use target::target;
 
 /// A commented inventory to start from; `tapline init` writes it.
@@ -42,7 +47,9 @@ impl Inventory {
                 path.display()
             ))
         })?;
-        Self::parse(path, &text)
+        let mut inventory = Self::parse(path, &text)?;
+        inventory.warnings.extend(exposure::warnings(&inventory));
+        Ok(inventory)
     }
 
     /// Validates the text of an inventory; `path` is for messages and for what is relative to it.
@@ -50,20 +57,7 @@ impl Inventory {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let raw = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| line_of(text, span.start));
-            let message = error.message().trim();
-            // Of the line only the key: the value may be a secret under a misspelt one.
-            let key = text
-                .lines()
-                .nth(line - 1)
-                .unwrap_or_default()
-                .split('=')
-                .next()
-                .unwrap_or_default()
-                .trim();
-            ConfigError(format!("{}:{line}: {key}: {message}", path.display()))
-        })?;
+        let raw = read::tables(path, text)?;
         validate::inventory(path, text, &raw)
     }
 

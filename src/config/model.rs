@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::archive::Compression;
+use crate::archive::{Compression, EntryName};
 use crate::catalog::{Mode, Retention};
 use crate::store::ChecksumKind;
 
@@ -22,6 +22,8 @@ pub struct Inventory {
     pub stores: BTreeMap<String, Arc<StoreSettings>>,
     /// `[databases.NAME]`, in the file's order, with `[defaults]` filled in.
     pub databases: Vec<Database>,
+    /// What is no error, and yet should be looked at.
+    pub warnings: Vec<String>,
 }
 
 /// `[staged]`: the pools of a staged run, and where it keeps its files.
@@ -208,7 +210,7 @@ pub struct Database {
     /// Whether a dump without a byte is a good one.
     pub allow_empty: bool,
     /// File name of the dump in the archive; the engine's choice when absent.
-    pub file_name: Option<String>,
+    pub file_name: Option<EntryName>,
     /// Compression.
     pub compression: Compression,
     /// Level, checked against the compression.

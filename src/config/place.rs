@@ -12,6 +12,15 @@ use crate::catalog::Within;
 
 pub(super) type Result<T> = std::result::Result<T, ConfigError>;
 
+/// More at once than any machine does, and few enough to be counted in any type.
+pub const MOST: usize = 65_535;
+/// A run's memory is multiplied when it is divided up; nobody has a pebibyte of it.
+pub const MOST_MEMORY: u64 = 1 << 50;
+/// Bytes of the largest dump that can be counted with parts and shares of it: an exbibyte.
+const MOST_BYTES: u64 = 1 << 60;
+/// No time to wait is longer: clocks can be added to it without end.
+pub const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
+
 /// The file that is being validated, for places.
 pub(super) struct File<'a> {
     pub path: &'a Path,
@@ -47,10 +56,11 @@ impl File<'_> {
         default: usize,
     ) -> Result<usize> {
         match value {
-            Some(value) if *value.get_ref() == 0 => {
-                self.wrong(&value.span(), key, "must be 1 or more; 1 is one at a time")
+            Some(value) if (1..=MOST).contains(value.get_ref()) => Ok(*value.get_ref()),
+            Some(value) => {
+                let why = format!("must be 1 or more, at most {MOST}; 1 is one at a time");
+                self.wrong(&value.span(), key, why)
             }
-            Some(value) => Ok(*value.get_ref()),
             None => Ok(default),
         }
     }
@@ -63,6 +73,11 @@ impl File<'_> {
             .ok()
             .and_then(|d| Duration::try_from(d).ok());
         match parsed {
+            Some(duration) if duration > LONGEST => self.wrong(
+                &value.span(),
+                key,
+                "is longer than ten years; write one such as \"2h\"",
+            ),
             Some(duration) if !duration.is_zero() => Ok(Some(duration)),
             _ => self.wrong(
                 &value.span(),
@@ -82,6 +97,9 @@ impl File<'_> {
                 .map(|size| size.as_u64()),
         };
         match parsed {
+            Some(size) if size > MOST_BYTES => {
+                self.wrong(&value.span(), key, "is more than there is; at most 1EiB")
+            }
             Some(size) if size > 0 => Ok(Some(size)),
             _ => self.wrong(
                 &value.span(),
@@ -89,6 +107,18 @@ impl File<'_> {
                 "not a size; write one such as \"512MiB\" or \"40GB\"",
             ),
         }
+    }
+
+    /// A text with something in it that stands on one line.
+    pub fn text(&self, value: &Spanned<String>, key: &str) -> Result<String> {
+        let text = value.get_ref();
+        if text.is_empty() {
+            return self.wrong(&value.span(), key, "is empty; leave it out instead");
+        }
+        if text.chars().any(char::is_control) {
+            return self.wrong(&value.span(), key, "has a control character in it");
+        }
+        Ok(text.clone())
     }
 
     pub fn number(&self, value: Option<&Spanned<u32>>, key: &str) -> Result<Option<NonZeroU32>> {

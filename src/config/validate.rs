@@ -8,11 +8,12 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::entry::database;
-use super::place::{File, Result};
+use super::place::{File, MOST_MEMORY, Result};
 use super::{
-    ConfigError, Container, Inventory, RunSettings, Selection, StagedSettings, StoreSettings, raw,
+    ConfigError, Container, Database, Inventory, RunSettings, Selection, StagedSettings,
+    StoreSettings, raw,
 };
-use crate::catalog::Mode;
+use crate::catalog::{BackupId, Mode, archive_key};
 use crate::store::{ChecksumKind, Limits};
 
 pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result<Inventory> {
@@ -32,7 +33,7 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
     let mut entries: Vec<_> = raw.databases.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
     let databases = entries
-        .into_iter()
+        .iter()
         .map(|(name, entry)| database(&file, name, entry, &raw.defaults, &stores))
         .collect::<Result<Vec<_>>>()?;
     // A database that `*` finds is called NAME/DATABASE; two databases must not share their
@@ -52,13 +53,67 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
             return Err(ConfigError(format!("{} {why}", same.place)));
         }
     }
+    // Two names of one place would show every backup twice, and prune it by two policies.
+    for (name, settings) in &stores {
+        if let Some((other, _)) = stores
+            .iter()
+            .take_while(|(other, _)| *other != name)
+            .find(|(_, other)| place_of(other) == place_of(settings))
+        {
+            let span = raw.stores.iter().find(|(key, _)| key.get_ref() == name);
+            let span = span.map_or(0..0, |(key, _)| key.span());
+            let why = format!("is the same place as stores.{other}; remove one of the two");
+            return file.wrong(&span, &format!("stores.{name}"), why);
+        }
+    }
+    for (entry, (key, _)) in databases.iter().zip(&entries) {
+        keys_fit(&file, &key.span(), entry, &stores)?;
+    }
+    if run.prune_after_backup && databases.iter().all(|entry| entry.retention.is_empty()) {
+        let why = "prune_after_backup needs a rule, such as keep_daily = 14 under [defaults]";
+        return Err(ConfigError(format!("{}: run: {why}", path.display())));
+    }
     Ok(Inventory {
         path: path.to_owned(),
         run,
         staged,
         stores,
         databases,
+        warnings: Vec::new(),
     })
+}
+
+fn place_of(store: &StoreSettings) -> (Option<&str>, &str, &str) {
+    let endpoint = store.endpoint.as_deref();
+    (
+        endpoint.map(|endpoint| endpoint.trim_end_matches('/')),
+        &store.bucket,
+        &store.prefix,
+    )
+}
+
+/// S3 takes keys of 1,024 bytes, and a name is in a key twice, percent-encoded.
+fn keys_fit(
+    file: &File,
+    span: &std::ops::Range<usize>,
+    entry: &Database,
+    stores: &BTreeMap<String, Arc<StoreSettings>>,
+) -> Result<()> {
+    const LONGEST_KEY: usize = 1024;
+    // The longest suffix that an archive's volume can have.
+    const SUFFIX: &str = "tar.zst.age.v9999";
+    let prefix = stores
+        .get(&entry.store)
+        .map_or(0, |store| store.prefix.len() + 1);
+    let longest = prefix + archive_key(&entry.name, &BackupId::now(), SUFFIX).len();
+    if longest <= LONGEST_KEY {
+        return Ok(());
+    }
+    let why = format!(
+        "its objects would have keys of {longest} bytes, and S3 takes {LONGEST_KEY}: give it a \
+         shorter name (a letter beyond ASCII counts at least six times) or its store a shorter prefix"
+    );
+    file.wrong(span, &format!("databases.{}", entry.name), why)
 }
 
 fn run(file: &File, raw: &raw::Run) -> Result<RunSettings> {
@@ -84,13 +139,25 @@ fn run(file: &File, raw: &raw::Run) -> Result<RunSettings> {
         mode,
         jobs: file.count(raw.jobs.as_ref(), "run.jobs", 4)?,
         jobs_per_host: file.count(raw.jobs_per_host.as_ref(), "run.jobs_per_host", 2)?,
-        memory: file.size(raw.memory.as_ref(), "run.memory")?,
+        memory: memory(file, raw.memory.as_ref())?,
         retry_for: duration(&raw.retry_for, "run.retry_for", 15 * 60)?,
         stall_timeout: file.duration(raw.stall_timeout.as_ref(), "run.stall_timeout")?,
         exit_timeout: duration(&raw.exit_timeout, "run.exit_timeout", 60)?,
         connect_timeout: duration(&raw.connect_timeout, "run.connect_timeout", 15)?,
         prune_after_backup: raw.prune_after_backup.unwrap_or_default(),
     })
+}
+
+fn memory(file: &File, value: Option<&Spanned<raw::Size>>) -> Result<Option<u64>> {
+    let size = file.size(value, "run.memory")?;
+    match (size, value) {
+        (Some(size), Some(value)) if size > MOST_MEMORY => file.wrong(
+            &value.span(),
+            "run.memory",
+            "is more than there is; at most 1PiB",
+        ),
+        _ => Ok(size),
+    }
 }
 
 fn staged(file: &File, raw: &raw::Staged) -> Result<StagedSettings> {
@@ -135,6 +202,7 @@ fn store(file: &File, name: &Spanned<String>, raw: &raw::Store) -> Result<StoreS
         return file.wrong(&raw.url.span(), &key("url"), "must be s3://BUCKET/PREFIX");
     };
     let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    let prefix = prefix.trim_matches('/');
     if bucket.is_empty() {
         return file.wrong(
             &raw.url.span(),
@@ -142,16 +210,14 @@ fn store(file: &File, name: &Spanned<String>, raw: &raw::Store) -> Result<StoreS
             "names no bucket; write s3://BUCKET/PREFIX",
         );
     }
+    let wrong = bucket_flaw(bucket, raw.endpoint.is_some()).or_else(|| prefix_flaw(prefix));
+    if let Some(why) = wrong {
+        return file.wrong(&raw.url.span(), &key("url"), why);
+    }
     if let Some(endpoint) = &raw.endpoint
-        && !["http://", "https://"]
-            .iter()
-            .any(|scheme| endpoint.get_ref().starts_with(scheme))
+        && let Some(why) = endpoint_flaw(endpoint.get_ref())
     {
-        return file.wrong(
-            &endpoint.span(),
-            &key("endpoint"),
-            "must begin with https:// or http://",
-        );
+        return file.wrong(&endpoint.span(), &key("endpoint"), why);
     }
     let checksum = match &raw.checksum {
         None => Some(ChecksumKind::Crc64Nvme),
@@ -202,7 +268,7 @@ fn store(file: &File, name: &Spanned<String>, raw: &raw::Store) -> Result<StoreS
     Ok(StoreSettings {
         name: name.get_ref().clone(),
         bucket: bucket.into(),
-        prefix: prefix.trim_matches('/').into(),
+        prefix: prefix.into(),
         path_style: raw.path_style.unwrap_or(raw.endpoint.is_some()),
         endpoint: raw
             .endpoint
@@ -217,6 +283,59 @@ fn store(file: &File, name: &Spanned<String>, raw: &raw::Store) -> Result<StoreS
     })
 }
 
+/// What keeps a text from being a bucket's name; the rules are AWS's, other servers take more.
+fn bucket_flaw(bucket: &str, elsewhere: bool) -> Option<&'static str> {
+    let at_aws = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c);
+    let anywhere = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if elsewhere {
+        let fits = bucket.len() <= 255 && bucket.chars().all(anywhere);
+        return (!fits || [".", ".."].contains(&bucket)).then_some(
+            "its bucket is none: a name has ASCII letters, digits, dots, hyphens and underscores",
+        );
+    }
+    let ends = [bucket.chars().next(), bucket.chars().last()];
+    let fits = (3..=63).contains(&bucket.len())
+        && bucket.chars().all(at_aws)
+        && ends
+            .into_iter()
+            .flatten()
+            .all(|c| c.is_ascii_alphanumeric())
+        && !bucket.contains("..");
+    (!fits).then_some(
+        "its bucket is none: AWS takes 3 to 63 lower-case letters, digits, dots and hyphens, \
+         the first and the last a letter or digit",
+    )
+}
+
+fn prefix_flaw(prefix: &str) -> Option<&'static str> {
+    if prefix.contains(['?', '#']) {
+        return Some("has ? or # in it; options are keys of their own, such as endpoint, region");
+    }
+    if prefix.chars().any(char::is_control) {
+        return Some("has a control character in it");
+    }
+    let empty = |part: &str| ["", ".", ".."].contains(&part);
+    (!prefix.is_empty() && prefix.split('/').any(empty))
+        .then_some("its prefix has an empty component, \".\" or \"..\", which S3 takes literally")
+}
+
+fn endpoint_flaw(endpoint: &str) -> Option<&'static str> {
+    let Ok(url) = url::Url::parse(endpoint) else {
+        return Some("is no URL; one looks like https://s3.example.com");
+    };
+    if !["http", "https"].contains(&url.scheme()) {
+        return Some("must begin with https:// or http://");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Some("has a user in it; credentials are access_key and secret_key");
+    }
+    if url.port() == Some(0) {
+        return Some("has port 0, which is none");
+    }
+    (url.query().is_some() || url.fragment().is_some())
+        .then_some("has ? or # in it; write scheme, host and port")
+}
+
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
@@ -224,7 +343,7 @@ mod tests {
     use super::*;
     use crate::catalog::Retention;
 
-    const STORE: &str = "[stores.s]\nurl = \"s3://b/p\"\n";
+    const STORE: &str = "[stores.s]\nurl = \"s3://bucket/p\"\n";
 
     fn error(text: &str) -> String {
         Inventory::parse(Path::new("t.toml"), text)
@@ -312,7 +431,7 @@ mod tests {
         let cases = [
             (
                 format!("{STORE}{sqlite}passwrod = \"secret\"\n"),
-                "t.toml:6: passwrod",
+                "t.toml:6: databases.x.passwrod",
                 "`password`",
             ),
             (
@@ -330,7 +449,11 @@ mod tests {
                 "t.toml:6: databases.x.expected_size",
                 "512MiB",
             ),
-            (format!("{STORE}{sqlite}{sqlite}"), "t.toml:6:", "duplicate"),
+            (
+                format!("{STORE}{sqlite}{sqlite}"),
+                "t.toml:6:",
+                "stands twice",
+            ),
             (
                 format!("{STORE}{sqlite}store = \"t\"\n"),
                 "t.toml:6: databases.x.store",
@@ -387,7 +510,9 @@ mod tests {
                 "15m",
             ),
             (
-                format!("[stores.s]\nurl = \"s3://b\"\nendpoint = \"s3.example.com\"\n{sqlite}"),
+                format!(
+                    "[stores.s]\nurl = \"s3://bucket\"\nendpoint = \"s3.example.com\"\n{sqlite}"
+                ),
                 "t.toml:3: stores.s.endpoint",
                 "https://",
             ),
@@ -404,6 +529,88 @@ mod tests {
                 "s3://BUCKET/PREFIX",
             ),
             (sqlite.to_owned(), "t.toml:1: databases.x", "[stores.NAME]"),
+            (
+                format!("{STORE}[run]\njobs_per_host = 9000000000000000000\n{sqlite}"),
+                "t.toml:4: run.jobs_per_host",
+                "at most 65535",
+            ),
+            (
+                format!("{STORE}[staged]\nqueue = 9000000000000000000\n{sqlite}"),
+                "t.toml:4: staged.queue",
+                "at most 65535",
+            ),
+            (
+                format!("{STORE}[run]\nmemory = \"16EiB\"\n{sqlite}"),
+                "t.toml:4: run.memory",
+                "more than there is",
+            ),
+            (
+                format!("{STORE}[run]\nmemory = [1]\n{sqlite}"),
+                "t.toml:4: run.memory",
+                "must be a size",
+            ),
+            (
+                format!("{STORE}[run]\nretry_for = \"9999999999h\"\n{sqlite}"),
+                "t.toml:4: run.retry_for",
+                "ten years",
+            ),
+            (
+                format!("{STORE}[run]\nprune_after_backup = true\n{sqlite}"),
+                "t.toml: run",
+                "keep_daily",
+            ),
+            (
+                format!("{STORE}[run]\njobs = \"4\"\n{sqlite}"),
+                "t.toml:4: run.jobs",
+                "whole number",
+            ),
+            (
+                format!("{STORE}[runs]\njobs = 4\n{sqlite}"),
+                "t.toml:3: runs",
+                "did you mean `run`?",
+            ),
+            (
+                format!("{STORE}{sqlite}file_name = \"..\"\n"),
+                "t.toml:6: databases.x.file_name",
+                "neither",
+            ),
+            (
+                format!("{STORE}[databases.x]\nengine = \"mysql\"\nport = 0\n"),
+                "t.toml:5: databases.x.port",
+                "1 to 65535",
+            ),
+            (
+                format!("{STORE}[databases.x]\nengine = \"mysql\"\nport = 70000\n"),
+                "t.toml:5: databases.x.port",
+                "1 to 65535",
+            ),
+            (
+                format!(
+                    "{STORE}[databases.x]\nengine = \"mysql\"\ndatabase = \"y\"\nexclude = [\"z\"]\n"
+                ),
+                "t.toml:6: databases.x.exclude",
+                "goes with database = \"*\"",
+            ),
+            (
+                format!(
+                    "{STORE}[databases.x]\nengine = \"mysql\"\ndatabase = \"*\"\nexclude = [\"*z\"]\n"
+                ),
+                "t.toml:6: databases.x.exclude",
+                "at the end",
+            ),
+            (
+                format!(
+                    "{STORE}[databases.\"{}\"]\nengine = \"mysql\"\n",
+                    "ü".repeat(100)
+                ),
+                "t.toml:3: databases.ü",
+                "shorter name",
+            ),
+            (
+                format!("{STORE}[stores.t]\nurl = \"s3://bucket/p/\"\n{sqlite}store = \"s\"\n"),
+                "t.toml:3: stores.t",
+                "same place as stores.s",
+            ),
         ];
         for (text, place, fix) in cases {
             let error = error(&text);
@@ -415,6 +622,54 @@ mod tests {
                 !error.contains("secret\"") && !error.contains("= \"secret"),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn a_store_is_a_bucket_and_a_prefix_that_there_can_be() {
+        let store = |url: &str, more: &str| {
+            let text = format!("[stores.s]\nurl = \"{url}\"\n{more}");
+            Inventory::parse(Path::new("t.toml"), &text).map(|_| ())
+        };
+        let elsewhere = "endpoint = \"http://h:9\"\n";
+        for (url, more) in [
+            ("s3://my.bucket-1", ""),
+            ("s3://bucket/a/b/", ""),
+            ("s3://My_Bucket", elsewhere),
+        ] {
+            assert!(store(url, more).is_ok(), "{url}");
+        }
+        for url in [
+            "s3://my bucket",
+            "s3://My_Bucket",
+            "s3://key:sesame@bucket",
+            "s3://bu",
+            "s3://-bucket",
+            "s3://bucket/../x",
+            "s3://bucket/a//b",
+            "s3://bucket/x?y",
+            "s3://bucket/x#y",
+            "s3:///x",
+        ] {
+            let error = store(url, "").expect_err(url).to_string();
+            assert!(error.starts_with("t.toml:2: stores.s.url: "), "{error}");
+            assert!(!error.contains("sesame"), "{error}");
+        }
+        for endpoint in [
+            "https://me:sesame@h",
+            "ftp://h",
+            "https://h?x",
+            "https://",
+            "http://h:0",
+        ] {
+            let error = store("s3://bucket", &format!("endpoint = \"{endpoint}\"\n"))
+                .expect_err(endpoint)
+                .to_string();
+            assert!(
+                error.starts_with("t.toml:3: stores.s.endpoint: "),
+                "{error}"
+            );
+            assert!(!error.contains("sesame"), "{error}");
         }
     }
 

@@ -354,8 +354,8 @@ async fn job(
         dump_shape: engine.dump_shape(),
         file_name: database
             .file_name
-            .clone()
-            .unwrap_or_else(|| engine.file_name()),
+            .as_ref()
+            .map_or_else(|| engine.file_name(), ToString::to_string),
         compression: database.compression,
         level: database.level,
         store: Arc::new(Retrying::new(

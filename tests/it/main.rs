@@ -15,5 +15,6 @@ mod staged;
 mod store;
 mod store_write;
 mod use_console;
+mod use_inventory;
 mod use_verbs;
 mod world;

@@ -224,7 +224,7 @@ fn a_signal_while_planning_or_reading_ends_at_once() {
     let world = World::new(GOOD);
     world.write(
         "slow.toml",
-        "[stores.s]\nurl = \"s3://b\"\naccess_key = { command = [\"sh\", \"-c\", \"touch begun; exec sleep 12\"] }\n\
+        "[stores.s]\nurl = \"s3://bucket\"\naccess_key = { command = [\"sh\", \"-c\", \"touch begun; exec sleep 12\"] }\n\
          secret_key = { env = \"HOME\" }\n[databases.x]\nengine = \"command\"\ncommand = [\"true\"]\n",
     );
     for task in ["backup", "list", "check"] {
