@@ -72,7 +72,9 @@ pub enum Fault {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    op: Op,
+    /// Only requests of this operation.
+    #[serde(default)]
+    op: Option<Op>,
     /// Only requests whose key holds this.
     #[serde(default)]
     key: String,
@@ -101,7 +103,9 @@ impl Rule {
                 .part
                 .is_some_and(|part| (first..=last).contains(&part))
         };
-        self.op == asked.op && asked.key.contains(&self.key) && self.parts.is_none_or(in_parts)
+        self.op.is_none_or(|op| op == asked.op)
+            && asked.key.contains(&self.key)
+            && self.parts.is_none_or(in_parts)
     }
 
     /// Counts the request, and tells whether it is one that meets the fault.
@@ -125,6 +129,15 @@ pub struct Faults {
 impl Faults {
     /// Begins a rule about every `op` from now on; [`RuleToBe::meets`] ends it.
     pub fn on(&self, op: Op) -> RuleToBe<'_> {
+        self.rule(Some(op))
+    }
+
+    /// Begins a rule about every request from now on.
+    pub fn on_any(&self) -> RuleToBe<'_> {
+        self.rule(None)
+    }
+
+    fn rule(&self, op: Option<Op>) -> RuleToBe<'_> {
         let rule = Rule {
             op,
             key: String::new(),

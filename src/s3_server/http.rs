@@ -26,7 +26,7 @@ use s3s::service::S3Service;
 
 use super::fault::{Fault, Faults};
 use super::link::Link;
-use super::request::{Asked, Log};
+use super::request::{Asked, Log, Pending};
 use crate::store::memory::MemoryStore;
 
 /// What a captive portal says.
@@ -61,15 +61,25 @@ impl Front {
         let query = uri.query().unwrap_or_default();
         let asked = Asked::new(request.method().as_str(), uri.path(), query);
         let fault = self.faults.meet(&asked);
-        self.log.add(asked.clone());
+        let pending = self.log.add(asked.clone());
         tokio::time::sleep(self.link.latency()).await;
         match fault {
-            None => done(self.s3, self.store, request.map(Body::from)).await,
-            Some(fault) => self.meet(fault, &asked, request).await,
+            None => {
+                let answer = done(self.s3, self.store, request.map(Body::from)).await;
+                drop(pending);
+                answer
+            }
+            Some(fault) => self.meet(fault, &asked, request, pending).await,
         }
     }
 
-    async fn meet(self, fault: Fault, asked: &Asked, request: Request<Incoming>) -> Answer {
+    async fn meet(
+        self,
+        fault: Fault,
+        asked: &Asked,
+        request: Request<Incoming>,
+        pending: Pending,
+    ) -> Answer {
         let (head, mut incoming) = request.into_parts();
         let length = length(&head.headers);
         let body = match fault {
@@ -119,7 +129,9 @@ impl Front {
             Fault::Late { by } => {
                 let late = async move {
                     tokio::time::sleep(by).await;
-                    on(store).await
+                    let answer = on(store).await;
+                    drop(pending);
+                    answer
                 };
                 tokio::spawn(late).await.map_err(|_| Cut)?
             }

@@ -49,13 +49,21 @@ impl S3Server {
     /// # Errors
     /// When no port can be had.
     pub async fn start(discard: bool) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
         let store = if discard {
             MemoryStore::discarding(Limits::S3)
         } else {
             MemoryStore::new(Limits::S3, Some(crate::store::ChecksumKind::Crc64Nvme))
         };
+        Self::serving(store).await
+    }
+
+    /// Starts a server of what `store` holds, on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn serving(store: MemoryStore) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
         let front = http::Front {
             store,
             s3: operations,

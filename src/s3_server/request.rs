@@ -1,6 +1,7 @@
 //! Which of S3's operations an HTTP request is, and the log of all that arrived.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use percent_encoding::percent_decode_str;
@@ -77,6 +78,17 @@ impl Asked {
 pub struct Log {
     asked: Mutex<Vec<Asked>>,
     more: Condvar,
+    /// Requests that are still being worked on, those of clients that are gone, too.
+    pending: AtomicUsize,
+}
+
+/// A request is being worked on for as long as this lives.
+pub(super) struct Pending(Arc<Log>);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl Log {
@@ -84,9 +96,16 @@ impl Log {
         self.asked.lock().expect("no holder panics")
     }
 
-    pub(super) fn add(&self, asked: Asked) {
+    pub(super) fn add(self: &Arc<Self>, asked: Asked) -> Pending {
+        self.pending.fetch_add(1, Ordering::Acquire);
         self.asked().push(asked);
         self.more.notify_all();
+        Pending(self.clone())
+    }
+
+    /// How many requests are still being worked on, those of clients that are gone, too.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Acquire)
     }
 
     /// All that was asked so far.

@@ -3,28 +3,42 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use tapline::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 pub const TAPLINE: &str = env!("CARGO_BIN_EXE_tapline");
 
 pub struct World {
     pub folder: TempDir,
     pub server: S3Server,
-    runtime: tokio::runtime::Runtime,
+    runtime: &'static Runtime,
+}
+
+/// One for all servers of all tests: each of its own would be a thread per core and test.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().unwrap())
 }
 
 impl World {
     /// An inventory with `databases` below a store that is the server.
     pub fn new(databases: &str) -> Self {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let server = runtime.block_on(S3Server::start(false)).unwrap();
+        Self::with(databases, |runtime| {
+            runtime.block_on(S3Server::start(false)).unwrap()
+        })
+    }
+
+    /// An inventory with `databases` below a store that is the server which `start` gives.
+    pub fn with(databases: &str, start: impl FnOnce(&Runtime) -> S3Server) -> Self {
         let world = Self {
             folder: tempfile::tempdir().unwrap(),
-            server,
-            runtime,
+            server: start(runtime()),
+            runtime: runtime(),
         };
         world.inventory(databases);
         world
@@ -59,17 +73,7 @@ impl World {
 
     /// Runs `tapline ARGS` to its end; what it printed is shown when a test fails.
     pub fn run(&self, args: &[&str]) -> Run {
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = self.tapline(args).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        let run = Run {
-            code: status.code(),
-            stdout: text(stdout),
-            stderr: text(stderr),
-        };
+        let run = self.quietly(args);
         println!(
             "$ tapline {}\n{}{}→ {:?}",
             args.join(" "),
@@ -78,6 +82,22 @@ impl World {
             run.code
         );
         run
+    }
+
+    /// Runs `tapline ARGS` to its end.
+    pub fn quietly(&self, args: &[&str]) -> Run {
+        Run::from(self.tapline(args).output().unwrap())
+    }
+
+    /// Runs `tapline ARGS` to its end, or kills it when that takes longer: exit code 137.
+    pub fn at_most(&self, time: Duration, args: &[&str]) -> Run {
+        let mut command = Command::new("timeout");
+        command
+            .args(["--signal=KILL", &time.as_secs().to_string(), TAPLINE])
+            .args(args)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        Run::from(command.output().unwrap())
     }
 
     /// The keys of all objects of `database`.
@@ -140,6 +160,36 @@ pub struct Run {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Self {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+impl Run {
+    /// All that it said.
+    pub fn words(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
+/// Sends `SIGname`.
+pub fn signal(running: &Child, name: &str) {
+    let signal = match name {
+        "TERM" => Signal::TERM,
+        "INT" => Signal::INT,
+        "HUP" => Signal::HUP,
+        "KILL" => Signal::KILL,
+        _ => panic!("no signal of a test: {name}"),
+    };
+    rustix::process::kill_process(Pid::from_child(running), signal).unwrap();
 }
 
 /// Runs a stock tool and returns its stdout; it must exit 0.

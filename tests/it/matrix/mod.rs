@@ -1,0 +1,84 @@
+//! The matrix: every request of a backup, and of a restore, meets every fault, once and for ever;
+//! and every request of a backup is the moment of every signal. Afterwards there is one of the
+//! outcomes that are promised, and no other. `docs/faults.md` is made of the lists in [`cells`].
+
+mod backup;
+mod cells;
+mod docs;
+mod judge;
+mod restore;
+mod signals;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Cells at once: nearly all of a cell's time is waiting for patience to end.
+const AT_ONCE: usize = 16;
+
+/// What takes longer is a hang.
+const PATIENCE: Duration = Duration::from_secs(80);
+
+/// Runs all cells, several at once, prints how many came to which outcome, and fails when one came
+/// to none of those that are promised. `name` picks cells by `TAPLINE_CELLS`, a part of a name.
+fn run_all<C: Send>(
+    what: &str,
+    cells: Vec<C>,
+    name: impl Fn(&C) -> String + Sync,
+    run: impl Fn(&C) -> Result<&'static str, String> + Sync,
+) {
+    let only = std::env::var("TAPLINE_CELLS").unwrap_or_default();
+    let mut waiting: Vec<C> = cells
+        .into_iter()
+        .filter(|cell| name(cell).contains(&only))
+        .filter(|cell| {
+            !name(cell).contains("stalled") || std::env::var_os("TAPLINE_LONG").is_some()
+        })
+        .collect();
+    let (count, start) = (waiting.len(), Instant::now());
+    waiting.reverse();
+    let waiting = Mutex::new(waiting);
+    let outcomes = Mutex::new(BTreeMap::<&str, usize>::new());
+    let wrong = Mutex::new(Vec::new());
+    let slowest = Mutex::new((Duration::ZERO, String::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let next = waiting.lock().unwrap().pop();
+                    let Some(cell) = next else { return };
+                    let begin = Instant::now();
+                    match run(&cell) {
+                        Ok(outcome) => *outcomes.lock().unwrap().entry(outcome).or_default() += 1,
+                        Err(words) => {
+                            wrong
+                                .lock()
+                                .unwrap()
+                                .push(format!("{}: {words}", name(&cell)));
+                        }
+                    }
+                    let mut slowest = slowest.lock().unwrap();
+                    if begin.elapsed() > slowest.0 {
+                        *slowest = (begin.elapsed(), name(&cell));
+                    }
+                }
+            });
+        }
+    });
+    let (time, cell) = slowest.into_inner().unwrap();
+    println!(
+        "{what}: {count} cells in {:.0?}; the slowest, {cell}: {time:.1?}",
+        start.elapsed()
+    );
+    for (outcome, count) in outcomes.into_inner().unwrap() {
+        println!("  {count:4} {outcome}");
+    }
+    let mut wrong = wrong.into_inner().unwrap();
+    wrong.sort();
+    assert!(
+        wrong.is_empty(),
+        "{} cells are wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
