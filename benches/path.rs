@@ -3,19 +3,16 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use tapline::archive::Compression;
 use tapline::archive::Cores;
 use tapline::bench::synthetic::Synthetic;
 use tapline::catalog::BackupId;
-use tapline::dump::{DumpShape, ToolCommand};
-use tapline::job::{Job, Layout, backup};
-use tapline::meter::Meter;
+use tapline::dump::ToolCommand;
+use tapline::job::{Interruption, Job, Layout, back_up};
 use tapline::store::Limits;
 use tapline::store::memory::MemoryStore;
-use tokio_util::sync::CancellationToken;
 
 const DUMP: &str = "64MiB";
 /// As much as a job has by default.
@@ -41,11 +38,10 @@ fn main() {
             bencher.iter(|| {
                 let command = ToolCommand::new("cat").args([dump.path().display().to_string()]);
                 let job = job(command, compression, level, size);
-                let (id, cores, cancel) = (BackupId::now(), Cores::all(), CancellationToken::new());
-                let manifest = runtime
-                    .block_on(backup(&job, &id, &cores, &cancel))
-                    .expect("nothing can fail");
-                assert_eq!(manifest.dump_size(), size);
+                let (cores, interruption) = (Cores::all(), Interruption::default());
+                let committed = back_up(Arc::new(job), BackupId::now(), &cores, &interruption);
+                let committed = runtime.block_on(committed).expect("nothing can fail");
+                assert_eq!(committed.manifest.dump_size(), size);
             });
         });
     }
@@ -61,20 +57,7 @@ fn job(command: ToolCommand, compression: Compression, level: i32, size: u64) ->
         (compression, level),
         Some(size),
     );
-    Job {
-        database: "path".into(),
-        engine: "command".into(),
-        dump_format: "dump".into(),
-        tool: "cat".into(),
-        command,
-        dump_shape: DumpShape::default(),
-        file_name: "path.sql".into(),
-        compression,
-        level,
-        store: Arc::new(MemoryStore::discarding(Limits::S3)),
-        layout: layout.expect("enough memory"),
-        meter: Arc::new(Meter::new(Instant::now())),
-        exit_timeout: Duration::from_mins(1),
-        stall_timeout: None,
-    }
+    let layout = layout.expect("enough memory");
+    let store = Arc::new(MemoryStore::discarding(Limits::S3));
+    Job::of_command("path", command, (compression, level), store, layout)
 }

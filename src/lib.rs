@@ -34,6 +34,7 @@
 //! | [`restore`] | one backup back: fetch → decode → target; verifying is a restore to nowhere |
 //! | [`deposit`] | the archive's parts on their way: window, receipts, volumes |
 //! | [`archive`] | the archive's bytes: tar, codecs, and the workers that compress |
+//! | [`access`] | stores opened, secrets resolved |
 //! | [`engine`] | what differs per database |
 //! | [`dump`] | processes: a tool, its child, the dump that it writes |
 //! | [`config`] | the inventory, validated |
@@ -46,6 +47,7 @@
     doc = "| [`s3_server`] | an S3 server in this process, for the demo and the tests |"
 )]
 
+pub mod access;
 pub mod archive;
 pub mod bench;
 pub mod catalog;

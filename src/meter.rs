@@ -39,12 +39,14 @@ impl Step {
 pub enum Phase {
     /// Waits for a free place among the jobs.
     Queued = 0,
+    /// Its server is asked what the job needs.
+    Preparing = 1,
     /// Bytes flow.
-    Running = 1,
+    Running = 2,
     /// The dump has ended; the last parts, the completion and the manifest are on their way.
-    Committing = 2,
+    Committing = 3,
     /// Over, well or not.
-    Done = 3,
+    Done = 4,
 }
 
 /// A span in which a step was busy, in seconds from the run's start.
@@ -68,6 +70,8 @@ pub struct Meter {
     dump_bytes: AtomicU64,
     archive_bytes: AtomicU64,
     retries: AtomicU64,
+    /// About how many bytes the dump will have; 0 is unknown.
+    expected: AtomicU64,
     phase: AtomicU8,
     waited: [AtomicU64; 3],
     waiting: [AtomicU64; 3],
@@ -79,6 +83,16 @@ pub struct Meter {
 /// Spans of one worker that are closer than this are one span, in seconds; keeps the list short.
 const SAME_SPAN: f64 = 0.05;
 
+/// Most spans that are kept of a step; a dump of days has more, and the two of one worker that are
+/// closest become one: a report must not grow with the dump.
+const MOST_SPANS: usize = 2048;
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self::new(Instant::now())
+    }
+}
+
 impl Meter {
     /// A meter whose spans count from `epoch`, the run's start.
     pub fn new(epoch: Instant) -> Self {
@@ -87,6 +101,7 @@ impl Meter {
             dump_bytes: AtomicU64::new(0),
             archive_bytes: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            expected: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Queued as u8),
             waited: Default::default(),
             waiting: Default::default(),
@@ -110,12 +125,23 @@ impl Meter {
         self.retries.load(Ordering::Relaxed)
     }
 
+    /// About how many bytes the dump will have, where that is known.
+    pub fn expected(&self) -> Option<u64> {
+        Some(self.expected.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+    }
+
+    /// Says about how many bytes the dump will have.
+    pub fn expect(&self, bytes: Option<u64>) {
+        self.expected.store(bytes.unwrap_or(0), Ordering::Relaxed);
+    }
+
     /// Where the job is.
     pub fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Relaxed) {
             0 => Phase::Queued,
-            1 => Phase::Running,
-            2 => Phase::Committing,
+            1 => Phase::Preparing,
+            2 => Phase::Running,
+            3 => Phase::Committing,
             _ => Phase::Done,
         }
     }
@@ -212,7 +238,34 @@ impl Meter {
             span.end = span.end.max(last.end);
         }
         spans.push(span);
+        if spans.len() > MOST_SPANS {
+            merge_closest(spans);
+        }
     }
+}
+
+/// Halves the number of spans: each with the next of its worker, the closest first.
+fn merge_closest(spans: &mut Vec<Busy>) {
+    let mut gaps: Vec<(f64, usize, usize)> = Vec::new();
+    let mut last: std::collections::HashMap<usize, usize> = std::collections::HashMap::new();
+    for (at, span) in spans.iter().enumerate() {
+        if let Some(before) = last.insert(span.worker, at) {
+            gaps.push((span.start - spans[before].end, before, at));
+        }
+    }
+    gaps.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut gone = vec![false; spans.len()];
+    let mut touched = vec![false; spans.len()];
+    for (_, before, at) in gaps.into_iter().take(MOST_SPANS) {
+        if touched[before] || touched[at] {
+            continue;
+        }
+        (touched[before], touched[at], gone[before]) = (true, true, true);
+        spans[at].start = spans[at].start.min(spans[before].start);
+        spans[at].end = spans[at].end.max(spans[before].end);
+    }
+    let mut gone = gone.into_iter();
+    spans.retain(|_| !gone.next().unwrap_or(false));
 }
 
 #[cfg(test)]
@@ -244,5 +297,37 @@ mod tests {
                 (Step::Upload, 3, 56.0)
             ]
         );
+    }
+
+    #[test]
+    fn spans_of_a_dump_of_days_are_bounded_and_still_cover_it() {
+        let epoch = Instant::now().checked_sub(Duration::from_hours(1)).unwrap();
+        let meter = Meter::new(epoch);
+        {
+            let mut busy = meter.busy.lock().unwrap();
+            let spans = &mut busy[Step::Encode as usize];
+            for n in 0..100_000_u32 {
+                let start = f64::from(n);
+                let span = Busy {
+                    step: Step::Encode,
+                    worker: (n % 3) as usize,
+                    start,
+                    end: start,
+                };
+                spans.push(span);
+                if spans.len() > MOST_SPANS {
+                    merge_closest(spans);
+                }
+            }
+        }
+        let spans = meter.busy_spans();
+        assert!(
+            spans.len() <= MOST_SPANS && spans.len() > MOST_SPANS / 4,
+            "{}",
+            spans.len()
+        );
+        let first = spans.iter().map(|span| span.start).fold(f64::MAX, f64::min);
+        let last = spans.iter().map(|span| span.end).fold(0.0, f64::max);
+        assert_eq!((first, last), (0.0, 99_999.0));
     }
 }

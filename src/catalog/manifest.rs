@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::BackupId;
+use super::{BackupId, SourceIdentity};
 use crate::archive::{Compression, EntryName};
 
 /// The newest manifest format that this program reads, and the one it writes.
@@ -22,6 +22,12 @@ pub struct Manifest {
     pub backup_id: BackupId,
     /// The engine, such as `postgres`.
     pub engine: String,
+    /// The source that was dumped; a manifest that does not say it may be of any.
+    #[serde(default)]
+    pub source: Option<SourceIdentity>,
+    /// How many warnings there were: what a good dump's tool said on stderr.
+    #[serde(default)]
+    pub warnings: usize,
     /// The dump's format where the engine has several: `plain`, `custom`, `directory`; else `dump`.
     pub dump_format: String,
     /// The dump tool and its version in its own words.
@@ -222,6 +228,8 @@ impl Manifest {
             database: database.into(),
             backup_id: id.clone(),
             engine: "command".into(),
+            source: None,
+            warnings: 0,
             dump_format: "dump".into(),
             tool: "true".into(),
             mode: Mode::Streamed,

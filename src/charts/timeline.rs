@@ -259,6 +259,9 @@ pub mod tests {
             result: JobResult::Stored,
             backup_id: None,
             error: None,
+            failure: None,
+            warnings: Vec::new(),
+            started: None,
             objects: Vec::new(),
             dump_bytes: 0,
             archive_bytes: 0,
@@ -283,6 +286,8 @@ pub mod tests {
         };
         RunReport {
             version: 1,
+            tapline: "0".into(),
+            host: "h".into(),
             mode: Mode::Streamed,
             started: jiff::Timestamp::UNIX_EPOCH,
             seconds: 3.5,

@@ -1,17 +1,19 @@
 //! `tapline backup`: plan, run with progress, report.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::args::{BackupOptions, Timeline};
 use super::exit::{Exit, Failure};
 use super::{Session, console, inventory, report, text};
 use crate::charts::{plot, timeline};
+use crate::config::Database;
 use crate::engine::StagedDump;
-use crate::meter::Phase;
-use crate::run::plan::{self, Plan};
-use crate::run::{self, JobResult, RunReport};
+use crate::job::{Interruption, JobError};
+use crate::run::prepare::PreparedJob;
+use crate::run::{self, Board, JobResult, Plan, RunReport};
 
 pub(super) async fn backup(
     session: &mut Session,
@@ -21,32 +23,36 @@ pub(super) async fn backup(
     find_folders(options)?;
     let work = async {
         let stores = inventory::stores(&inventory, options).await?;
-        let own_binary = std::env::current_exe()?;
-        Ok(plan::plan(&inventory, &stores, &options.names, own_binary).await?)
+        let plan = Plan::new(&inventory, stores, &options.names, std::env::current_exe()?)?;
+        let found = if options.dry_run {
+            run::dry_run(&plan).await
+        } else {
+            Vec::new()
+        };
+        Ok((plan, found))
     };
-    let plan = session.signals.unless(work).await?;
+    let (plan, found) = session.signals.unless(work).await?;
     if options.dry_run {
-        console::out(&describe(&plan));
+        console::out(&describe(&plan, &found));
         return Ok(Exit::Good);
     }
-    let (display, cancel) = (session.display.clone(), CancellationToken::new());
-    let work = async {
-        tokio::select! {
-            report = run::run(&plan, cancel.clone()) => report,
-            () = display.show(&plan, !options.no_progress) => {
-                unreachable!("progress is shown until the run is over")
-            }
-        }
+    let (display, board) = (session.display.clone(), Arc::<Board>::default());
+    let show = {
+        let (display, board, bars) = (display.clone(), board.clone(), !options.no_progress);
+        AbortOnDropHandle::new(tokio::spawn(
+            async move { display.show(&board, bars).await },
+        ))
     };
-    let committing = || {
-        let mut jobs = plan.jobs.iter();
-        jobs.any(|planned| planned.meter.phase() == Phase::Committing)
-    };
+    let interruption = Interruption::default();
+    let (cancel, commits) = (interruption.cancel.clone(), interruption.commits.clone());
+    let work = run::run(Arc::new(plan), board, interruption);
+    let committing = || !commits.is_empty();
     let stopping = "ending dumps, aborting uploads";
     let (report, interrupted) = session
         .signals
         .tidy(&display, stopping, &cancel, committing, work)
         .await?;
+    drop(show);
     display.clear();
     let untold = tell(options, &report);
     let all_good = report
@@ -125,47 +131,70 @@ pub(super) fn write(file: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// What a run would do; never a secret.
-fn describe(plan: &Plan) -> String {
+fn describe(plan: &Plan, found: &[(Database, Result<PreparedJob, JobError>)]) -> String {
     let mut text = String::new();
-    for planned in &plan.jobs {
-        text += &format!("{} ({})\n", planned.database, planned.engine);
-        match &planned.job {
+    for (entry, prepared) in found {
+        text += &format!("{} ({})\n", entry.name, entry.engine.name());
+        match prepared {
             Err(error) => text += &format!("  would fail  {error}\n"),
-            Ok(planned_job) => {
-                let (job, staged) = (&planned_job.job, &planned_job.staged);
-                let command = staged.as_ref().map_or(&job.command, StagedDump::command);
-                let layout = &job.layout;
-                let prefix = crate::catalog::database_prefix(&job.database);
-                text += &format!("  dump     {}\n", command.display());
-                text += &format!(
-                    "  object   {}/{prefix}BACKUP-ID/….{}\n",
-                    planned.store,
-                    job.compression.extension()
-                );
-                let expected = layout.expected.map_or("unknown".into(), text::size);
-                text += &format!("  expected {expected}\n");
-                text += &format!(
-                    "  parts    {} each, {} in flight and one held, {} to a volume\n",
-                    text::size(layout.part),
-                    layout.in_flight,
-                    layout.max_parts
-                );
-                text += &format!(
-                    "  encode   {} at a time on {} cores\n",
-                    text::size(layout.segment as u64),
-                    layout.workers
-                );
-                text += &format!("  memory   {}\n", text::size(layout.memory));
-                if let Some(policy) = &planned.prune {
-                    text += &format!("  then     prune, keeping {policy}\n");
-                }
-            }
+            Ok(prepared) => text += &describe_job(plan, entry, prepared),
         }
     }
-    let jobs = plan.settings.jobs.min(plan.jobs.len());
-    text + &format!(
-        "\n{}, {jobs} at once, at most {} of memory\n",
-        text::count(plan.jobs.len(), "job"),
-        text::size(plan.memory_per_job * jobs as u64)
-    )
+    let (count, jobs) = (found.len(), plan.at_once.min(found.len()));
+    let memory = text::size(plan.memory_per_job.saturating_mul(jobs as u64));
+    let count = text::count(count, "job");
+    text + &format!("\n{count}, {jobs} at once, at most {memory} of memory\n")
+}
+
+fn describe_job(
+    plan: &Plan,
+    entry: &Database,
+    PreparedJob { job, staged }: &PreparedJob,
+) -> String {
+    let command = staged.as_ref().map_or(&job.command, StagedDump::command);
+    let layout = &job.layout;
+    let (store, size) = (job.store.address(), text::size);
+    let prefix = crate::catalog::database_prefix(&job.database);
+    let mut lines = vec![
+        ("dump", command.display()),
+        (
+            "object",
+            format!(
+                "{store}/{prefix}BACKUP-ID/….{}",
+                job.compression.extension()
+            ),
+        ),
+        ("expected", layout.expected.map_or("unknown".into(), size)),
+        (
+            "parts",
+            format!(
+                "{} each, {} in flight and one held, {} to a volume",
+                size(layout.part),
+                layout.in_flight,
+                layout.max_parts
+            ),
+        ),
+        (
+            "encode",
+            format!(
+                "{} at a time on {} cores",
+                size(layout.segment as u64),
+                layout.workers
+            ),
+        ),
+        ("memory", size(layout.memory)),
+    ];
+    if plan.settings.prune_after_backup && !entry.retention.is_empty() {
+        lines.push(("then", format!("prune, keeping {}", entry.retention)));
+    }
+    let lines: Vec<String> = lines
+        .iter()
+        .map(|(what, value)| {
+            format!(
+                "  {what:<8} {value}
+"
+            )
+        })
+        .collect();
+    lines.concat()
 }

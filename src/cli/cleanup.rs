@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::args::CleanupOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
-use crate::run::plan::open_patient_stores;
+use crate::access::open_patient_stores;
 use crate::store::SharedStore;
 use crate::upkeep::UpkeepError;
 use crate::upkeep::cleanup::{Leftovers, Plan, plan, remove};

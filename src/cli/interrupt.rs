@@ -92,7 +92,14 @@ impl Signals {
         tokio::select! {
             biased;
             done = &mut work => Ok((done, Some(exit))),
-            second = self.next() => Err(Failure::new(
+            second = async {
+                let second = self.next().await;
+                // What is being committed is past the point of no return.
+                while committing() {
+                    tokio::time::sleep(LOOK).await;
+                }
+                second
+            } => Err(Failure::new(
                 second,
                 format!("stopped at once, before all could be tidied up; {left}"),
             )),

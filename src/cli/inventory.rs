@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::args::{BackupOptions, Timeline};
 use super::exit::{Exit, Failure};
+use crate::access::open_stores;
 use crate::bench::synthetic::{self, Synthetic};
 use crate::config::{ConfigError, Database, Inventory};
-use crate::run::plan::open_stores;
 use crate::store::memory::MemoryStore;
 use crate::store::{Limits, SharedStore};
 

@@ -3,7 +3,7 @@
 use super::args::ListOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
-use crate::run::plan::open_patient_stores;
+use crate::access::open_patient_stores;
 use crate::upkeep::list::{Listed, list as list_all};
 
 pub(super) async fn list(session: &mut Session, options: &ListOptions) -> Result<Exit, Failure> {

@@ -10,7 +10,7 @@ use super::text::{rate, size};
 use crate::catalog::BackupName;
 use crate::meter::{Meter, Phase, Step};
 use crate::restore::Stored;
-use crate::run::plan::Plan;
+use crate::run::Board;
 
 const REDRAW: Duration = Duration::from_millis(150);
 const LOG: Duration = Duration::from_secs(30);
@@ -43,19 +43,19 @@ impl Display {
         }
     }
 
-    /// Shows how the plan's jobs are doing; never returns, to be dropped when they are done.
-    pub async fn show(&self, plan: &Plan, bars: bool) {
+    /// Shows how the jobs on the board are doing; never returns, to be dropped when they are done.
+    pub async fn show(&self, board: &Board, bars: bool) {
         let start = Instant::now();
         if !(bars && self.terminal) {
             loop {
                 tokio::time::sleep(LOG).await;
-                for planned in plan
-                    .jobs
+                let jobs = board.jobs();
+                for job in jobs
                     .iter()
-                    .filter(|planned| planned.meter.phase() == Phase::Running)
+                    .filter(|job| job.meter.phase() == Phase::Running)
                 {
-                    let line = describe(&planned.meter, start.elapsed());
-                    tracing::info!(database = planned.database, "{line}");
+                    let line = describe(&job.meter, start.elapsed());
+                    tracing::info!(database = job.database, "{line}");
                 }
             }
         }
@@ -69,47 +69,38 @@ impl Display {
             bar
         };
         let total = bar("total");
-        let mut shown: Vec<Option<(ProgressBar, Instant)>> =
-            plan.jobs.iter().map(|_| None).collect();
+        let mut shown: Vec<Option<(ProgressBar, Instant)>> = Vec::new();
         loop {
-            for (planned, shown) in plan.jobs.iter().zip(&mut shown) {
-                match planned.meter.phase() {
+            let jobs = board.jobs();
+            shown.resize_with(jobs.len(), || None);
+            for (job, shown) in jobs.iter().zip(&mut shown) {
+                match job.meter.phase() {
                     Phase::Queued => {}
                     Phase::Done => {
                         if let Some((bar, _)) = shown.take() {
                             bar.finish_and_clear();
                         }
                     }
-                    Phase::Running | Phase::Committing => {
+                    Phase::Preparing | Phase::Running | Phase::Committing => {
                         let (bar, since) = shown.get_or_insert_with(|| {
-                            let bar = self.lines.insert_before(&total, bar(&planned.database));
+                            let bar = self.lines.insert_before(&total, bar(&job.database));
                             (bar, Instant::now())
                         });
-                        bar.set_message(describe(&planned.meter, since.elapsed()));
+                        bar.set_message(describe(&job.meter, since.elapsed()));
                         bar.tick();
                     }
                 }
             }
-            let count = |phase| {
-                plan.jobs
-                    .iter()
-                    .filter(|planned| planned.meter.phase() == phase)
-                    .count()
-            };
-            let sum = |bytes: fn(&Meter) -> u64| {
-                plan.jobs
-                    .iter()
-                    .map(|planned| bytes(&planned.meter))
-                    .sum::<u64>()
-            };
-            let (dump, archive) = (sum(Meter::dump_bytes), sum(Meter::archive_bytes));
+            let count = |phase| jobs.iter().filter(|job| job.meter.phase() == phase).count();
+            let sum = |bytes: fn(&Meter) -> u64| jobs.iter().map(|job| bytes(&job.meter)).sum();
+            let (dump, archive): (u64, u64) = (sum(Meter::dump_bytes), sum(Meter::archive_bytes));
             let speed = rate(dump, start.elapsed().as_secs_f64());
             total.set_message(format!(
                 "{} → {}  {speed} MB/s  {} of {} done, {} queued",
                 size(dump),
                 size(archive),
                 count(Phase::Done),
-                plan.jobs.len(),
+                jobs.len(),
                 count(Phase::Queued)
             ));
             total.tick();
@@ -162,6 +153,7 @@ impl Display {
 fn describe(meter: &Meter, elapsed: Duration) -> String {
     let waiting = match (meter.phase(), meter.waiting_for()) {
         (Phase::Committing, _) => "committing",
+        (Phase::Preparing, _) => "asking the server",
         (_, Some(Step::Dump)) => "waiting for dump",
         (_, Some(Step::Upload)) => "waiting for upload",
         (_, _) => "encoding",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::args::PruneOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
-use crate::run::plan::open_patient_stores;
+use crate::access::open_patient_stores;
 use crate::upkeep::prune::{Considered, Plan, Removed, Verdict, plan};
 
 pub(super) async fn prune(session: &mut Session, options: &PruneOptions) -> Result<Exit, Failure> {

@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::args::RestoreOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
+use crate::access::{access, open_patient_stores};
 use crate::catalog::{BackupName, Manifest, Named, look_up};
 use crate::config::{Database, Inventory, Secret, SecretFrom, Selection};
 use crate::engine::{self, Engine};
 use crate::restore::{RestoreError, Target, restore, restore_into};
-use crate::run::plan::{access, open_patient_stores};
 use crate::upkeep::{restore_target, stored};
 
 pub(super) async fn restore_backup(

@@ -3,10 +3,10 @@
 use super::args::ShowOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
+use crate::access::open_patient_stores;
 use crate::archive::Compression;
 use crate::catalog::{Manifest, Mode, backup_prefix, look_up, read_manifest_text};
 use crate::dump::quote;
-use crate::run::plan::open_patient_stores;
 
 pub(super) async fn show(session: &mut Session, options: &ShowOptions) -> Result<Exit, Failure> {
     let inventory = session.inventory()?;

@@ -8,8 +8,8 @@ use super::args::VerifyOptions;
 use super::exit::{Exit, Failure};
 use super::text::{count, rate, size, time};
 use super::{Session, console, text};
+use crate::access::open_patient_stores;
 use crate::catalog::BackupId;
-use crate::run::plan::open_patient_stores;
 use crate::upkeep::verify::{
     Candidate, Candidates, Depth, Missing, Proof, VerifyError, VerifyErrorKind, candidates,
     verify as verify_one,

@@ -1,117 +1,144 @@
 //! The last step: a sealed archive becomes a backup.
 //!
-//! [`commit`] takes [`Sealed`], which only exists when the dump is whole ([`DumpEnd`]) and every
-//! part has its receipt; so nothing can be completed before that. The volumes are completed in
-//! order, then the manifest is put; before the manifest there is no backup, after it there is one.
+//! From the first completion on there is no way back but to the end: [`Sealed::commit`] consumes
+//! the only handle and runs as a task of its own, which no signal, no watchdog and no dropped
+//! future reaches; its own deadline ends it. It comes out in one of two states: the manifest is
+//! there, or everything is gone, and where a store leaves open which of the two it is, nothing that
+//! belongs to the backup is deleted.
 //!
-//! In between there are volumes without a manifest, and S3 dates them by the begin of their uploads
-//! (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>): after a dump of
-//! two days they look as if nobody had cared for them since. So an upload is begun before, under
-//! the manifest's key, whose own begin is a fresh sign of life for [`crate::upkeep::cleanup`]; it
-//! is aborted when the manifest is there.
+//! **The manifest** is put with the condition that no object has its key; that it is there is proven
+//! by the reply and by a look (`store::retry`). A put that was never answered may still arrive, and
+//! volumes under a manifest that may still come are not deleted.
+//!
+//! **A sign of life**: between the first completion and the manifest there are volumes without a
+//! manifest, and S3 dates them by the begin of their uploads
+//! (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>): after a dump of two
+//! days they look as if nobody had cared for them since. So after a long dump an upload is begun
+//! under the manifest's key, whose own begin is fresh for `tapline cleanup`; it is aborted when the
+//! manifest is there.
 
-use crate::catalog::{Archive, Entry, Manifest, Volume, manifest_key};
-use crate::deposit::{Sealed, SealedVolume, SharedFootprint};
-use crate::dump::DumpEnd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Job, JobError};
+use crate::catalog::{BackupId, Manifest, manifest_key};
+use crate::deposit::{Ledger, SealedVolume};
 use crate::meter::{Meter, Step};
-use crate::store::{ErrorKind, Store, StoreError, get_small};
+use crate::store::{ErrorKind, SharedStore, StoreError, Upload};
 
-/// Proof that what is in an archive is a whole dump, and what it is.
+/// A commit ends after so long, whatever the store does: `cleanup` takes nothing away that is
+/// younger than an hour, so a sealed volume is safe for as long.
+const DEADLINE: Duration = Duration::from_mins(45);
+/// A volume that was begun longer ago needs a sign of life beside it while it has no manifest.
+const FRESH: SignedDuration = SignedDuration::from_mins(10);
+
+/// Every part of an archive is in the store, the head too, and nothing exists yet. Made by
+/// [`super::Dumping::seal`] and by the staged upload, from a dump that is whole.
+pub struct Sealed {
+    pub(super) job: Arc<Job>,
+    pub(super) ledger: Ledger,
+    pub(super) volumes: Vec<SealedVolume>,
+    pub(super) manifest: Manifest,
+    pub(super) warnings: Vec<String>,
+}
+
+/// A backup that exists.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// What it is.
+    pub manifest: Manifest,
+    /// What the dump tool said although all went well.
+    pub warnings: Vec<String>,
+}
+
+/// Why a commit has made no backup.
 #[derive(Debug)]
-pub struct Whole {
-    entries: Vec<Entry>,
+pub(super) struct CommitError {
+    pub error: JobError,
+    /// The manifest may still arrive: nothing below its prefix may be deleted.
+    pub may_still_come: bool,
 }
 
-impl Whole {
-    /// The files of an archive that was made of the dump that has ended so.
-    pub fn new(_end: DumpEnd, entries: Vec<Entry>) -> Self {
-        Self { entries }
+impl Sealed {
+    /// Completes the volumes in order and puts the manifest.
+    pub(super) async fn commit(self) -> Result<Committed, CommitError> {
+        let Job { store, meter, .. } = &*self.job;
+        let mut putting = false;
+        let work = complete_and_put(store, meter, &self, &mut putting);
+        match tokio::time::timeout(DEADLINE, work).await {
+            Ok(Ok(())) => Ok(Committed {
+                manifest: self.manifest,
+                warnings: self.warnings,
+            }),
+            Ok(Err(error)) => {
+                let may_still_come = putting && error.unanswered();
+                Err(CommitError {
+                    error: JobError::Commit(error),
+                    may_still_come,
+                })
+            }
+            Err(_) => {
+                let why = format!("not committed within {} minutes", DEADLINE.as_secs() / 60);
+                let error = JobError::Commit(StoreError::new(ErrorKind::Transient, why));
+                Err(CommitError {
+                    error,
+                    may_still_come: putting,
+                })
+            }
+        }
     }
 }
 
-/// What a manifest says that is known before the dump: everything but the entries and the archive's
-/// volumes.
-pub type Facts = Manifest;
-
-/// Completes the volumes and puts the manifest. `facts` is filled in with what the archive has
-/// become.
-///
-/// # Errors
-/// The first that failed; the footprint then says what is in the store.
-pub async fn commit(
-    store: &dyn Store,
+async fn complete_and_put(
+    store: &SharedStore,
     meter: &Meter,
-    footprint: &SharedFootprint,
-    sealed: Sealed,
-    mut facts: Facts,
-) -> Result<Manifest, StoreError> {
-    let key = manifest_key(&facts.database, &facts.backup_id);
-    let sign_of_life = store.create_upload(&key, facts.backup_id.as_str());
-    let sign_of_life = meter.wait_for(Step::Upload, sign_of_life).await?;
-    footprint
-        .lock()
-        .expect("no holder panics")
-        .begun(&sign_of_life);
-    for volume in &sealed.volumes {
-        let complete = complete(store, volume);
-        meter.wait_for(Step::Upload, complete).await?;
-        footprint
-            .lock()
-            .expect("no holder panics")
-            .completed(&volume.upload);
-    }
-    facts.entries = sealed.whole.entries;
-    facts.archive = Archive {
-        size: sealed.volumes.iter().map(|volume| volume.size).sum(),
-        volumes: sealed.volumes.iter().map(describe).collect(),
-        ..facts.archive
+    Sealed {
+        ledger,
+        volumes,
+        manifest,
+        ..
+    }: &Sealed,
+    putting: &mut bool,
+) -> Result<(), StoreError> {
+    let key = manifest_key(&manifest.database, &manifest.backup_id);
+    let age = Timestamp::now().duration_since(manifest.started);
+    let sign_of_life = if age > FRESH {
+        Some(sign_of_life(store, ledger, &key, &manifest.backup_id).await?)
+    } else {
+        None
     };
-    facts.finished = jiff::Timestamp::now();
-    footprint.lock().expect("no holder panics").manifest(&key);
-    meter
-        .wait_for(Step::Upload, put_manifest(store, &key, &facts))
-        .await?;
-    if let Err(error) = meter
-        .wait_for(Step::Upload, store.abort_upload(&sign_of_life))
-        .await
+    for SealedVolume {
+        upload,
+        receipts,
+        checksum,
+        ..
+    } in volumes
     {
-        tracing::warn!(database = facts.database, %error, "an empty upload stays open, for `tapline cleanup` to abort");
+        let completed = store.complete_upload(upload, receipts, *checksum);
+        meter.wait_for(Step::Upload, completed).await?;
     }
-    Ok(facts)
-}
-
-async fn complete(store: &dyn Store, volume: &SealedVolume) -> Result<(), StoreError> {
-    store
-        .complete_upload(&volume.upload, &volume.receipts, volume.checksum)
-        .await?;
+    *putting = true;
+    let put = store.put(&key, manifest.to_json().into());
+    meter.wait_for(Step::Upload, put).await?;
+    if let Some(upload) = sign_of_life
+        && let Err(error) = store.abort_upload(&upload).await
+    {
+        let database = &manifest.database;
+        tracing::info!(database, %error, "an empty upload stays open until `tapline cleanup`");
+    }
     Ok(())
 }
 
-fn describe(volume: &SealedVolume) -> Volume {
-    let key = &volume.upload.key;
-    Volume {
-        name: key
-            .rsplit_once('/')
-            .map_or(key.as_str(), |(_, name)| name)
-            .to_owned(),
-        size: volume.size,
-        parts: u32::try_from(volume.receipts.len()).expect("part numbers are 32 bits"),
-        crc64nvme: volume.crc64nvme.to_base64(),
-    }
-}
-
-/// Puts the manifest; one that is there already is ours when it says the same, its reply was lost.
-async fn put_manifest(store: &dyn Store, key: &str, manifest: &Manifest) -> Result<(), StoreError> {
-    let text = manifest.to_json();
-    let limit = text.len();
-    match store.put(key, text.clone().into()).await {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            match get_small(store, key, limit).await {
-                Ok(stored) if stored == text => Ok(()),
-                _ => Err(error),
-            }
-        }
-        result => result.map(drop),
-    }
-    .map_err(|error| error.context(format!("putting {key}")))
+async fn sign_of_life(
+    store: &SharedStore,
+    ledger: &Ledger,
+    key: &str,
+    id: &BackupId,
+) -> Result<Upload, StoreError> {
+    let (store, key, id) = (store.clone(), key.to_owned(), id.to_string());
+    ledger
+        .begin(async move { store.create_upload(&key, &id).await })
+        .await
 }

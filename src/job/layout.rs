@@ -15,6 +15,7 @@
 use serde::Serialize;
 
 use crate::archive::Compression;
+use crate::deposit::Window;
 use crate::store::Limits;
 
 const MIB: u64 = 1 << 20;
@@ -48,6 +49,15 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The sizes of the parts.
+    pub fn window(&self) -> Window {
+        Window {
+            part: self.part,
+            in_flight: self.in_flight,
+            max_parts: self.max_parts,
+        }
+    }
+
     /// Chooses the sizes for a job that may take `memory` bytes, on a machine with `cores`.
     ///
     /// # Errors

@@ -1,42 +1,75 @@
-//! The write path of one job, on one screen: [`backup`].
+//! One job as a state machine, on one screen: [`back_up`].
 //!
 //! ```text
-//! source ──segments──▶ encode ──pieces──▶ upload ──parts──▶ commit
-//! (child)              (cores)            (window)          (complete, then manifest)
+//! Planned ──▶ Dumping ──▶ Sealed ──▶ Committed
+//!  (Job)         │           │
+//!                └─ erased ──┘   by its prefix in the store
 //! ```
 //!
-//! Whatever fails before the manifest is put, there is no backup: the child's process group is
-//! killed, and everything that is in the store is taken away again, also when the run is being
-//! cancelled.
+//! Each state consumes the one before, so that no other order can be written down.
+//!
+//! | state | what is true | how it is left |
+//! |---|---|---|
+//! | [`Job`] | all sizes are fixed, nothing has been asked for | the store accepts an upload, then the tool starts |
+//! | [`Dumping`] | bytes flow: source ─segments▶ encode ─pieces▶ deposit ─parts▶ store | the dump is whole ([`DumpEnd`]), every part has a receipt |
+//! | [`Sealed`] | nothing can fail any more but the store | the volumes are completed, the manifest is put; no signal gets here |
+//! | [`Committed`] | there is a backup | |
+//!
+//! Whatever fails before the manifest, there is no backup: the child's process group is ended, and
+//! all below the backup's prefix is taken away again, also when the run is being cancelled.
+//!
+//! | file | role |
+//! |---|---|
+//! | this | the states and the way through them |
+//! | [`layout`] | the sizes |
+//! | [`watch`] | nothing moves |
+//! | [`commit`] | the point of no return |
+//! | [`erase`](mod@erase) | taking away what is no backup |
+//! | [`failure`] | why there is none, as data |
+//! | [`places`] | numbered places for jobs and workers |
 
 mod commit;
+mod erase;
+mod failure;
 mod layout;
 pub mod places;
+mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::archive::{Compression, Cores, END_LEN, Hash, TarHeader, encoder, hex, padding};
-use crate::catalog::{Archive, BackupId, Entry, Manifest, Mode, archive_key};
-use crate::deposit::{SharedFootprint, Uploader};
-use crate::dump::{DumpError, DumpShape, Next, Source, ToolCommand};
+use crate::catalog::{Archive, BackupId, Entry, Manifest, Mode, SourceIdentity, archive_key};
+use crate::deposit::{Deposit, Ledger, SealedVolume};
+use crate::dump::{DumpEnd, DumpShape, Next, Source, ToolCommand};
 use crate::meter::{Meter, Phase, Step};
-use crate::store::{SharedStore, StoreError};
-pub use commit::{Facts, Whole, commit};
+use crate::store::SharedStore;
+use commit::CommitError;
+pub use commit::{Committed, Sealed};
+use erase::{Traces, erase};
+pub use failure::{FailedStep, Failure, FailureKind, JobError, StoreFailure};
 pub use layout::Layout;
+pub use watch::stalled;
 
-/// How long a failed or cancelled job tries to take away what it has put into the store.
+/// How long a failed job tries to take away what it has put into the store.
 const ERASE_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long one does whose run is interrupted: container engines kill after 10 seconds.
+const ERASE_WHEN_INTERRUPTED: Duration = Duration::from_secs(7);
 
-/// All that the write path needs to know of one source.
+/// All that the write path needs to know of one source: a job that is planned.
 pub struct Job {
     /// Name of the database in the inventory.
     pub database: String,
     /// Its engine's name.
     pub engine: String,
+    /// Whose dump it is, for the manifest.
+    pub source: SourceIdentity,
+    /// Streamed or staged.
+    pub mode: Mode,
     /// The dump's format, for the manifest.
     pub dump_format: String,
     /// The tool and its version in its own words, for the manifest.
@@ -53,6 +86,8 @@ pub struct Job {
     pub level: i32,
     /// Where it goes.
     pub store: SharedStore,
+    /// What the inventory calls that, for messages.
+    pub store_name: String,
     /// Sizes fixed before the first byte.
     pub layout: Layout,
     /// What it counts.
@@ -64,85 +99,158 @@ pub struct Job {
 }
 
 impl Job {
-    /// What the manifest of a backup says that is known before the archive is in the store.
-    pub fn facts(&self, id: &BackupId, mode: Mode, started: Timestamp, archive: Archive) -> Facts {
-        Manifest {
-            format: Manifest::FORMAT,
-            tapline: env!("CARGO_PKG_VERSION").into(),
-            database: self.database.clone(),
-            backup_id: id.clone(),
-            engine: self.engine.clone(),
-            dump_format: self.dump_format.clone(),
-            tool: self.tool.clone(),
-            mode,
-            started,
-            finished: started,
-            entries: Vec::new(),
-            archive,
+    /// A job of a command that needs no server: its stdout is the dump.
+    pub fn of_command(
+        database: &str,
+        command: ToolCommand,
+        (compression, level): (Compression, i32),
+        store: SharedStore,
+        layout: Layout,
+    ) -> Self {
+        Self {
+            database: database.into(),
+            engine: "command".into(),
+            source: SourceIdentity {
+                engine: "command".into(),
+                host: "localhost".into(),
+                database: None,
+                server: None,
+            },
+            mode: Mode::Streamed,
+            dump_format: "dump".into(),
+            tool: command.program.display().to_string(),
+            command,
+            dump_shape: DumpShape::default(),
+            file_name: format!("{database}.dump"),
+            compression,
+            level,
+            store,
+            store_name: "store".into(),
+            layout,
+            meter: Arc::default(),
+            exit_timeout: Duration::from_mins(1),
+            stall_timeout: None,
         }
     }
 }
 
-/// Why there is no backup.
-#[derive(Debug, thiserror::Error)]
-pub enum BackupError {
-    /// The dump is not whole.
-    #[error("dump: {0}")]
-    Dump(#[from] DumpError),
-    /// The compressor failed.
-    #[error("encode: {0}")]
-    Encode(#[from] std::io::Error),
-    /// A staged job cannot keep its files.
-    #[error("{0}")]
-    Disk(String),
-    /// The store failed, after all retries.
-    #[error("upload: {0}")]
-    Upload(#[from] StoreError),
-    /// Nothing moved for too long.
-    #[error("stalled: nothing moved for {0:?} (stall_timeout) while waiting for {1}")]
-    Stalled(Duration, &'static str),
-    /// The run was interrupted.
-    #[error("interrupted")]
-    Cancelled,
+/// How a run is interrupted, and what an interruption must wait for.
+#[derive(Debug, Clone, Default)]
+pub struct Interruption {
+    /// Fires when jobs are to end.
+    pub cancel: CancellationToken,
+    /// The commits under way, which nothing ends but themselves.
+    pub commits: TaskTracker,
+}
+
+impl From<CancellationToken> for Interruption {
+    fn from(cancel: CancellationToken) -> Self {
+        Self {
+            cancel,
+            commits: TaskTracker::new(),
+        }
+    }
+}
+
+/// Proof that what is in an archive is a whole dump, and what it is.
+#[derive(Debug)]
+pub struct WholeDump {
+    entries: Vec<Entry>,
+    /// What the tool said although all went well.
+    warnings: Vec<String>,
+}
+
+impl WholeDump {
+    /// An archive with one file in it, the dump that has ended so.
+    pub fn one_file(end: &DumpEnd, name: &str, sha256: &[u8; 32]) -> Self {
+        let entry = Entry {
+            name: name.to_owned(),
+            size: end.size(),
+            sha256: hex(sha256),
+        };
+        Self::of_files(end, vec![entry])
+    }
+
+    /// The files that a tool has made by itself before its stdout ended so.
+    pub fn of_files(end: &DumpEnd, entries: Vec<Entry>) -> Self {
+        Self {
+            entries,
+            warnings: end.warnings().to_vec(),
+        }
+    }
 }
 
 /// Dumps, archives and uploads one source, and commits the backup.
 ///
 /// # Errors
-/// [`BackupError`]; then there is no backup, and nothing of it is in the store unless the log says
-/// so.
-pub async fn backup(
-    job: &Job,
-    id: &BackupId,
+/// Then there is no backup, and nothing of it is in the store unless the failure says so.
+pub async fn back_up(
+    job: Arc<Job>,
+    id: BackupId,
     cores: &Cores,
-    cancel: &CancellationToken,
-) -> Result<Manifest, BackupError> {
+    interruption: &Interruption,
+) -> Result<Committed, Failure> {
     job.meter.set_phase(Phase::Running);
-    let mut source = Source::spawn(&job.command, job.dump_shape, job.exit_timeout)?;
-    let footprint = SharedFootprint::default();
-    let result = tokio::select! {
+    let ledger = Ledger::default();
+    let mut running = None;
+    let sealed = tokio::select! {
         biased;
-        () = cancel.cancelled() => Err(BackupError::Cancelled),
-        stalled = watch(&job.meter, job.stall_timeout) => Err(stalled),
-        result = stream(job, id, cores, &mut source, &footprint) => result,
+        () = interruption.cancel.cancelled() => Err(JobError::Cancelled),
+        stalled = stalled(&job) => Err(stalled),
+        sealed = async {
+            let Dumping { source, deposit, started } = Dumping::begin(&job, &id, &ledger).await?;
+            let source = running.insert(source);
+            let (whole, volumes) = stream(&job, cores, source, deposit).await?;
+            let (job, container) = (job.clone(), ("tar", job.compression));
+            Ok(Sealed::new(job, id.clone(), ledger.clone(), started, whole, container, volumes))
+        } => sealed,
     };
-    if let Err(error) = &result {
-        source.kill().await;
-        erase(job, &footprint, error).await;
-    }
+    let committed = match sealed {
+        Ok(sealed) => settle(sealed, interruption).await,
+        Err(error) => {
+            let end = async {
+                if let Some(source) = &mut running {
+                    source.kill().await;
+                }
+            };
+            Err(tokio::join!(give_up(&job, &id, &ledger, error, interruption), end).0)
+        }
+    };
     job.meter.set_phase(Phase::Done);
-    result
+    committed
 }
 
-/// The path itself: what comes out of it is a backup.
+/// A dump on its way: the tool runs, the store has accepted an upload.
+struct Dumping {
+    source: Source,
+    deposit: Deposit,
+    started: Timestamp,
+}
+
+impl Dumping {
+    /// The tool is started last: while the store is away it must not hold locks for nothing.
+    async fn begin(job: &Job, id: &BackupId, ledger: &Ledger) -> Result<Self, JobError> {
+        let started = Timestamp::now();
+        let key = archive_key(&job.database, id, job.compression.extension());
+        let (names, head) = ((key, id.to_string()), job.compression.head_len());
+        let (store, meter, window) = (job.store.clone(), job.meter.clone(), job.layout.window());
+        let deposit = Deposit::begin(store, meter, ledger.clone(), window, names, head).await?;
+        let source = Source::spawn(&job.command, job.dump_shape, job.exit_timeout)?;
+        Ok(Self {
+            source,
+            deposit,
+            started,
+        })
+    }
+}
+
+/// The path itself: what comes out of it lacks nothing but its completion.
 async fn stream(
     job: &Job,
-    id: &BackupId,
     cores: &Cores,
     source: &mut Source,
-    footprint: &SharedFootprint,
-) -> Result<Manifest, BackupError> {
-    let started = Timestamp::now();
+    mut deposit: Deposit,
+) -> Result<(WholeDump, Vec<SealedVolume>), JobError> {
     let Job {
         compression,
         level,
@@ -150,20 +258,6 @@ async fn stream(
         meter,
         ..
     } = job;
-    let names = (
-        archive_key(&job.database, id, compression.extension()),
-        id.to_string(),
-    );
-    let mut uploader = Uploader::begin(
-        job.store.clone(),
-        meter.clone(),
-        footprint.clone(),
-        *layout,
-        names,
-        compression.head_len(),
-    )
-    .await?;
-
     let (inlet, mut outlet) = encoder(layout.workers, (*compression, *level), cores, meter);
     let read = async move {
         let mut hash = Hash::new();
@@ -178,24 +272,32 @@ async fn stream(
                     hash.update(segment.clone()).await?;
                     inlet.put(segment, room).await;
                 }
-                Next::End(end) => return Ok::<_, BackupError>((end, hash.finish().await?)),
+                Next::End(end) => return Ok::<_, JobError>((end, hash.finish().await?)),
             }
         }
     };
     let write = async {
-        while let Some((buffers, _room)) = outlet.next().await? {
+        loop {
+            let next = tokio::select! {
+                biased;
+                failed = deposit.failure() => return Err(failed.into()),
+                next = outlet.next() => next?,
+            };
+            let Some((buffers, _room)) = next else {
+                return Ok::<_, JobError>(());
+            };
             for buffer in buffers {
-                uploader.push(buffer).await?;
+                deposit.push(buffer).await?;
             }
         }
-        Ok::<_, BackupError>(())
     };
     let ((end, sha256), ()) = tokio::try_join!(read, write)?;
 
     // The dump is whole: what could not be written before can be now.
     meter.set_phase(Phase::Committing);
+    let name = &job.file_name;
     let header = TarHeader {
-        name: job.file_name.clone(),
+        name: name.clone(),
         size: end.size(),
         sha256: Some(sha256),
     }
@@ -203,53 +305,129 @@ async fn stream(
     let mut content = crc32fast::Hasher::new();
     content.update(&header);
     content.combine(&outlet.content());
-    uploader
+    deposit
         .push(compression.tail(padding(end.size()) + END_LEN, &content))
         .await?;
-    let entry = Entry {
-        name: job.file_name.clone(),
-        size: end.size(),
-        sha256: hex(&sha256),
-    };
-    let sealed = uploader
-        .seal(compression.head(&header), Whole::new(end, vec![entry]))
-        .await?;
-    let archive = Archive {
-        container: "tar".into(),
-        compression: *compression,
-        size: 0,
-        volumes: Vec::new(),
-    };
-    let facts = job.facts(id, Mode::Streamed, started, archive);
-    Ok(commit(&*job.store, meter, footprint, sealed, facts).await?)
+    let volumes = deposit.seal(compression.head(&header)).await?;
+    Ok((WholeDump::one_file(&end, name, &sha256), volumes))
 }
 
-/// Takes away what a failed job has put into the store; what cannot be taken away is logged beside
-/// the job's own error.
-pub async fn erase(job: &Job, footprint: &SharedFootprint, error: &BackupError) {
-    let footprint = std::mem::take(&mut *footprint.lock().expect("no holder panics"));
-    let left = match tokio::time::timeout(ERASE_TIMEOUT, footprint.erase(&job.store)).await {
-        Ok(Ok(())) => return,
-        Ok(Err(left)) => left.to_string(),
-        Err(_) => format!("the store did not answer for {ERASE_TIMEOUT:?}"),
-    };
-    let database = &job.database;
-    tracing::error!(database, %error, "the failed backup may have left something in the store: {left}");
-}
-
-/// Returns when nothing has moved for `timeout`; never without one.
-pub async fn watch(meter: &Meter, timeout: Option<Duration>) -> BackupError {
-    let Some(timeout) = timeout else {
-        return std::future::pending().await;
-    };
-    loop {
-        let before = (meter.dump_bytes(), meter.archive_bytes());
-        tokio::time::sleep(timeout).await;
-        if before == (meter.dump_bytes(), meter.archive_bytes()) {
-            return BackupError::Stalled(
-                timeout,
-                meter.waiting_for().map_or("nothing", Step::name),
-            );
+impl Sealed {
+    /// An archive of a whole dump whose parts are all in the store. `container` is the archive's
+    /// kind and how it is compressed as a whole.
+    pub fn new(
+        job: Arc<Job>,
+        id: BackupId,
+        ledger: Ledger,
+        started: Timestamp,
+        whole: WholeDump,
+        (container, compression): (&str, Compression),
+        volumes: Vec<SealedVolume>,
+    ) -> Self {
+        let manifest = Manifest {
+            format: Manifest::FORMAT,
+            tapline: env!("CARGO_PKG_VERSION").into(),
+            database: job.database.clone(),
+            backup_id: id,
+            engine: job.engine.clone(),
+            source: Some(job.source.clone()),
+            warnings: whole.warnings.len(),
+            dump_format: job.dump_format.clone(),
+            tool: job.tool.clone(),
+            mode: job.mode,
+            started,
+            finished: Timestamp::now(),
+            entries: whole.entries,
+            archive: Archive {
+                container: container.into(),
+                compression,
+                size: volumes.iter().map(|volume| volume.size).sum(),
+                volumes: volumes.iter().map(SealedVolume::describe).collect(),
+            },
+        };
+        Self {
+            job,
+            ledger,
+            volumes,
+            manifest,
+            warnings: whole.warnings,
         }
     }
+}
+
+/// From a sealed archive to one of two ends: there is a backup, or nothing is left of it. Runs as a
+/// task of its own that goes on when the caller is gone.
+///
+/// # Errors
+/// There is no backup.
+pub async fn settle(sealed: Sealed, interruption: &Interruption) -> Result<Committed, Failure> {
+    let tidy_up = interruption.clone();
+    let committing = interruption.commits.spawn(async move {
+        let (job, ledger) = (sealed.job.clone(), sealed.ledger.clone());
+        let (id, address) = (sealed.manifest.backup_id.clone(), job.store.address());
+        match sealed.commit().await {
+            Ok(committed) => Ok(committed),
+            Err(CommitError {
+                error,
+                may_still_come: true,
+            }) => {
+                let prefix = crate::catalog::backup_prefix(&job.database, &id);
+                let store = &job.store_name;
+                Err(error.describe(Some(format!(
+                    "the manifest's put was never answered, so what is under {address}/{prefix} \
+                     was left: should it arrive, `tapline verify {}@{id}` tells that the backup is \
+                     whole; should it not, `tapline cleanup --store {store} --older-than 1h \
+                     --confirm` removes the rest",
+                    job.database
+                ))))
+            }
+            Err(CommitError { error, .. }) => {
+                Err(give_up(&job, &id, &ledger, error, &tidy_up).await)
+            }
+        }
+    });
+    match committing.await {
+        Ok(settled) => settled,
+        Err(error) => {
+            let left = "the commit broke down: whether there is a backup `tapline list` tells";
+            Err(JobError::Panicked(error.to_string()).describe(Some(left.into())))
+        }
+    }
+}
+
+/// There is no backup: takes away what there is of it.
+pub async fn give_up(
+    job: &Job,
+    id: &BackupId,
+    ledger: &Ledger,
+    error: JobError,
+    interruption: &Interruption,
+) -> Failure {
+    let Job {
+        store,
+        store_name,
+        database,
+        ..
+    } = job;
+    let within = match error {
+        JobError::Cancelled => ERASE_WHEN_INTERRUPTED,
+        _ => ERASE_TIMEOUT,
+    };
+    let interrupted = async {
+        interruption.cancel.cancelled().await;
+        tokio::time::sleep(ERASE_WHEN_INTERRUPTED).await;
+    };
+    let left = tokio::select! {
+        left = erase(Traces { store, store_name, database, id, ledger }, within) => left,
+        () = interrupted => Some(format!(
+            "interrupted while it was taken away: something may be left under {}/{}; \
+             `tapline cleanup --store {store_name} --older-than 1h --confirm` removes it",
+            store.address(),
+            crate::catalog::backup_prefix(database, id),
+        )),
+    };
+    if let Some(left) = &left {
+        tracing::error!(database, %id, store = store.address(), %error, "{left}");
+    }
+    error.describe(left)
 }

@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// More places than this make no difference: more jobs than this are never there.
+const MOST: usize = 1 << 16;
+
 /// So many places, numbered from 0; whoever waits longest gets the next.
 #[derive(Clone)]
 pub struct Places {
@@ -23,6 +26,7 @@ pub struct Place {
 impl Places {
     /// `count` free places.
     pub fn new(count: usize) -> Self {
+        let count = count.min(MOST);
         let free = (0..count).collect();
         Self {
             permits: Arc::new(Semaphore::new(count)),
@@ -44,6 +48,14 @@ impl Places {
             free: self.free.clone(),
             _permit: permit,
         }
+    }
+}
+
+/// Waits at a gate, where there is one. A gate is never closed.
+pub async fn pass(gate: Option<&Arc<Semaphore>>) -> Option<OwnedSemaphorePermit> {
+    match gate {
+        Some(gate) => gate.clone().acquire_owned().await.ok(),
+        None => None,
     }
 }
 

@@ -1,344 +1,420 @@
-//! Many jobs: semaphores, cancellation, the report. [`run`] carries out what [`plan`] has decided.
+//! Many jobs: places, interruption, the report.
+//!
+//! | file | role |
+//! |---|---|
+//! | this | [`run`]: a place for each job, one after the other or side by side |
+//! | [`plan`] | what the inventory says is to be done |
+//! | [`prepare`] | from an entry to its jobs: what only the servers know |
+//! | [`board`] | the jobs, for whoever looks on |
+//! | [`report`] | what came of it |
 
+mod board;
 pub mod plan;
+pub mod prepare;
+pub mod report;
 pub mod resources;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::archive::Cores;
-use crate::catalog::{BackupId, Manifest, Mode, Retention};
-use crate::job::places::Places;
-use crate::job::{self, BackupError};
-use crate::meter::{Busy, Phase, Step};
-use crate::run::plan::{Plan, Planned, PlannedJob};
-use crate::run::resources::Resources;
-use crate::staged::{self, Staging};
+use crate::catalog::{BackupId, Mode, database_prefix, locate};
+use crate::config::{Database, Selection};
+use crate::deposit::Ledger;
+use crate::job::places::{Places, pass};
+use crate::job::{self, Committed, Failure, Interruption, Job, JobError};
+use crate::meter::Phase;
+use crate::staged::{self, PreparedStaged, Staging};
 use crate::upkeep;
+pub use board::{Board, TrackedJob};
+pub use plan::Plan;
+use prepare::{PreparedJob, discover, prepare};
+use report::{JobOutcome, Pruned};
+pub use report::{JobReport, JobResult, RunReport, Waited};
+use resources::Resources;
 
-/// What a run did. Serialised as the report, version 1.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RunReport {
-    /// Version of the report's format.
-    pub version: u32,
-    /// `streamed` or `staged`.
-    pub mode: Mode,
-    /// When the run began.
-    pub started: Timestamp,
-    /// How long it took, in seconds.
-    pub seconds: f64,
-    /// What it took from the machine.
-    pub resources: Resources,
-    /// The jobs, in the plan's order.
-    pub jobs: Vec<JobReport>,
-}
+/// Servers asked at once by a dry run.
+const ASKED_AT_ONCE: usize = 16;
 
-/// What became of one job.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct JobReport {
-    /// Name of the database in the inventory.
-    pub database: String,
-    /// Its engine.
-    pub engine: String,
-    /// Address of its store.
-    pub store: String,
-    /// The dump's format, as the manifest says it; absent when the job could not begin.
-    pub dump_format: Option<String>,
-    /// `stored`, `failed` or `cancelled`.
-    pub result: JobResult,
-    /// The backup, when there is one.
-    pub backup_id: Option<BackupId>,
-    /// Why there is none.
-    pub error: Option<String>,
-    /// Keys of the objects that were stored, the manifest last.
-    pub objects: Vec<String>,
-    /// Dump bytes read.
-    pub dump_bytes: u64,
-    /// Archive bytes stored.
-    pub archive_bytes: u64,
-    /// How long it took, in seconds, from its start (not from the run's).
-    pub seconds: f64,
-    /// Seconds waited for each step.
-    pub waited: Waited,
-    /// Store operations tried again.
-    pub retries: u64,
-    /// Earlier backups removed after this one's success.
-    pub pruned: usize,
-    /// Why pruning failed, although the backup is stored.
-    pub prune_error: Option<String>,
-    /// When each step was busy, in seconds from the run's start.
-    pub busy: Vec<Busy>,
-}
-
-/// Seconds waited for each step; the largest is what bounded the job.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Waited {
-    /// For the dump tool's next bytes.
-    pub dump: f64,
-    /// For compression.
-    pub encode: f64,
-    /// For the store.
-    pub upload: f64,
-}
-
-/// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum JobResult {
-    /// The backup exists.
-    Stored,
-    /// There is no backup, and an error says why.
-    Failed,
-    /// The run was interrupted before the job was over.
-    Cancelled,
-}
-
-/// Carries out a plan. Returns when every job is over; when `cancel` fires, jobs are ended, their
-/// children killed and their uploads aborted first.
-pub async fn run(plan: &Plan, cancel: CancellationToken) -> RunReport {
-    let started = Timestamp::now() - plan.epoch.elapsed();
-    let way = Arc::new(Way::begin(plan));
-    let mut hosts: HashMap<&str, Arc<Semaphore>> = HashMap::new();
+/// Carries out a plan. Returns when every job is over; when it is interrupted, jobs are ended,
+/// their children killed and what they have stored is taken away first. What is being committed is
+/// not interrupted.
+pub async fn run(plan: Arc<Plan>, board: Arc<Board>, interruption: Interruption) -> RunReport {
+    let started = Timestamp::now();
+    let run = Arc::new(Run {
+        pipeline: Pipeline::begin(&plan),
+        hosts: Hosts::new(plan.settings.jobs_per_host),
+        plan,
+        board,
+        interruption,
+    });
     let mut running = JoinSet::new();
-    for (at, planned) in plan.jobs.iter().enumerate() {
-        let on_host = Arc::new(Semaphore::new(plan.settings.jobs_per_host));
-        let on_host = planned
-            .host
-            .as_deref()
-            .map(|host| hosts.entry(host).or_insert(on_host).clone());
-        let (job, policy, way, cancel) = (
-            planned.job.clone(),
-            planned.prune,
-            way.clone(),
-            cancel.clone(),
-        );
-        running.spawn(async move {
-            let job = match job {
-                Ok(job) => job,
-                Err(error) => {
-                    return (
-                        at,
-                        Err(Ended::Failed(error)),
-                        Duration::ZERO,
-                        Pruned::default(),
-                    );
-                }
-            };
-            let (result, seconds) = way.carry_out(&job, on_host, &cancel).await;
-            // Pruning takes no place from the jobs that wait.
-            let pruned = match (&result, policy) {
-                (Ok(_), Some(policy)) => prune(&job.job, &policy, &cancel).await,
-                _ => Pruned::default(),
-            };
-            (at, result.map_err(Ended::from), seconds, pruned)
-        });
+    for (at, entry) in run.plan.entries.iter().enumerate() {
+        let (run, entry) = (run.clone(), entry.clone());
+        running.spawn(async move { (at, run.entry(&entry).await) });
     }
-    let mut reports: Vec<Option<JobReport>> = plan.jobs.iter().map(|_| None).collect();
+    let mut reports: Vec<Vec<JobReport>> = Vec::new();
+    reports.resize_with(run.plan.entries.len(), Vec::new);
     while let Some(done) = running.join_next().await {
-        // A job that panicked has no report yet and gets one below.
-        if let Ok((at, result, time, pruned)) = done {
-            plan.jobs[at].meter.set_phase(Phase::Done);
-            let report = report(&plan.jobs[at], result, time, pruned);
-            log(&report);
-            reports[at] = Some(report);
+        // What can panic in a job is caught there.
+        if let Ok((at, of_entry)) = done {
+            reports[at] = of_entry;
         }
     }
-    let jobs = reports.into_iter().zip(&plan.jobs).map(|(made, planned)| {
-        let broke_down = Ended::Failed("the job broke down".into());
-        made.unwrap_or_else(|| report(planned, Err(broke_down), Duration::ZERO, Pruned::default()))
-    });
     RunReport {
         version: 1,
-        mode: plan.settings.mode,
+        tapline: env!("CARGO_PKG_VERSION").into(),
+        host: hostname(),
+        mode: run.plan.settings.mode,
         started,
-        jobs: jobs.collect(),
-        seconds: plan.epoch.elapsed().as_secs_f64(),
-        resources: Resources::taken(way.peak_temp_disk()),
+        jobs: reports.into_iter().flatten().collect(),
+        seconds: run.plan.epoch.elapsed().as_secs_f64(),
+        resources: Resources::taken(run.pipeline.peak_temp_disk()),
     }
 }
 
-/// How a run's jobs are done, and what they share.
-enum Way {
-    Streamed { cores: Cores, places: Places },
-    Staged(Result<Staging, String>),
+/// What a run would do, found out for all databases at once: starts no dump and writes nothing.
+pub async fn dry_run(plan: &Plan) -> Vec<(Database, Result<PreparedJob, JobError>)> {
+    let of_entry = async |entry: &Database| {
+        let found = match discover(plan, entry).await {
+            Ok(found) => found,
+            Err(error) => vec![(entry.clone(), Some(error))],
+        };
+        let prepared = found.into_iter().map(async |(one, error)| {
+            let prepared = match error {
+                Some(error) => Err(error),
+                None => prepare(plan, &one, &Arc::default()).await,
+            };
+            (one, prepared)
+        });
+        stream::iter(prepared)
+            .buffered(ASKED_AT_ONCE)
+            .collect::<Vec<_>>()
+            .await
+    };
+    let all = stream::iter(plan.entries.iter().map(of_entry)).buffered(ASKED_AT_ONCE);
+    all.collect::<Vec<_>>()
+        .await
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
-impl Way {
+/// What the jobs of a run share.
+struct Run {
+    plan: Arc<Plan>,
+    board: Arc<Board>,
+    pipeline: Pipeline,
+    hosts: Hosts,
+    interruption: Interruption,
+}
+
+/// How jobs are done.
+enum Pipeline {
+    Streamed {
+        cores: Cores,
+        places: Places,
+    },
+    Staged(Staging),
+    /// A staged run whose folder cannot be made.
+    Broken(String),
+}
+
+impl Pipeline {
     fn begin(plan: &Plan) -> Self {
         match plan.settings.mode {
-            Mode::Streamed => {
-                let places = Places::new(plan.settings.jobs.min(plan.jobs.len()));
-                Self::Streamed {
-                    cores: Cores::all(),
-                    places,
-                }
-            }
-            Mode::Staged => {
-                Self::Staged(Staging::begin(&plan.staged).map_err(|error| error.to_string()))
-            }
+            Mode::Streamed => Self::Streamed {
+                cores: Cores::all(),
+                places: Places::new(plan.at_once),
+            },
+            Mode::Staged => match Staging::begin(&plan.staged) {
+                Ok(staging) => Self::Staged(staging),
+                Err(error) => Self::Broken(error.to_string()),
+            },
         }
-    }
-
-    /// One job, and how long it took from its own beginning.
-    async fn carry_out(
-        &self,
-        PlannedJob { job, staged }: &PlannedJob,
-        on_host: Option<Arc<Semaphore>>,
-        cancel: &CancellationToken,
-    ) -> (Result<Manifest, BackupError>, Duration) {
-        let (cores, places) = match (self, staged) {
-            (Way::Streamed { cores, places }, _) => (cores, places),
-            (Way::Staged(Ok(staging)), Some(dump)) => {
-                return staged::backup(job, dump, staging, on_host, cancel).await;
-            }
-            (Way::Staged(Err(error)), _) => {
-                return (Err(BackupError::Disk(error.clone())), Duration::ZERO);
-            }
-            (Way::Staged(Ok(_)), None) => unreachable!("a staged run's jobs are planned as such"),
-        };
-        // Always the host first: whoever holds a place among all jobs runs.
-        let permits = async {
-            let host = match on_host {
-                Some(host) => Some(host.acquire_owned().await.expect("never closed")),
-                None => None,
-            };
-            (host, places.take().await)
-        };
-        let (_host, place) = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return (Err(BackupError::Cancelled), Duration::ZERO),
-            permits = permits => permits,
-        };
-        job.meter.set_worker(place.number);
-        let start = Instant::now();
-        tracing::info!(database = job.database, "backup begins");
-        (
-            job::backup(job, &BackupId::now(), cores, cancel).await,
-            start.elapsed(),
-        )
     }
 
     fn peak_temp_disk(&self) -> u64 {
         match self {
-            Way::Staged(Ok(staging)) => staging.peak(),
-            Way::Staged(Err(_)) | Way::Streamed { .. } => 0,
+            Self::Staged(staging) => staging.peak(),
+            Self::Streamed { .. } | Self::Broken(_) => 0,
         }
     }
 }
 
-/// What pruning after a success has done.
-#[derive(Default)]
-struct Pruned {
-    backups: usize,
-    error: Option<String>,
+/// How many jobs a server bears at once.
+struct Hosts {
+    each: usize,
+    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
-async fn prune(job: &job::Job, policy: &Retention, cancel: &CancellationToken) -> Pruned {
-    let result = tokio::select! {
-        biased;
-        () = cancel.cancelled() => return Pruned { backups: 0, error: Some("interrupted before it was over".into()) },
-        result = upkeep::prune::prune(&*job.store, &job.database, policy) => result,
-    };
-    match result {
-        Ok(removed) => Pruned {
-            backups: removed.backups,
-            error: (!removed.failures.is_empty()).then(|| removed.failures.join("; ")),
-        },
-        Err(error) => Pruned {
-            backups: 0,
-            error: Some(error.to_string()),
-        },
-    }
-}
-
-/// How a job without a backup ended.
-enum Ended {
-    Failed(String),
-    Cancelled,
-}
-
-impl From<BackupError> for Ended {
-    fn from(error: BackupError) -> Self {
-        match error {
-            BackupError::Cancelled => Ended::Cancelled,
-            error => Ended::Failed(error.to_string()),
+impl Hosts {
+    fn new(each: usize) -> Self {
+        Self {
+            each: each.min(Semaphore::MAX_PERMITS),
+            hosts: Mutex::default(),
         }
     }
-}
 
-fn log(report: &JobReport) {
-    let JobReport {
-        database,
-        seconds,
-        dump_bytes,
-        archive_bytes,
-        ..
-    } = report;
-    match (&report.result, &report.error) {
-        (JobResult::Stored, _) if report.prune_error.is_some() => {
-            let error = report.prune_error.as_deref().unwrap_or_default();
-            tracing::error!(database, "backup stored, but pruning failed: {error}");
+    /// The gate of the entry's server; `None` where there is no server.
+    fn of(&self, entry: &Database) -> Option<Arc<Semaphore>> {
+        if entry.database == Selection::Whole {
+            return None;
         }
-        (JobResult::Stored, _) => tracing::info!(
-            database,
-            seconds,
-            dump_bytes,
-            archive_bytes,
-            "backup stored"
-        ),
-        (JobResult::Cancelled, _) => tracing::warn!(database, "backup cancelled"),
-        (JobResult::Failed, error) => tracing::error!(
-            database,
-            "backup failed: {}",
-            error.as_deref().unwrap_or("")
-        ),
+        let socket = || entry.socket.as_ref().map(|path| path.display().to_string());
+        let host = entry
+            .host
+            .clone()
+            .or_else(socket)
+            .unwrap_or_else(|| "localhost".into());
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = hosts
+            .entry(host)
+            .or_insert_with(|| Arc::new(Semaphore::new(self.each)));
+        Some(gate.clone())
     }
 }
 
-fn report(
-    planned: &Planned,
-    result: Result<Manifest, Ended>,
-    time: Duration,
-    pruned: Pruned,
-) -> JobReport {
-    let meter = &planned.meter;
-    let waited = |step| meter.waited(step).as_secs_f64();
-    let (result, error, manifest) = match result {
-        Ok(manifest) => (JobResult::Stored, None, Some(manifest)),
-        Err(Ended::Failed(error)) => (JobResult::Failed, Some(error), None),
-        Err(Ended::Cancelled) => (JobResult::Cancelled, None, None),
-    };
-    JobReport {
-        database: planned.database.clone(),
-        engine: planned.engine.into(),
-        store: planned.store.clone(),
-        dump_format: planned
-            .job
-            .as_ref()
-            .ok()
-            .map(|planned| planned.job.dump_format.clone()),
-        result,
-        error,
-        backup_id: manifest.as_ref().map(|manifest| manifest.backup_id.clone()),
-        objects: manifest.as_ref().map(Manifest::keys).unwrap_or_default(),
-        dump_bytes: meter.dump_bytes(),
-        archive_bytes: meter.archive_bytes(),
-        seconds: time.as_secs_f64(),
-        waited: Waited {
-            dump: waited(Step::Dump),
-            encode: waited(Step::Encode),
-            upload: waited(Step::Upload),
-        },
-        retries: meter.retries(),
-        pruned: pruned.backups,
-        prune_error: pruned.error,
-        busy: meter.busy_spans(),
+impl Run {
+    /// One entry: one job, or one for each database that its server has.
+    async fn entry(self: &Arc<Self>, entry: &Database) -> Vec<JobReport> {
+        if !matches!(entry.database, Selection::All { .. }) {
+            return vec![self.job(entry, None).await];
+        }
+        let found = {
+            let ask = async {
+                let _on_host = pass(self.hosts.of(entry).as_ref()).await;
+                discover(&self.plan, entry).await
+            };
+            let asked = self.interruption.cancel.run_until_cancelled(ask).await;
+            asked.unwrap_or(Err(JobError::Cancelled))
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => return vec![self.job(entry, Some(error)).await],
+        };
+        let mut running = JoinSet::new();
+        for (at, (one, error)) in found.into_iter().enumerate() {
+            let run = self.clone();
+            running.spawn(async move { (at, run.job(&one, error).await) });
+        }
+        let mut reports = running.join_all().await;
+        reports.sort_by_key(|(at, _)| *at);
+        reports.into_iter().map(|(_, report)| report).collect()
     }
+
+    /// One database from its place in the queue to its report. `error` is why it cannot be.
+    async fn job(&self, entry: &Database, error: Option<JobError>) -> JobReport {
+        let store = self
+            .plan
+            .stores
+            .get(&entry.store)
+            .map(|store| store.address());
+        let tracked = self
+            .board
+            .add(entry, store.unwrap_or_default(), self.plan.epoch);
+        let outcome = if let Some(error) = error {
+            JobOutcome::not_begun(error.describe(None))
+        } else {
+            let outcome = match &self.pipeline {
+                Pipeline::Streamed { cores, places } => {
+                    self.streamed(entry, &tracked, cores, places).await
+                }
+                Pipeline::Staged(staging) => Box::pin(self.staged(entry, &tracked, staging)).await,
+                Pipeline::Broken(error) => {
+                    JobOutcome::not_begun(JobError::Disk(error.clone()).describe(None))
+                }
+            };
+            // Pruning takes no place from the jobs that wait.
+            self.prune(entry, outcome).await
+        };
+        tracked.meter.set_phase(Phase::Done);
+        let report = outcome.report(&tracked);
+        report.log();
+        report
+    }
+
+    async fn streamed(
+        &self,
+        entry: &Database,
+        tracked: &TrackedJob,
+        cores: &Cores,
+        places: &Places,
+    ) -> JobOutcome {
+        // Always the host first: whoever holds a place among all jobs runs.
+        let wait = async {
+            (
+                pass(self.hosts.of(entry).as_ref()).await,
+                places.take().await,
+            )
+        };
+        let Some((_host, place)) = self.interruption.cancel.run_until_cancelled(wait).await else {
+            return JobOutcome::not_begun(JobError::Cancelled.describe(None));
+        };
+        tracked.meter.set_worker(place.number);
+        let (started, start, id) = (Timestamp::now(), Instant::now(), BackupId::now());
+        let mut warnings = Vec::new();
+        let mut job = None;
+        let work = async {
+            let PreparedJob { job: prepared, .. } =
+                self.begin(entry, tracked, &id, &mut warnings).await?;
+            let prepared = job.insert(prepared).clone();
+            job::back_up(prepared, id.clone(), cores, &self.interruption).await
+        };
+        let result = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
+        let result = match result {
+            Ok(result) => result,
+            Err(panic) => Err(self.broke_down(job.as_deref(), &id, words(&*panic)).await),
+        };
+        let pruned = Pruned::default();
+        JobOutcome {
+            result,
+            started: Some(started),
+            took: start.elapsed(),
+            warnings,
+            pruned,
+        }
+    }
+
+    async fn staged(
+        &self,
+        entry: &Database,
+        tracked: &TrackedJob,
+        staging: &Staging,
+    ) -> JobOutcome {
+        let (mut started, mut warnings, id) = (None, Vec::new(), BackupId::now());
+        let mut job = None;
+        let begin = async {
+            started = Some((Timestamp::now(), Instant::now()));
+            let prepared = self.begin(entry, tracked, &id, &mut warnings).await?;
+            job = Some(prepared.job.clone());
+            let PreparedJob {
+                job,
+                staged: Some(dump),
+            } = prepared
+            else {
+                let error = JobError::Disk("this engine has no staged dump".into());
+                return Err(error.describe(None));
+            };
+            Ok(PreparedStaged { job, dump })
+        };
+        let host = self.hosts.of(entry);
+        let meter = &tracked.meter;
+        let work = staged::back_up(begin, meter, &id, staging, host, &self.interruption);
+        let result = match AssertUnwindSafe(Box::pin(work)).catch_unwind().await {
+            Ok(result) => result,
+            Err(panic) => Err(self.broke_down(job.as_deref(), &id, words(&*panic)).await),
+        };
+        let (started, took) = match started {
+            Some((started, start)) => (Some(started), start.elapsed()),
+            None => (None, Duration::ZERO),
+        };
+        JobOutcome {
+            result,
+            started,
+            took,
+            warnings,
+            pruned: Pruned::default(),
+        }
+    }
+
+    /// Finds out what the job needs, and whether somebody else is at it.
+    async fn begin(
+        &self,
+        entry: &Database,
+        tracked: &TrackedJob,
+        id: &BackupId,
+        warnings: &mut Vec<String>,
+    ) -> Result<PreparedJob, Failure> {
+        tracing::info!(database = entry.name, %id, "backup begins");
+        tracked.meter.set_phase(Phase::Preparing);
+        let work = async {
+            let others = others_at_it(&self.plan, entry);
+            tokio::join!(prepare(&self.plan, entry, &tracked.meter), others)
+        };
+        let prepared = self.interruption.cancel.run_until_cancelled(work).await;
+        let Some((prepared, others)) = prepared else {
+            return Err(JobError::Cancelled.describe(None));
+        };
+        warnings.extend(others);
+        prepared.map_err(|error| error.describe(None))
+    }
+
+    /// The program failed in a job: what the job has stored goes like that of any failed one.
+    async fn broke_down(&self, job: Option<&Job>, id: &BackupId, panic: String) -> Failure {
+        let error = JobError::Panicked(panic);
+        match job {
+            Some(job) => job::give_up(job, id, &Ledger::default(), error, &self.interruption).await,
+            None => error.describe(None),
+        }
+    }
+
+    /// After a success: removes what the entry's policy does not keep.
+    async fn prune(&self, entry: &Database, mut outcome: JobOutcome) -> JobOutcome {
+        let policy = Some(entry.retention).filter(|policy| !policy.is_empty());
+        let (Some(policy), true, Ok(Committed { .. })) = (
+            policy,
+            self.plan.settings.prune_after_backup,
+            &outcome.result,
+        ) else {
+            return outcome;
+        };
+        let Some(store) = self.plan.stores.get(&entry.store) else {
+            return outcome;
+        };
+        let work = upkeep::prune::prune(&**store, &entry.name, &policy);
+        outcome.pruned = match self.interruption.cancel.run_until_cancelled(work).await {
+            None => Pruned {
+                backups: 0,
+                error: Some("interrupted before it was over".into()),
+            },
+            Some(Err(error)) => Pruned {
+                backups: 0,
+                error: Some(error.to_string()),
+            },
+            Some(Ok(removed)) => Pruned {
+                backups: removed.backups,
+                error: (!removed.failures.is_empty()).then(|| removed.failures.join("; ")),
+            },
+        };
+        outcome
+    }
+}
+
+/// Whether another run backs up the same database at this time, in words. A key that may not list
+/// cannot know.
+async fn others_at_it(plan: &Plan, entry: &Database) -> Option<String> {
+    let store = plan.stores.get(&entry.store)?;
+    let page = store
+        .list_uploads(&database_prefix(&entry.name), None)
+        .await
+        .ok()?;
+    let open = page.items.iter().find_map(|upload| locate(&upload.key))?;
+    let (name, id) = (&entry.name, &open.id);
+    Some(format!(
+        "another backup of {name} is under way in {}, or was killed: {id}, begun {}; `tapline \
+         cleanup` removes what was killed",
+        store.address(),
+        id.time().strftime("%Y-%m-%d %H:%M:%S UTC"),
+    ))
+}
+
+/// A panic's message.
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic".into())
+}
+
+/// This host's name; empty where the kernel does not tell.
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }

@@ -24,7 +24,7 @@ use crate::archive::{Cores, encoder};
 use crate::catalog::Entry;
 use crate::config::Container;
 use crate::dump::DumpEnd;
-use crate::job::{BackupError, Job};
+use crate::job::{Job, JobError};
 use crate::scratch::check_free;
 
 /// A dump compresses to no less than this share, as far as the check for free space is concerned.
@@ -49,7 +49,7 @@ pub async fn archive(
     container: Container,
     folder: &Path,
     cores: &Cores,
-) -> Result<Archived, BackupError> {
+) -> Result<Archived, JobError> {
     let size: u64 = dumped.files.iter().map(|file| file.size).sum();
     let needed = if job.compression == Compression::None {
         size
@@ -71,7 +71,7 @@ async fn tar(
     files: Vec<DumpedFile>,
     path: &Path,
     cores: &Cores,
-) -> Result<Vec<Entry>, BackupError> {
+) -> Result<Vec<Entry>, JobError> {
     let (compression, segment, failed) = (job.compression, job.layout.segment, disk(path));
     let (first, last) = (&files[0], &files[files.len() - 1]);
     let (header, rest) = (header(first), padding(last.size) + END_LEN);
@@ -196,7 +196,7 @@ impl TarStream {
     }
 }
 
-async fn zip(job: &Job, files: Vec<DumpedFile>, path: &Path) -> Result<Vec<Entry>, BackupError> {
+async fn zip(job: &Job, files: Vec<DumpedFile>, path: &Path) -> Result<Vec<Entry>, JobError> {
     let (method, level) = match job.compression {
         Compression::Gzip => (CompressionMethod::Deflated, Some(i64::from(job.level))),
         _ => (CompressionMethod::Stored, None),

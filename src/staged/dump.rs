@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::disk;
 use crate::dump::{DumpEnd, DumpShape, Next, Source};
 use crate::engine::{StagedDump, file_stem};
-use crate::job::{BackupError, Job, watch};
+use crate::job::{Job, JobError, stalled};
 use crate::scratch::{check_free, sum};
 
 /// How often the size of a folder that a tool fills is looked at.
@@ -44,7 +44,7 @@ pub async fn dump(
     dump: &StagedDump,
     folder: &Path,
     cancel: &CancellationToken,
-) -> Result<Dumped, BackupError> {
+) -> Result<Dumped, JobError> {
     let database = &job.database;
     check_free(
         folder,
@@ -84,8 +84,8 @@ pub async fn dump(
     };
     let result = tokio::select! {
         biased;
-        () = cancel.cancelled() => Err(BackupError::Cancelled),
-        stalled = watch(&job.meter, job.stall_timeout) => Err(stalled),
+        () = cancel.cancelled() => Err(JobError::Cancelled),
+        stalled = stalled(job) => Err(stalled),
         result = work => result,
     };
     if result.is_err() {
@@ -100,7 +100,7 @@ async fn fill(
     source: &mut Source,
     folder: &Path,
     stem: &str,
-) -> Result<Dumped, BackupError> {
+) -> Result<Dumped, JobError> {
     let mut seen = 0;
     let mut look = || {
         let size = sum(folder, &std::fs::Metadata::len);
@@ -118,7 +118,7 @@ async fn fill(
                             "{} writes to stdout, and not only into its folder",
                             job.tool
                         );
-                        return Err(BackupError::Disk(why));
+                        return Err(JobError::Disk(why));
                     }
                 },
                 Err(_) => look(),
@@ -142,7 +142,7 @@ async fn fill(
 }
 
 /// The tool's stdout goes into one file, or one for each table.
-async fn write(job: &Job, source: &mut Source, mut files: Files) -> Result<Dumped, BackupError> {
+async fn write(job: &Job, source: &mut Source, mut files: Files) -> Result<Dumped, JobError> {
     loop {
         match source.next(job.layout.segment, &job.meter).await? {
             Next::Segment(segment) => {

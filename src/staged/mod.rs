@@ -20,20 +20,21 @@ mod upload;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::Cores;
-use crate::catalog::{BackupId, Manifest};
+use crate::catalog::BackupId;
 use crate::config::{Container, StagedSettings};
-use crate::deposit::SharedFootprint;
+use crate::deposit::Ledger;
 use crate::engine::StagedDump;
 use crate::job::places::Places;
-use crate::job::{BackupError, Job, erase};
-use crate::meter::{Phase, Step};
+use crate::job::places::{Place, pass};
+use crate::job::{Committed, Failure, Interruption, Job, JobError, Sealed, give_up, settle};
+use crate::meter::{Meter, Phase, Step};
 use crate::scratch::RunFolder;
 
 /// What the jobs of a staged run share: the pools, the queues, and the folder.
@@ -53,7 +54,7 @@ impl Staging {
     ///
     /// # Errors
     /// When no folder can be made.
-    pub fn begin(settings: &StagedSettings) -> Result<Self, BackupError> {
+    pub fn begin(settings: &StagedSettings) -> Result<Self, JobError> {
         let StagedSettings {
             dump,
             archive,
@@ -69,8 +70,12 @@ impl Staging {
             archive: Places::new(archive),
             upload: Places::new(upload),
             // Whoever works has its room in the queue behind it already.
-            dumped: Arc::new(Semaphore::new(dump + queue)),
-            archived: Arc::new(Semaphore::new(archive + queue)),
+            dumped: Arc::new(Semaphore::new(
+                dump.saturating_add(queue).min(Semaphore::MAX_PERMITS),
+            )),
+            archived: Arc::new(Semaphore::new(
+                archive.saturating_add(queue).min(Semaphore::MAX_PERMITS),
+            )),
         })
     }
 
@@ -81,91 +86,113 @@ impl Staging {
 }
 
 /// What a failed access to `path` means.
-fn disk(path: &Path) -> impl Fn(std::io::Error) -> BackupError {
+fn disk(path: &Path) -> impl Fn(std::io::Error) -> JobError {
     move |error| {
         let hint = if error.kind() == std::io::ErrorKind::StorageFull {
             "; a staged backup needs room for dumps and archives: free some, or set staged.dir to a larger disk"
         } else {
             ""
         };
-        BackupError::Disk(format!("{}: {error}{hint}", path.display()))
+        JobError::Disk(format!("{}: {error}{hint}", path.display()))
     }
 }
 
-/// Dumps, archives and uploads one source, step by step, and commits the backup. Also returns how
-/// long it took from the beginning of its dump.
+/// Dumps, archives and uploads one source, step by step, and commits the backup. `begin` finds out
+/// what the job needs, when its turn to dump has come.
 ///
 /// # Errors
-/// [`BackupError`]; then there is no backup, its files are gone, and nothing of it is in the store
-/// unless the log says so.
-pub async fn backup(
-    job: &Job,
-    dump: &StagedDump,
+/// Then there is no backup, its files are gone, and nothing of it is in the store unless the failure
+/// says so.
+pub async fn back_up(
+    begin: impl Future<Output = Result<PreparedStaged, Failure>>,
+    meter: &Meter,
+    id: &BackupId,
     staging: &Staging,
     host: Option<Arc<Semaphore>>,
-    cancel: &CancellationToken,
-) -> (Result<Manifest, BackupError>, Duration) {
-    let (footprint, mut start) = (SharedFootprint::default(), None);
-    let result = steps(job, dump, staging, host, &footprint, cancel, &mut start).await;
-    if let Err(error) = &result {
-        erase(job, &footprint, error).await;
-    }
-    job.meter.set_phase(Phase::Done);
-    (
-        result,
-        start.map_or(Duration::ZERO, |start: Instant| start.elapsed()),
-    )
-}
-
-/// The three steps, each with a worker of its pool.
-async fn steps(
-    job: &Job,
-    dump: &StagedDump,
-    staging: &Staging,
-    host: Option<Arc<Semaphore>>,
-    footprint: &SharedFootprint,
-    cancel: &CancellationToken,
-    start: &mut Option<Instant>,
-) -> Result<Manifest, BackupError> {
+    interruption: &Interruption,
+) -> Result<Committed, Failure> {
+    let cancel = &interruption.cancel;
     let places = async {
         // The host first: who waits for one takes no room from the others.
-        let on_host = match &host {
-            Some(host) => Some(room(host).await),
-            None => None,
-        };
-        let in_queue = room(&staging.dumped).await;
-        Ok((in_queue, on_host, staging.dump.take().await))
+        let on_host = pass(host.as_ref()).await;
+        Ok((
+            on_host,
+            pass(Some(&staging.dumped)).await,
+            staging.dump.take().await,
+        ))
     };
-    let (in_queue, on_host, worker) = unless(cancel, places).await?;
-    let (begun, started, id) = (Instant::now(), Timestamp::now(), BackupId::now());
-    *start = Some(begun);
-    tracing::info!(database = job.database, "backup begins");
+    let (on_host, in_queue, worker) = unless(cancel, places)
+        .await
+        .map_err(|error| error.describe(None))?;
+    meter.set_worker(worker.number);
+    let PreparedStaged { job, dump } = begin.await?;
+    let ledger = Ledger::default();
+    let places = DumpPlaces {
+        on_host,
+        in_queue,
+        worker,
+    };
+    let work = steps(&job, &dump, id, staging, &ledger, places, cancel);
+    let sealed = Box::pin(work).await;
+    match sealed {
+        Ok(sealed) => settle(sealed, interruption).await,
+        Err(error) => Err(give_up(&job, id, &ledger, error, interruption).await),
+    }
+}
+
+/// A job, and how it is dumped into files.
+pub struct PreparedStaged {
+    /// The job.
+    pub job: Arc<Job>,
+    /// Its dump.
+    pub dump: StagedDump,
+}
+
+/// What a job holds while it dumps.
+struct DumpPlaces {
+    on_host: Option<OwnedSemaphorePermit>,
+    in_queue: Option<OwnedSemaphorePermit>,
+    worker: Place,
+}
+
+/// The three steps, each with a worker of its pool. What comes out lacks nothing but its completion.
+async fn steps(
+    job: &Arc<Job>,
+    dump: &StagedDump,
+    id: &BackupId,
+    staging: &Staging,
+    ledger: &Ledger,
+    DumpPlaces {
+        on_host,
+        in_queue,
+        worker,
+    }: DumpPlaces,
+    cancel: &CancellationToken,
+) -> Result<Sealed, JobError> {
+    let (begun, started) = (Instant::now(), Timestamp::now());
     job.meter.set_phase(Phase::Running);
-    job.meter.set_worker(worker.number);
     // Dropped, on failure and cancellation too, it is removed with all that is in it.
     let folder = staging
         .folder
         .of_job()
         .map_err(disk(staging.folder.path()))?;
-    let dumped = job
-        .meter
-        .wait_for(Step::Dump, dump::dump(job, dump, folder.path(), cancel))
-        .await?;
+    let dumped = dump::dump(job, dump, folder.path(), cancel);
+    let dumped = job.meter.wait_for(Step::Dump, dumped).await?;
     job.meter.was_busy(Step::Dump, begun);
     drop((worker, on_host));
 
-    let places = async { Ok((room(&staging.archived).await, staging.archive.take().await)) };
+    let places = async {
+        Ok((
+            pass(Some(&staging.archived)).await,
+            staging.archive.take().await,
+        ))
+    };
     let (in_next_queue, worker) = unless(cancel, places).await?;
     drop(in_queue);
     let begun = Instant::now();
     job.meter.set_worker(worker.number);
-    let archive = archive::archive(
-        job,
-        dumped,
-        staging.container,
-        folder.path(),
-        &staging.cores,
-    );
+    let cores = &staging.cores;
+    let archive = archive::archive(job, dumped, staging.container, folder.path(), cores);
     let archived = job
         .meter
         .wait_for(Step::Encode, unless(cancel, archive))
@@ -178,28 +205,19 @@ async fn steps(
     let begun = Instant::now();
     job.meter.set_worker(worker.number);
     job.meter.set_phase(Phase::Committing);
-    let upload = upload::upload(job, &id, archived, staging.container, started, footprint);
-    let manifest = unless(cancel, upload).await?;
+    let upload = upload::upload(job, id, archived, staging.container, started, ledger);
+    let sealed = unless(cancel, upload).await?;
     job.meter.was_busy(Step::Upload, begun);
-    Ok(manifest)
+    Ok(sealed)
 }
 
 /// Does `work`, unless the run is cancelled meanwhile.
 async fn unless<T>(
     cancel: &CancellationToken,
-    work: impl Future<Output = Result<T, BackupError>>,
-) -> Result<T, BackupError> {
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(BackupError::Cancelled),
-        result = work => result,
-    }
-}
-
-async fn room(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    semaphore
-        .clone()
-        .acquire_owned()
+    work: impl Future<Output = Result<T, JobError>>,
+) -> Result<T, JobError> {
+    cancel
+        .run_until_cancelled(work)
         .await
-        .expect("never closed")
+        .unwrap_or(Err(JobError::Cancelled))
 }

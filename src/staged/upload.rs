@@ -1,7 +1,8 @@
-//! Step C: the archive's file goes to the store, in parts, and becomes a backup.
+//! Step C: the archive's file goes to the store, in parts.
 
 use std::fs::File;
 use std::io::Read;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
@@ -10,46 +11,45 @@ use tokio::task::spawn_blocking;
 use super::archive::Archived;
 use super::disk;
 use crate::archive::Compression;
-use crate::catalog::{self, BackupId, Manifest, Mode, archive_key};
+use crate::catalog::{BackupId, archive_key};
 use crate::config::Container;
-use crate::deposit::{SharedFootprint, Uploader};
-use crate::job::{BackupError, Job, Whole, commit, watch};
+use crate::deposit::{Deposit, Ledger};
+use crate::job::{Job, JobError, Sealed, WholeDump, stalled};
 
 /// How much of the file is read at once, in bytes.
 const READ: usize = 1 << 20;
 
-/// Uploads the archive, commits the backup, and removes the file.
+/// Uploads the archive and removes the file. What comes out lacks nothing but its completion.
 pub async fn upload(
-    job: &Job,
+    job: &Arc<Job>,
     id: &BackupId,
     archived: Archived,
     container: Container,
     started: Timestamp,
-    footprint: &SharedFootprint,
-) -> Result<Manifest, BackupError> {
+    ledger: &Ledger,
+) -> Result<Sealed, JobError> {
     tokio::select! {
-        stalled = watch(&job.meter, job.stall_timeout) => Err(stalled),
-        manifest = send(job, id, archived, container, started, footprint) => manifest,
+        stalled = stalled(job) => Err(stalled),
+        sealed = send(job, id, archived, container, started, ledger) => sealed,
     }
 }
 
 async fn send(
-    job: &Job,
+    job: &Arc<Job>,
     id: &BackupId,
     Archived { path, entries, end }: Archived,
     container: Container,
     started: Timestamp,
-    footprint: &SharedFootprint,
-) -> Result<Manifest, BackupError> {
+    ledger: &Ledger,
+) -> Result<Sealed, JobError> {
     let (extension, compression) = match container {
         Container::Tar => (job.compression.extension(), job.compression),
         // Each file in a zip is compressed for itself, and the whole of it is not.
         Container::Zip => ("zip", Compression::None),
     };
     let names = (archive_key(&job.database, id, extension), id.to_string());
-    let (store, meter) = (job.store.clone(), job.meter.clone());
-    let mut uploader =
-        Uploader::begin(store, meter, footprint.clone(), job.layout, names, 0).await?;
+    let (store, meter, window) = (job.store.clone(), job.meter.clone(), job.layout.window());
+    let mut deposit = Deposit::begin(store, meter, ledger.clone(), window, names, 0).await?;
     let mut file = File::open(&path).map_err(disk(&path))?;
     loop {
         let read = spawn_blocking(move || {
@@ -66,18 +66,16 @@ async fn send(
             break;
         }
         file = back;
-        uploader.push(buffer).await?;
+        deposit.push(buffer).await?;
     }
-    let sealed = uploader
-        .seal(Bytes::new(), Whole::new(end, entries))
-        .await?;
+    let volumes = deposit.seal(Bytes::new()).await?;
     std::fs::remove_file(&path).map_err(disk(&path))?;
-    let archive = catalog::Archive {
-        container: container.name().into(),
-        compression,
-        size: 0,
-        volumes: Vec::new(),
-    };
-    let facts = job.facts(id, Mode::Staged, started, archive);
-    Ok(commit(&*job.store, &job.meter, footprint, sealed, facts).await?)
+    let (whole, container) = (
+        WholeDump::of_files(&end, entries),
+        (container.name(), compression),
+    );
+    let (job, id, ledger) = (job.clone(), id.clone(), ledger.clone());
+    Ok(Sealed::new(
+        job, id, ledger, started, whole, container, volumes,
+    ))
 }

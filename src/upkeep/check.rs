@@ -5,10 +5,10 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::UpkeepError;
+use crate::access::{access, open_stores};
 use crate::catalog::{BackupId, check_key};
 use crate::config::{Database, Inventory, Selection};
 use crate::engine::{self, Engine};
-use crate::run::plan::{access, open_stores};
 use crate::store::s3::S3Store;
 use crate::store::{Checksum, ErrorKind, PartBody, Store, StoreError, get_small};
 

@@ -9,11 +9,11 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{UpkeepError, restore_target, stored};
+use crate::access::access;
 use crate::catalog::{Backup, BackupId, BackupName, Found, find, look_up, read_manifests};
 use crate::config::{ConfigError, Inventory};
 use crate::engine;
 use crate::restore::{RestoreError, Stored, Target, check, drill, restore};
-use crate::run::plan::access;
 use crate::store::{ErrorKind, SharedStore, StoreError};
 
 /// How closely a backup is looked at.

@@ -1,14 +1,13 @@
 //! The write path with sizes on every edge: segment, part, tar block, volume.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tapline::archive::Compression;
 use tapline::archive::Cores;
 use tapline::catalog::BackupId;
 use tapline::dump::{DumpShape, ToolCommand};
-use tapline::job::{Job, Layout, backup};
-use tapline::meter::Meter;
+use tapline::job::{Interruption, Job, Layout, back_up};
 use tapline::restore::{Stored, Target, restore};
 use tapline::store::memory::MemoryStore;
 use tapline::store::retry::RetryPolicy;
@@ -34,42 +33,24 @@ async fn round_trip(
         max_parts,
     };
     let store = MemoryStore::new(limits, Some(ChecksumKind::Crc32));
-    let job = Job {
-        database: "x".into(),
-        engine: "command".into(),
-        dump_format: "dump".into(),
-        tool: "head".into(),
-        command: ToolCommand::new("head").args([
-            "-c",
-            &size.to_string(),
-            &dump.display().to_string(),
-        ]),
-        dump_shape: DumpShape::NOTHING,
-        file_name: "x.dump".into(),
-        compression,
-        level: compression.levels().1,
-        store: Arc::new(store.clone()),
-        layout: Layout {
-            segment: SEGMENT,
-            workers: 3,
-            part: PART,
-            in_flight: 2,
-            max_parts,
-            expected: None,
-            memory: 0,
-        },
-        meter: Arc::new(Meter::new(Instant::now())),
-        exit_timeout: Duration::from_secs(10),
-        stall_timeout: None,
+    let size_arg = size.to_string();
+    let dump_arg = dump.display().to_string();
+    let command = ToolCommand::new("head").args(["-c", &size_arg, &dump_arg]);
+    let layout = Layout {
+        segment: SEGMENT,
+        workers: 3,
+        part: PART,
+        in_flight: 2,
+        max_parts,
+        expected: None,
+        memory: 0,
     };
-    let manifest = backup(
-        &job,
-        &BackupId::now(),
-        &Cores::all(),
-        &CancellationToken::new(),
-    )
-    .await
-    .unwrap();
+    let codec = (compression, compression.levels().1);
+    let mut job = Job::of_command("x", command, codec, Arc::new(store.clone()), layout);
+    job.dump_shape = DumpShape::NOTHING;
+    let interruption = Interruption::default();
+    let committed = back_up(Arc::new(job), BackupId::now(), &Cores::all(), &interruption).await;
+    let manifest = committed.unwrap().manifest;
     let folder = tempfile::tempdir().unwrap();
     let archive = folder.path().join("archive");
     let mut bytes = Vec::new();

@@ -7,6 +7,7 @@ mod cleanup;
 mod databases;
 mod environment;
 mod failures;
+mod job;
 mod matrix;
 mod prune;
 mod restore;

@@ -37,6 +37,8 @@ pub fn put_backup(world: &World, database: &str, id: &BackupId) -> [String; 2] {
         database: database.into(),
         backup_id: id.clone(),
         engine: "command".into(),
+        source: None,
+        warnings: 0,
         dump_format: "dump".into(),
         tool: "echo".into(),
         mode: Mode::Streamed,

@@ -4,14 +4,13 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tapline::archive::Compression;
 use tapline::archive::Cores;
 use tapline::catalog::{BackupId, Manifest};
-use tapline::dump::{DumpShape, ToolCommand};
-use tapline::job::{Job, Layout, backup};
-use tapline::meter::Meter;
+use tapline::dump::ToolCommand;
+use tapline::job::{Interruption, Job, Layout, back_up};
 use tapline::restore::{RestoreError, Stored, Target, restore};
 use tapline::s3_server::{Fault, Op};
 use tapline::store::memory::MemoryStore;
@@ -512,39 +511,21 @@ async fn stored(dump: &Path, compression: Compression) -> (MemoryStore, Manifest
         },
         None,
     );
-    let job = Job {
-        database: "x".into(),
-        engine: "command".into(),
-        dump_format: "dump".into(),
-        tool: "cat".into(),
-        command: ToolCommand::new("cat").args([dump.display().to_string()]),
-        dump_shape: DumpShape::default(),
-        file_name: "x.dump".into(),
-        compression,
-        level: compression.levels().1,
-        store: Arc::new(store.clone()),
-        layout: Layout {
-            segment: 8192,
-            workers: 2,
-            part: 20_000,
-            in_flight: 2,
-            max_parts: 5,
-            expected: None,
-            memory: 0,
-        },
-        meter: Arc::new(Meter::new(Instant::now())),
-        exit_timeout: Duration::from_secs(10),
-        stall_timeout: None,
+    let command = ToolCommand::new("cat").args([dump.display().to_string()]);
+    let layout = Layout {
+        segment: 8192,
+        workers: 2,
+        part: 20_000,
+        in_flight: 2,
+        max_parts: 5,
+        expected: None,
+        memory: 0,
     };
-    let manifest = backup(
-        &job,
-        &BackupId::now(),
-        &Cores::all(),
-        &CancellationToken::new(),
-    )
-    .await
-    .unwrap();
-    (store, manifest)
+    let codec = (compression, compression.levels().1);
+    let job = Job::of_command("x", command, codec, Arc::new(store.clone()), layout);
+    let interruption = Interruption::default();
+    let committed = back_up(Arc::new(job), BackupId::now(), &Cores::all(), &interruption).await;
+    (store, committed.unwrap().manifest)
 }
 
 async fn read(store: &MemoryStore, manifest: &Manifest, to: &Path) -> Result<(), RestoreError> {

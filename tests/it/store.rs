@@ -1,8 +1,8 @@
 //! One conformance suite, over every store.
 
 use futures_util::{FutureExt, StreamExt};
+use tapline::access::open_stores;
 use tapline::config::Inventory;
-use tapline::run::plan::open_stores;
 use tapline::s3_server::{Fault, Op};
 use tapline::store::memory::MemoryStore;
 use tapline::store::{

@@ -1,0 +1,79 @@
+//! What a job may have left in its store: remembered for a key that may not list.
+//!
+//! The lookup by prefix (`job::erase`) is what counts; this is what is known without it. It also
+//! keeps the requests that may leave something alive when the job that made them is given up: a
+//! request that is dropped half way may still take effect, and nobody would know.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio_util::task::TaskTracker;
+
+use crate::store::{Result, StoreError, Upload};
+
+/// The uploads that a job has begun, and the requests for more that are on their way.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    uploads: Arc<Mutex<Vec<Upload>>>,
+    requests: TaskTracker,
+    abort: Arc<Mutex<Vec<AbortHandle>>>,
+}
+
+impl Ledger {
+    /// Begins an upload by `request`, which goes on when the caller is gone.
+    ///
+    /// # Errors
+    /// The request's.
+    pub async fn begin(
+        &self,
+        request: impl Future<Output = Result<Upload>> + Send + 'static,
+    ) -> Result<Upload> {
+        let uploads = self.uploads.clone();
+        let begun: JoinHandle<Result<Upload>> = self.requests.spawn(async move {
+            let upload = request.await?;
+            uploads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(upload.clone());
+            Ok(upload)
+        });
+        self.remember(begun.abort_handle());
+        begun.await.unwrap_or_else(|error| {
+            let why = format!("beginning an upload broke down: {error}");
+            Err(StoreError::new(crate::store::ErrorKind::Invalid, why))
+        })
+    }
+
+    fn remember(&self, request: AbortHandle) {
+        let mut requests = self.abort.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.retain(|request| !request.is_finished());
+        requests.push(request);
+    }
+
+    /// Waits for the requests on their way, `at_most` so long, and then gives them up. Returns
+    /// whether all of them ended by themselves.
+    pub async fn settle(&self, at_most: Duration) -> bool {
+        self.requests.close();
+        let settled = tokio::time::timeout(at_most, self.requests.wait())
+            .await
+            .is_ok();
+        for request in self
+            .abort
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
+            request.abort();
+        }
+        settled
+    }
+
+    /// The uploads that were begun, completed ones too.
+    pub fn uploads(&self) -> Vec<Upload> {
+        self.uploads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}

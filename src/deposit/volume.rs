@@ -1,0 +1,95 @@
+//! One object of an archive while its parts are on their way, and when all of them have arrived.
+
+use crate::catalog;
+use crate::store::{Checksum, ErrorKind, PartReceipt, Result, StoreError, Upload};
+
+/// A volume whose parts are being cut and uploaded.
+#[derive(Debug)]
+pub(super) struct OpenVolume {
+    pub upload: Upload,
+    /// Parts cut so far, the held one counted.
+    pub parts: u32,
+    uploaded: Vec<UploadedPart>,
+}
+
+/// A part with its receipt and what is needed to check the volume.
+#[derive(Debug)]
+pub(super) struct UploadedPart {
+    pub receipt: PartReceipt,
+    pub crc64nvme: Checksum,
+}
+
+/// A volume whose parts all have receipts that add up; not an object yet.
+#[derive(Debug)]
+pub struct SealedVolume {
+    /// The upload that becomes the object.
+    pub upload: Upload,
+    /// The receipts of all parts, ascending from 1 without a gap.
+    pub receipts: Vec<PartReceipt>,
+    /// Size in bytes.
+    pub size: u64,
+    /// Checksum of the whole, of the store's kind.
+    pub checksum: Option<Checksum>,
+    /// CRC-64/NVME of the whole, for the manifest.
+    pub crc64nvme: Checksum,
+}
+
+impl OpenVolume {
+    pub fn new(upload: Upload) -> Self {
+        Self {
+            upload,
+            parts: 0,
+            uploaded: Vec::new(),
+        }
+    }
+
+    pub fn receive(&mut self, part: UploadedPart) {
+        self.uploaded.push(part);
+    }
+
+    /// Adds the receipts up.
+    ///
+    /// # Errors
+    /// When a part that was cut has none, or not one.
+    pub fn seal(mut self) -> Result<SealedVolume> {
+        self.uploaded.sort_by_key(|part| part.receipt.number);
+        let numbers = self.uploaded.iter().map(|part| part.receipt.number);
+        let (Some(first), true) = (self.uploaded.first(), numbers.eq(1..=self.parts)) else {
+            let (key, cut, have) = (&self.upload.key, self.parts, self.uploaded.len());
+            let why = format!("{key}: {cut} parts were cut, and {have} have receipts");
+            return Err(StoreError::new(ErrorKind::Invalid, why));
+        };
+        let mut sealed = SealedVolume {
+            crc64nvme: first.crc64nvme,
+            checksum: first.receipt.checksum,
+            size: first.receipt.size,
+            receipts: Vec::new(),
+            upload: self.upload,
+        };
+        for part in &self.uploaded[1..] {
+            let receipt = &part.receipt;
+            sealed.crc64nvme = sealed.crc64nvme.then(part.crc64nvme, receipt.size);
+            let both = sealed.checksum.zip(receipt.checksum);
+            sealed.checksum = both.map(|(before, next)| before.then(next, receipt.size));
+            sealed.size += receipt.size;
+        }
+        sealed.receipts = self.uploaded.into_iter().map(|part| part.receipt).collect();
+        Ok(sealed)
+    }
+}
+
+impl SealedVolume {
+    /// What the manifest says of it.
+    pub fn describe(&self) -> catalog::Volume {
+        let key = &self.upload.key;
+        catalog::Volume {
+            name: key
+                .rsplit_once('/')
+                .map_or(key.as_str(), |(_, name)| name)
+                .to_owned(),
+            size: self.size,
+            parts: u32::try_from(self.receipts.len()).unwrap_or(u32::MAX),
+            crc64nvme: self.crc64nvme.to_base64(),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Why a job has no backup: an error with its causes for the program, and the same as plain data
+//! for reports, logs and exit codes.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dump::DumpError;
+use crate::meter::Step;
+use crate::store::{ErrorKind, StoreError};
+
+/// Why there is no backup.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// What the job needs could not be found out: a secret, a tool, the source, the memory.
+    #[error("{message}")]
+    Plan {
+        /// What it was about.
+        kind: FailureKind,
+        /// In words.
+        message: String,
+    },
+    /// The dump is not whole.
+    #[error("dump: {0}")]
+    Dump(#[from] DumpError),
+    /// The compressor failed.
+    #[error("encode: {0}")]
+    Encode(#[from] std::io::Error),
+    /// A staged job cannot keep its files.
+    #[error("{0}")]
+    Disk(String),
+    /// The store failed before anything was completed, after all retries.
+    #[error("upload: {0}")]
+    Upload(#[from] StoreError),
+    /// The store failed in the commit, after all retries.
+    #[error("commit: {0}")]
+    Commit(#[source] StoreError),
+    /// Nothing moved for too long.
+    #[error("stalled: nothing moved for {0:?} (stall_timeout) while waiting for {1}")]
+    Stalled(Duration, &'static str),
+    /// The run was interrupted.
+    #[error("interrupted")]
+    Cancelled,
+    /// The program itself failed.
+    #[error("the job broke down: {0}")]
+    Panicked(String),
+}
+
+/// The step of a job in which it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailedStep {
+    /// Before the tool was started.
+    Plan,
+    /// The engine's tool, or what it wrote.
+    Dump,
+    /// Compression, or the files of a staged job.
+    Encode,
+    /// The parts.
+    Upload,
+    /// From the first completion to the manifest.
+    Commit,
+}
+
+/// What a failure is about: whom to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The inventory asks for what cannot be.
+    Inventory,
+    /// A secret is missing.
+    Secret,
+    /// A tool is missing or does not fit.
+    Tool,
+    /// The source does not answer or does not let us in.
+    Source,
+    /// The dump is not whole.
+    Dump,
+    /// The disk of a staged run.
+    Disk,
+    /// The memory given to the run is too little.
+    Memory,
+    /// The store did not answer for as long as it was asked.
+    StoreUnreachable,
+    /// The store lets us in no further.
+    StoreDenied,
+    /// The store answered what it must not, or another object has the key.
+    StoreRefused,
+    /// Nothing moved.
+    Stalled,
+    /// The run was interrupted.
+    Interrupted,
+    /// The program itself.
+    Internal,
+}
+
+/// A job's failure as data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Where.
+    pub step: FailedStep,
+    /// What it is about.
+    pub kind: FailureKind,
+    /// In words, causes included.
+    pub message: String,
+    /// What the store was asked and said, when it was the store.
+    pub store: Option<Box<StoreFailure>>,
+    /// What could not be taken away again, and how it can be.
+    pub left: Option<String>,
+}
+
+/// A store's failure as data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoreFailure {
+    /// The operation as S3 names it, such as `UploadPart`.
+    pub operation: Option<String>,
+    /// The object's key.
+    pub key: Option<String>,
+    /// HTTP status of the last reply.
+    pub status: Option<u16>,
+    /// The server's code, such as `AccessDenied`.
+    pub code: Option<String>,
+    /// How often it was tried.
+    pub tries: u32,
+    /// For how long, in seconds.
+    pub seconds: f64,
+    /// The chain of causes, the nearest first.
+    pub causes: Vec<String>,
+}
+
+impl JobError {
+    /// The failure as data; `left` is what [`super::erase`] could not take away.
+    pub fn describe(&self, left: Option<String>) -> Failure {
+        let store = match self {
+            JobError::Upload(error) | JobError::Commit(error) => {
+                Some(Box::new(StoreFailure::of(error)))
+            }
+            _ => None,
+        };
+        let (step, kind) = self.place();
+        Failure {
+            step,
+            kind,
+            message: self.to_string(),
+            store,
+            left,
+        }
+    }
+
+    fn place(&self) -> (FailedStep, FailureKind) {
+        match self {
+            JobError::Plan { kind, .. } => (FailedStep::Plan, *kind),
+            JobError::Dump(_) => (FailedStep::Dump, FailureKind::Dump),
+            JobError::Encode(_) => (FailedStep::Encode, FailureKind::Internal),
+            JobError::Disk(_) => (FailedStep::Encode, FailureKind::Disk),
+            JobError::Upload(error) => (FailedStep::Upload, kind_of(error)),
+            JobError::Commit(error) => (FailedStep::Commit, kind_of(error)),
+            JobError::Stalled(_, step) => {
+                let step = Step::ALL.into_iter().find(|known| known.name() == *step);
+                let step = match step {
+                    Some(Step::Upload) => FailedStep::Upload,
+                    Some(Step::Encode) => FailedStep::Encode,
+                    Some(Step::Dump) | None => FailedStep::Dump,
+                };
+                (step, FailureKind::Stalled)
+            }
+            JobError::Cancelled => (FailedStep::Dump, FailureKind::Interrupted),
+            JobError::Panicked(_) => (FailedStep::Dump, FailureKind::Internal),
+        }
+    }
+}
+
+fn kind_of(error: &StoreError) -> FailureKind {
+    match error.kind() {
+        ErrorKind::Transient | ErrorKind::Unreachable => FailureKind::StoreUnreachable,
+        ErrorKind::Denied => FailureKind::StoreDenied,
+        ErrorKind::NotFound
+        | ErrorKind::AlreadyExists
+        | ErrorKind::Unsupported
+        | ErrorKind::Invalid => FailureKind::StoreRefused,
+    }
+}
+
+impl StoreFailure {
+    fn of(error: &StoreError) -> Self {
+        let first = std::error::Error::source(error);
+        let causes = std::iter::successors(first, |cause| cause.source());
+        Self {
+            operation: error.operation().map(str::to_owned),
+            key: error.key().map(str::to_owned),
+            status: error.status(),
+            code: error.code().map(str::to_owned),
+            tries: error.tries(),
+            seconds: error.elapsed().as_secs_f64(),
+            causes: causes.map(ToString::to_string).collect(),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! From an entry of the inventory to jobs: what only the servers know is asked here, under the
+//! entry's own place, so that a dead host costs nobody else's time, secrets are as young as they
+//! can be, and estimates are fresh.
+
+use std::sync::Arc;
+
+use super::Plan;
+use crate::access::access;
+use crate::archive::{Compression, Cores};
+use crate::catalog::Mode;
+use crate::config::{Container, Database, Selection};
+use crate::engine::{self, Engine, StagedDump};
+use crate::job::{FailureKind, Job, JobError, Layout};
+use crate::meter::Meter;
+use crate::store::retry::{RetryPolicy, Retrying};
+
+/// A job, and how it is done.
+pub struct PreparedJob {
+    /// What both ways need.
+    pub job: Arc<Job>,
+    /// How a staged run dumps it; `None` in a streamed one.
+    pub staged: Option<StagedDump>,
+}
+
+fn failed(kind: FailureKind) -> impl Fn(String) -> JobError {
+    move |message| JobError::Plan { kind, message }
+}
+
+/// The entry with its engine, its secrets resolved.
+async fn open(plan: &Plan, entry: &Database) -> Result<Arc<dyn Engine>, JobError> {
+    let access = access(entry, &plan.settings, plan.tapline.clone()).await;
+    let access = access.map_err(|error| failed(FailureKind::Secret)(error.to_string()))?;
+    Ok(engine::open(entry, access))
+}
+
+/// The databases that an entry with `database = "*"` stands for, as entries of their own; those
+/// that were asked for and are not there come with the reason.
+pub async fn discover(
+    plan: &Plan,
+    entry: &Database,
+) -> Result<Vec<(Database, Option<JobError>)>, JobError> {
+    let Selection::All { exclude } = &entry.database else {
+        return Ok(vec![(entry.clone(), None)]);
+    };
+    let excluded = |name: &str| {
+        exclude
+            .iter()
+            .any(|pattern| match pattern.strip_suffix('*') {
+                Some(start) => name.starts_with(start),
+                None => name == pattern,
+            })
+    };
+    let engine = open(plan, entry).await?;
+    let found = engine.discover().await.map_err(|error| {
+        failed(FailureKind::Source)(format!("cannot list the databases: {error}"))
+    })?;
+    let found = found.unwrap_or_default();
+    let known = found.join(", ");
+    let asked = |name: &str| {
+        plan.names.is_empty()
+            || plan
+                .names
+                .iter()
+                .any(|asked| *asked == entry.name || asked == name)
+    };
+    let one = |name: String| Database {
+        name: format!("{}/{name}", entry.name),
+        database: Selection::One(name),
+        ..entry.clone()
+    };
+    let made = found.into_iter().filter(|name| !excluded(name)).map(one);
+    let mut made: Vec<_> = made
+        .filter(|one| asked(&one.name))
+        .map(|one| (one, None))
+        .collect();
+
+    // A name that leads to nothing, and an entry with nothing left, must not pass for a success.
+    let of_entry = |name: &&String| entry.covers(name) && **name != entry.name;
+    let mut missing: Vec<String> = plan.names.iter().filter(of_entry).cloned().collect();
+    missing.retain(|name| !made.iter().any(|(one, _)| one.name == *name));
+    if made.is_empty() && missing.is_empty() {
+        missing.push(entry.name.clone());
+    }
+    for name in missing {
+        let why = "the server has no such database, or `exclude` leaves it out; it has: ";
+        let error = failed(FailureKind::Source)(format!("{why}{known}"));
+        made.push((
+            Database {
+                name,
+                ..entry.clone()
+            },
+            Some(error),
+        ));
+    }
+    Ok(made)
+}
+
+/// Finds out all that a job needs before its first byte. Starts no dump and writes nothing.
+pub async fn prepare(
+    plan: &Plan,
+    entry: &Database,
+    meter: &Arc<Meter>,
+) -> Result<PreparedJob, JobError> {
+    let store = plan.stores.get(&entry.store).cloned().ok_or_else(|| {
+        failed(FailureKind::Inventory)(format!("the store {} is not open", entry.store))
+    })?;
+    let engine = open(plan, entry).await?;
+    let settings = &plan.settings;
+    let tool = |error: crate::dump::ToolError| failed(FailureKind::Tool)(error.to_string());
+    let (staged, dump_format) = match settings.mode {
+        Mode::Streamed => (None, engine.dump_format()),
+        Mode::Staged => {
+            if plan.staged.container == Container::Zip && entry.compression == Compression::Zstd {
+                return Err(failed(FailureKind::Inventory)(
+                    "a zip is compressed by gzip's method or not at all: set compression or \
+                     staged.container"
+                        .into(),
+                ));
+            }
+            let (dump, format) = engine.staged_dump(plan.staged.parallel).map_err(tool)?;
+            (Some(dump), format)
+        }
+    };
+    let command = engine.dump_command().map_err(tool)?;
+    let version = engine.version().await.map_err(tool)?;
+    let expected = match entry.expected_size {
+        Some(size) => Some(size),
+        // A server that does not answer fails the dump, with better words than the size query's.
+        None => engine.estimate().await.unwrap_or_default(),
+    };
+    let compression = (entry.compression, entry.level);
+    let memory = plan.memory_per_job;
+    let layout = Layout::new(
+        memory,
+        Cores::count(),
+        store.limits(),
+        compression,
+        expected,
+    )
+    .map_err(|least| {
+        let (memory, least) = (memory.div_ceil(1 << 20), least.div_ceil(1 << 20));
+        failed(FailureKind::Memory)(format!(
+            "{memory} MiB of memory for each job are too little, {least} MiB are needed: \
+                 raise run.memory or lower run.jobs"
+        ))
+    })?;
+    meter.expect(expected);
+    let counter = meter.clone();
+    let retry = RetryPolicy::lasting(settings.retry_for);
+    let job = Job {
+        database: entry.name.clone(),
+        engine: entry.engine.name().into(),
+        source: engine.identity().await,
+        mode: settings.mode,
+        dump_format: dump_format.into(),
+        tool: version,
+        command,
+        dump_shape: engine.dump_shape(),
+        file_name: entry
+            .file_name
+            .as_ref()
+            .map_or_else(|| engine.file_name(), ToString::to_string),
+        compression: entry.compression,
+        level: entry.level,
+        store: Arc::new(Retrying::new(
+            store,
+            retry,
+            Arc::new(move || counter.add_retry()),
+        )),
+        store_name: entry.store.clone(),
+        layout,
+        meter: meter.clone(),
+        exit_timeout: settings.exit_timeout,
+        stall_timeout: settings.stall_timeout,
+    };
+    Ok(PreparedJob {
+        job: Arc::new(job),
+        staged,
+    })
+}

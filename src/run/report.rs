@@ -1,0 +1,245 @@
+//! What a run did: plain data, for the table, for programs, and for pictures.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::TrackedJob;
+use super::resources::Resources;
+use crate::catalog::{BackupId, Manifest, Mode};
+use crate::job::{Committed, Failure, FailureKind};
+use crate::meter::{Busy, Step};
+
+/// What a run did. Serialised as the report, version 1.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Version of the report's format.
+    pub version: u32,
+    /// The version of tapline.
+    pub tapline: String,
+    /// The host that it ran on.
+    pub host: String,
+    /// `streamed` or `staged`.
+    pub mode: Mode,
+    /// When the run began.
+    pub started: Timestamp,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// What it took from the machine.
+    pub resources: Resources,
+    /// The jobs, in the inventory's order.
+    pub jobs: Vec<JobReport>,
+}
+
+/// What became of one job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobReport {
+    /// Name of the database in the inventory.
+    pub database: String,
+    /// Its engine.
+    pub engine: String,
+    /// Address of its store.
+    pub store: String,
+    /// The dump's format, as the manifest says it; absent when there is no backup.
+    pub dump_format: Option<String>,
+    /// `stored`, `failed` or `cancelled`.
+    pub result: JobResult,
+    /// The backup, when there is one.
+    pub backup_id: Option<BackupId>,
+    /// Why there is none, in words.
+    pub error: Option<String>,
+    /// Why there is none, as data.
+    pub failure: Option<Failure>,
+    /// What a person should know although all went well.
+    pub warnings: Vec<String>,
+    /// Keys of the objects that were stored, the manifest last.
+    pub objects: Vec<String>,
+    /// Dump bytes read.
+    pub dump_bytes: u64,
+    /// Archive bytes stored.
+    pub archive_bytes: u64,
+    /// When its work began; absent when it never did.
+    pub started: Option<Timestamp>,
+    /// How long it took, in seconds, from its start (not from the run's).
+    pub seconds: f64,
+    /// Seconds waited for each step.
+    pub waited: Waited,
+    /// Store operations tried again.
+    pub retries: u64,
+    /// Earlier backups removed after this one's success.
+    pub pruned: usize,
+    /// Why pruning failed, although the backup is stored.
+    pub prune_error: Option<String>,
+    /// When each step was busy, in seconds from the run's start.
+    pub busy: Vec<Busy>,
+}
+
+/// Seconds waited for each step; the largest is what bounded the job.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Waited {
+    /// For the dump tool's next bytes.
+    pub dump: f64,
+    /// For compression.
+    pub encode: f64,
+    /// For the store.
+    pub upload: f64,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobResult {
+    /// The backup exists.
+    Stored,
+    /// There is no backup, and an error says why.
+    Failed,
+    /// The run was interrupted before the job was over.
+    Cancelled,
+}
+
+/// What a job came to, before it is put together with what was counted.
+#[derive(Debug)]
+pub(super) struct JobOutcome {
+    pub result: Result<Committed, Failure>,
+    pub started: Option<Timestamp>,
+    pub took: Duration,
+    pub warnings: Vec<String>,
+    pub pruned: Pruned,
+}
+
+/// What pruning after a success has done.
+#[derive(Debug, Default)]
+pub(super) struct Pruned {
+    pub backups: usize,
+    pub error: Option<String>,
+}
+
+impl JobOutcome {
+    /// A job that never began to work.
+    pub fn not_begun(failure: Failure) -> Self {
+        let (took, warnings, pruned) = (Duration::ZERO, Vec::new(), Pruned::default());
+        Self {
+            result: Err(failure),
+            started: None,
+            took,
+            warnings,
+            pruned,
+        }
+    }
+
+    pub fn report(self, tracked: &TrackedJob) -> JobReport {
+        let meter = &tracked.meter;
+        let waited = |step| meter.waited(step).as_secs_f64();
+        let mut warnings = self.warnings;
+        let (manifest, failure) = match self.result {
+            Ok(Committed {
+                manifest,
+                warnings: said,
+            }) => {
+                warnings.extend(said);
+                (Some(manifest), None)
+            }
+            Err(failure) => (None, Some(failure)),
+        };
+        let result = match &failure {
+            None => JobResult::Stored,
+            Some(failure) if failure.kind == FailureKind::Interrupted => JobResult::Cancelled,
+            Some(_) => JobResult::Failed,
+        };
+        let error = failure
+            .as_ref()
+            .filter(|_| result == JobResult::Failed)
+            .map(|failure| {
+                let left = failure.left.as_ref().map(|left| format!("\n{left}"));
+                failure.message.clone() + &left.unwrap_or_default()
+            });
+        JobReport {
+            database: tracked.database.clone(),
+            engine: tracked.engine.into(),
+            store: tracked.store.clone(),
+            dump_format: manifest
+                .as_ref()
+                .map(|manifest| manifest.dump_format.clone()),
+            result,
+            error,
+            failure,
+            warnings,
+            backup_id: manifest.as_ref().map(|manifest| manifest.backup_id.clone()),
+            objects: manifest.as_ref().map(Manifest::keys).unwrap_or_default(),
+            dump_bytes: meter.dump_bytes(),
+            archive_bytes: meter.archive_bytes(),
+            started: self.started,
+            seconds: self.took.as_secs_f64(),
+            waited: Waited {
+                dump: waited(Step::Dump),
+                encode: waited(Step::Encode),
+                upload: waited(Step::Upload),
+            },
+            retries: meter.retries(),
+            pruned: self.pruned.backups,
+            prune_error: self.pruned.error,
+            busy: meter.busy_spans(),
+        }
+    }
+}
+
+impl JobReport {
+    /// Says what became of the job in the log.
+    pub(super) fn log(&self) {
+        let Self {
+            database,
+            seconds,
+            dump_bytes,
+            archive_bytes,
+            store,
+            ..
+        } = self;
+        let backup_id = self
+            .backup_id
+            .as_ref()
+            .map(BackupId::as_str)
+            .unwrap_or_default();
+        for warning in &self.warnings {
+            tracing::warn!(database, backup_id, "{warning}");
+        }
+        match (self.result, &self.failure, &self.prune_error) {
+            (JobResult::Stored, _, Some(error)) => {
+                tracing::error!(
+                    database,
+                    backup_id,
+                    store,
+                    "backup stored, but pruning failed: {error}"
+                );
+            }
+            (JobResult::Stored, ..) => tracing::info!(
+                database,
+                backup_id,
+                store,
+                seconds,
+                dump_bytes,
+                archive_bytes,
+                "backup stored"
+            ),
+            (JobResult::Cancelled, ..) => tracing::warn!(database, store, "backup cancelled"),
+            (JobResult::Failed, Some(failure), _) => {
+                let Failure {
+                    step,
+                    kind,
+                    message,
+                    ..
+                } = failure;
+                let (step, kind) = (name_of(step), name_of(kind));
+                tracing::error!(database, store, step, kind, "backup failed: {message}");
+            }
+            (JobResult::Failed, None, _) => tracing::error!(database, store, "backup failed"),
+        }
+    }
+}
+
+/// A variant's name as reports have it.
+fn name_of(variant: &impl Serialize) -> String {
+    let name = serde_json::to_value(variant).ok();
+    name.and_then(|name| name.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}

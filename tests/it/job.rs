@@ -1,0 +1,470 @@
+//! A job as a state machine: past the first completion nothing ends it, and before the manifest
+//! nothing of it stays.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use tapline::archive::{Compression, Cores};
+use tapline::catalog::{BackupId, backup_prefix};
+use tapline::dump::ToolCommand;
+use tapline::job::{FailedStep, FailureKind, Interruption, Job, Layout, back_up};
+use tapline::s3_server::{Fault, Op};
+use tapline::store::memory::MemoryStore;
+use tapline::store::retry::{RetryPolicy, Retrying};
+use tapline::store::{
+    Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
+    Result, SharedStore, Store, StoreError, Upload, UploadInfo, Written,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::world::{World, wait_until};
+
+/// What happens to the requests of one operation.
+#[derive(Clone, Copy, PartialEq)]
+enum Mishap {
+    /// Done, and the reply is lost.
+    ReplyLost,
+    /// Refused for want of rights.
+    Denied,
+    /// Answered after so long.
+    Slow(Duration),
+}
+
+/// A store in memory in which one operation meets a mishap, each time.
+#[derive(Clone)]
+struct Unlucky {
+    store: MemoryStore,
+    operation: &'static str,
+    mishap: Mishap,
+    /// Fires when the operation begins for the first time.
+    begun: Arc<AtomicBool>,
+}
+
+impl Unlucky {
+    fn new(operation: &'static str, mishap: Mishap) -> Self {
+        let limits = Limits {
+            min_part: 1,
+            max_part: 5 << 30,
+            max_parts: 100,
+        };
+        let store = MemoryStore::new(limits, Some(ChecksumKind::Crc64Nvme));
+        Self {
+            store,
+            operation,
+            mishap,
+            begun: Arc::default(),
+        }
+    }
+
+    async fn meet<T>(&self, operation: &str, done: impl Future<Output = Result<T>>) -> Result<T> {
+        if operation != self.operation {
+            return done.await;
+        }
+        self.begun.store(true, Ordering::Relaxed);
+        match self.mishap {
+            Mishap::Denied => Err(StoreError::new(ErrorKind::Denied, "AccessDenied")),
+            Mishap::Slow(time) => {
+                tokio::time::sleep(time).await;
+                done.await
+            }
+            Mishap::ReplyLost => {
+                done.await?;
+                Err(StoreError::new(ErrorKind::Transient, "the reply is lost").maybe_done(true))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Unlucky {
+    fn address(&self) -> String {
+        "s3://unlucky".into()
+    }
+
+    fn limits(&self) -> Limits {
+        self.store.limits()
+    }
+
+    fn checksum_kind(&self) -> Option<ChecksumKind> {
+        self.store.checksum_kind()
+    }
+
+    async fn create_upload(&self, key: &str, backup_id: &str) -> Result<Upload> {
+        self.meet("create", self.store.create_upload(key, backup_id))
+            .await
+    }
+
+    async fn put_part(
+        &self,
+        upload: &Upload,
+        number: u32,
+        body: PartBody,
+        checksum: Option<Checksum>,
+    ) -> Result<PartReceipt> {
+        self.meet("part", self.store.put_part(upload, number, body, checksum))
+            .await
+    }
+
+    async fn complete_upload(
+        &self,
+        upload: &Upload,
+        parts: &[PartReceipt],
+        checksum: Option<Checksum>,
+    ) -> Result<Written> {
+        self.meet(
+            "complete",
+            self.store.complete_upload(upload, parts, checksum),
+        )
+        .await
+    }
+
+    async fn abort_upload(&self, upload: &Upload) -> Result<()> {
+        self.meet("abort", self.store.abort_upload(upload)).await
+    }
+
+    async fn put(&self, key: &str, body: Bytes) -> Result<Written> {
+        self.meet("put", self.store.put(key, body)).await
+    }
+
+    async fn get(
+        &self,
+        key: &str,
+        range: Option<std::ops::Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        self.store.get(key, range).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
+        self.meet("head", self.store.head(key)).await
+    }
+
+    async fn list(&self, prefix: &str, page: Option<String>) -> Result<Page<ObjectInfo>> {
+        self.meet("list", self.store.list(prefix, page)).await
+    }
+
+    async fn list_uploads(&self, prefix: &str, page: Option<String>) -> Result<Page<OpenUpload>> {
+        self.meet("list", self.store.list_uploads(prefix, page))
+            .await
+    }
+
+    async fn upload_info(&self, key: &str, upload_id: &str) -> Result<UploadInfo> {
+        self.store.upload_info(key, upload_id).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.meet("delete", self.store.delete(key)).await
+    }
+}
+
+/// A job of some parts, in a store that is asked for at most `patience`.
+fn job(store: &Unlucky, script: &str, patience: Duration) -> Job {
+    let retrying: SharedStore = Arc::new(Retrying::new(
+        Arc::new(store.clone()),
+        RetryPolicy::lasting(patience),
+        Arc::new(|| ()),
+    ));
+    let layout = Layout {
+        segment: 8 << 10,
+        workers: 2,
+        part: 16 << 10,
+        in_flight: 2,
+        max_parts: 4,
+        expected: None,
+        memory: 0,
+    };
+    let command = ToolCommand::new("sh").args(["-c", script]);
+    Job::of_command("x", command, (Compression::Gzip, 1), retrying, layout)
+}
+
+const DUMP: &str = "head -c 100000 /dev/urandom";
+const NO_PATIENCE: Duration = Duration::from_millis(100);
+
+fn is_clean(store: &MemoryStore) -> bool {
+    store.keys().is_empty() && store.open_uploads() == 0
+}
+
+#[tokio::test]
+async fn lost_replies_leave_either_a_backup_or_nothing() {
+    for operation in ["create", "part", "complete", "put", "abort"] {
+        let store = Unlucky::new(operation, Mishap::ReplyLost);
+        let job = Arc::new(job(&store, DUMP, NO_PATIENCE));
+        let id = BackupId::now();
+        let result = back_up(job, id.clone(), &Cores::all(), &Interruption::default()).await;
+        let manifest = format!("{}manifest.json", backup_prefix("x", &id));
+        let there = store.store.keys().contains(&manifest);
+        match result {
+            Ok(_) => assert!(there && store.store.open_uploads() == 0, "{operation}"),
+            Err(failure) => assert!(is_clean(&store.store), "{operation}: {failure:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_may_only_write_backs_up_and_what_it_cannot_take_away_is_said() {
+    for operation in ["head", "list"] {
+        let store = Unlucky::new(operation, Mishap::Denied);
+        let good = Arc::new(job(&store, DUMP, NO_PATIENCE));
+        let interruption = Interruption::default();
+        back_up(good, BackupId::now(), &Cores::all(), &interruption)
+            .await
+            .unwrap();
+        let bad = Arc::new(job(&store, &format!("{DUMP}; exit 1"), NO_PATIENCE));
+        let before = store.store.keys();
+        back_up(bad, BackupId::now(), &Cores::all(), &interruption)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (store.store.keys(), store.store.open_uploads()),
+            (before, 0),
+            "{operation}"
+        );
+    }
+    let store = Unlucky::new("abort", Mishap::Denied);
+    let bad = Arc::new(job(&store, &format!("{DUMP}; exit 1"), NO_PATIENCE));
+    let failed = back_up(
+        bad,
+        BackupId::now(),
+        &Cores::all(),
+        &Interruption::default(),
+    )
+    .await;
+    let left = failed.unwrap_err().left.expect("an upload is left");
+    assert!(left.contains("tapline cleanup --store store") && left.contains("AccessDenied"));
+}
+
+#[tokio::test]
+async fn a_refused_delete_does_not_keep_the_other_traces() {
+    let store = Unlucky::new("delete", Mishap::Denied);
+    let job = Arc::new(job(
+        &store,
+        "head -c 200000 /dev/urandom; exit 1",
+        NO_PATIENCE,
+    ));
+    let failed = back_up(
+        job,
+        BackupId::now(),
+        &Cores::all(),
+        &Interruption::default(),
+    )
+    .await;
+    assert!(failed.is_err() && store.store.open_uploads() == 0);
+}
+
+#[tokio::test]
+async fn nothing_ends_a_commit_that_has_begun() {
+    for operation in ["complete", "put"] {
+        let store = Unlucky::new(operation, Mishap::Slow(Duration::from_secs(3)));
+        let mut job = job(&store, DUMP, Duration::from_secs(10));
+        job.stall_timeout = Some(Duration::from_millis(500));
+        let interruption = Interruption::from(CancellationToken::new());
+        let (id, cores) = (BackupId::now(), Cores::all());
+        let backup = back_up(Arc::new(job), id, &cores, &interruption);
+        let interrupt = async {
+            while !store.begun.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            interruption.cancel.cancel();
+        };
+        let (committed, ()) = tokio::join!(backup, interrupt);
+        assert!(committed.is_ok(), "{operation}: {committed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_goes_on_when_whoever_waited_for_it_is_gone() {
+    let store = Unlucky::new("complete", Mishap::Slow(Duration::from_millis(500)));
+    let job = Arc::new(job(&store, DUMP, Duration::from_secs(10)));
+    let interruption = Interruption::default();
+    let (id, cores) = (BackupId::now(), Cores::all());
+    tokio::select! {
+        _ = back_up(job, id, &cores, &interruption) => panic!("it takes longer"),
+        () = async {
+            while !store.begun.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        } => {}
+    }
+    interruption.commits.close();
+    interruption.commits.wait().await;
+    assert!(
+        store
+            .store
+            .keys()
+            .iter()
+            .any(|key| key.ends_with("manifest.json"))
+    );
+}
+
+#[tokio::test]
+async fn an_interruption_while_an_upload_is_begun_leaves_no_upload() {
+    let store = Unlucky::new("create", Mishap::Slow(Duration::from_secs(1)));
+    let job = Arc::new(job(&store, DUMP, Duration::from_secs(10)));
+    let interruption = Interruption::default();
+    let (id, cores) = (BackupId::now(), Cores::all());
+    let backup = back_up(job, id, &cores, &interruption);
+    let interrupt = async {
+        while !store.begun.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        interruption.cancel.cancel();
+    };
+    let start = Instant::now();
+    let (result, ()) = tokio::join!(backup, interrupt);
+    assert_eq!(result.unwrap_err().kind, FailureKind::Interrupted);
+    assert!(is_clean(&store.store) && start.elapsed() < Duration::from_secs(8));
+}
+
+#[tokio::test]
+async fn a_part_that_fails_ends_a_dump_that_is_silent() {
+    let store = Unlucky::new("part", Mishap::Denied);
+    let script = "head -c 200000 /dev/urandom; exec sleep 60";
+    let job = Arc::new(job(&store, script, NO_PATIENCE));
+    let start = Instant::now();
+    let result = back_up(
+        job,
+        BackupId::now(),
+        &Cores::all(),
+        &Interruption::default(),
+    )
+    .await;
+    let failure = result.unwrap_err();
+    assert_eq!(
+        (failure.step, failure.kind),
+        (FailedStep::Upload, FailureKind::StoreDenied)
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(is_clean(&store.store));
+}
+
+#[tokio::test]
+async fn the_tool_starts_only_when_the_store_has_accepted_the_upload() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = folder.path().join("started");
+    let store = Unlucky::new("create", Mishap::Denied);
+    let job = Arc::new(job(
+        &store,
+        &format!("touch {}", started.display()),
+        NO_PATIENCE,
+    ));
+    let result = back_up(
+        job,
+        BackupId::now(),
+        &Cores::all(),
+        &Interruption::default(),
+    )
+    .await;
+    assert!(result.is_err() && !started.exists());
+}
+
+#[test]
+fn a_failure_is_data_in_the_report_and_names_what_the_store_said() {
+    let world = World::new(
+        "[run]\nretry_for = \"1s\"\n\
+         [databases.x]\nengine = \"command\"\ncommand = [\"head\", \"-c\", \"99\", \"/dev/zero\"]\n",
+    );
+    world.server.faults().on(Op::Part).meets(Fault::SlowDown);
+    assert_eq!(world.run(&["backup", "--report", "r.json"]).code, Some(1));
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(world.path("r.json")).unwrap()).unwrap();
+    let failure = &report["jobs"][0]["failure"];
+    assert_eq!(
+        (&failure["step"], &failure["kind"]),
+        (&"upload".into(), &"store_unreachable".into())
+    );
+    let store = &failure["store"];
+    assert_eq!(
+        (&store["operation"], &store["code"], &store["status"]),
+        (&"UploadPart".into(), &"SlowDown".into(), &503.into())
+    );
+    assert!(
+        store["tries"].as_u64() > Some(1) && store["seconds"].as_f64() > Some(0.5),
+        "{store}"
+    );
+    world.assert_store_is_clean();
+}
+
+#[test]
+fn a_dead_host_costs_its_own_job_its_patience_and_nobody_elses() {
+    // A host that answers nothing: the backlog of a socket that nobody accepts from.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let dead = |n| {
+        format!(
+            "[databases.d{n}]\nengine = \"postgres\"\nhost = \"127.0.0.1\"\nport = {port}\n\
+             user = \"u\"\n"
+        )
+    };
+    let databases: String = (0..4).map(dead).collect();
+    let world = World::new(&format!(
+        "[run]\njobs = 8\njobs_per_host = 8\nconnect_timeout = \"3s\"\n{databases}\
+         [databases.good]\nengine = \"command\"\ncommand = [\"echo\", \"x\"]\n"
+    ));
+    let start = Instant::now();
+    let mut running = world
+        .tapline(&["backup"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until(|| {
+        world
+            .keys("good")
+            .iter()
+            .any(|key| key.ends_with("manifest.json"))
+    });
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "the good one waited for the dead host"
+    );
+    running.wait().unwrap();
+    assert!(
+        start.elapsed() < Duration::from_secs(12),
+        "dead hosts were asked one by one"
+    );
+}
+
+#[test]
+fn a_second_run_of_the_same_database_is_noticed() {
+    let world = World::new(
+        "[databases.x]\nengine = \"command\"\n\
+         command = [\"sh\", \"-c\", \"if mkdir first; then cat fifo; fi; echo x\"]\n",
+    );
+    assert!(
+        Command::new("mkfifo")
+            .arg(world.path("fifo"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut first = world
+        .tapline(&["backup"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until(|| world.path("first").exists());
+    let second = world.run(&["backup", "--report", "r.json"]);
+    // A writer that comes and goes ends the reader.
+    drop(
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(world.path("fifo"))
+            .unwrap(),
+    );
+    assert_eq!(
+        (first.wait().unwrap().code(), second.code),
+        (Some(0), Some(0))
+    );
+    let report = std::fs::read_to_string(world.path("r.json")).unwrap();
+    assert!(
+        report.contains("another backup of x is under way"),
+        "{report}"
+    );
+}
