@@ -147,7 +147,8 @@ impl S3Store {
                 accepted.contains(operation)
                     || (
                         // A key that may write need not be one that may look.
-                        WRITES.contains(&operation) && !accepted.is_empty()
+                        WRITES.contains(&operation)
+                            && accepted.iter().any(|other| WRITES.contains(other))
                     )
             }
             ErrorKind::Unreachable => !accepted.is_empty(),

@@ -113,13 +113,10 @@ fn a_killed_tapline_takes_its_tools_and_their_children_with_it() {
 /// Nothing may be signalled by number once its owner was reaped: the number may be another's.
 #[test]
 fn a_job_that_fails_long_after_its_tool_ended_signals_nobody() {
-    let world = World::new(&command("echo $$ >pid; head -c 100000 /dev/zero"));
-    world
-        .server
-        .faults()
-        .on(Op::Complete)
-        .nth(1)
-        .meets(Fault::Denied);
+    let run = "[run]\nretry_for = \"1s\"\n";
+    let script = command("echo $$ >pid; head -c 100000 /dev/zero");
+    let world = World::new(&format!("{run}{script}"));
+    world.server.faults().on(Op::Complete).meets(Fault::Denied);
     let traced = std::process::Command::new("strace")
         .args(["-f", "-qq", "-e", "trace=kill", "-e", "signal=none", "-o"])
         .arg(world.path("calls"))
@@ -217,17 +214,10 @@ fn passing_faults_of_the_store_are_ridden_out_and_the_order_of_effects_holds() {
     assert_eq!(untar(&world.download("x")).len(), 60_000_000);
     let effects = world.server.store().effects();
     let position = |wanted: &dyn Fn(&Effect) -> bool| effects.iter().rposition(wanted).unwrap();
-    let last_other_part = position(&|effect| matches!(effect, Effect::Part(_, 2..)));
-    let first_part = effects
-        .iter()
-        .position(|effect| matches!(effect, Effect::Part(_, 1)))
-        .unwrap();
+    let last_part = position(&|effect| matches!(effect, Effect::Part(..)));
     let completed = position(&|effect| matches!(effect, Effect::Completed(_)));
     let manifest = position(&|effect| matches!(effect, Effect::Put(_)));
-    assert!(
-        last_other_part < first_part && first_part < completed && completed < manifest,
-        "{effects:?}"
-    );
+    assert!(last_part < completed && completed < manifest, "{effects:?}");
     assert_eq!(world.server.store().open_uploads(), 0);
 }
 
@@ -270,6 +260,6 @@ fn a_store_that_stays_away_is_given_up_after_retry_for() {
     world.server.faults().on(Op::Part).meets(Fault::SlowDown);
     let run = world.run(&["backup", "--retry-for", "2s"]);
     assert_eq!(run.code, Some(1));
-    assert!(run.stdout.contains("tries in") && run.stdout.contains("uploading part 1"));
+    assert!(run.stdout.contains("tries in") && run.stdout.contains("part 1 of "));
     world.assert_store_is_clean();
 }
