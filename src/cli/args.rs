@@ -249,6 +249,8 @@ pub(super) struct RestoreOptions {
     /// Which backup: NAME or NAME@LATEST is the latest of that database, NAME@ID any
     #[arg(value_name = "NAME[@ID]")]
     pub name: BackupName,
+    #[command(flatten)]
+    pub from: FromOptions,
     /// Into another database of the same server (for SQLite another file), or URL, such as
     /// postgres://user@host/database
     #[arg(long, value_name = "URL-OR-NAME", conflicts_with_all = ["stdout", "output"])]
@@ -283,6 +285,8 @@ pub(super) struct VerifyOptions {
     /// Which backup: NAME is the latest of that database, NAME@ID any
     #[arg(value_name = "NAME[@ID]")]
     pub name: Option<BackupName>,
+    #[command(flatten)]
+    pub from: FromOptions,
     /// All backups, of all databases or of NAME
     #[arg(long)]
     pub all: bool,
@@ -301,10 +305,13 @@ pub(super) struct VerifyOptions {
     pub json: bool,
 }
 
-#[derive(Debug, Default, ClapArgs)]
+#[derive(Debug, Default, Clone, ClapArgs)]
 pub(super) struct ListOptions {
-    /// Only this database, or those that a `database = "*"` of this name stands for
+    /// Only this database, or those that a `database = "*"` of this name stands for; an
+    /// s3://BUCKET/PREFIX is looked into without an inventory
     pub name: Option<String>,
+    #[command(flatten)]
+    pub from: FromOptions,
     /// Look in this store of the inventory only
     #[arg(long, value_name = "NAME")]
     pub store: Option<String>,
@@ -318,12 +325,30 @@ pub(super) struct ShowOptions {
     /// Which backup: NAME or NAME@LATEST is the latest of that database, NAME@ID any
     #[arg(value_name = "NAME[@ID]")]
     pub name: BackupName,
+    #[command(flatten)]
+    pub from: FromOptions,
     /// Look in this store of the inventory only
     #[arg(long, value_name = "NAME")]
     pub store: Option<String>,
     /// The stored manifest as it is
     #[arg(long)]
     pub json: bool,
+}
+
+/// A store that is read without an inventory: after a disaster there is a bucket, and nothing else.
+#[derive(Debug, Default, Clone, ClapArgs)]
+#[command(next_help_heading = "Without an inventory")]
+pub(super) struct FromOptions {
+    /// Look here instead of in the inventory's stores, with the AWS chain's credentials
+    /// (AWS_ACCESS_KEY_ID, ~/.aws, …)
+    #[arg(long, value_name = "s3://BUCKET/PREFIX")]
+    pub from: Option<String>,
+    /// Where the bucket is, for servers other than AWS
+    #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL_S3")]
+    pub endpoint: Option<String>,
+    /// Its region [default: by the AWS chain]
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

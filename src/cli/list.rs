@@ -7,7 +7,15 @@ use crate::access::open_patient_stores;
 use crate::upkeep::list::{Listed, list as list_all};
 
 pub(super) async fn list(session: &mut Session, options: &ListOptions) -> Result<Exit, Failure> {
-    let inventory = session.inventory()?;
+    let mut options = options.clone();
+    if options
+        .name
+        .as_ref()
+        .is_some_and(|name| name.contains("://"))
+    {
+        options.from.from = options.name.take();
+    }
+    let inventory = session.inventory_or(&options.from)?;
     let work = async {
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
         Ok(list_all(&inventory, &stores, options.name.as_deref()).await?)

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use args::{Args, Task};
+use args::{Args, FromOptions, Task};
 use exit::{Exit, Failure};
 use interrupt::Signals;
 use progress::Display;
@@ -93,6 +93,17 @@ impl Session {
         let inventory = Inventory::load(&self.config)?;
         warn_of(&inventory);
         Ok(inventory)
+    }
+
+    /// The inventory, or one that is nothing but the store which the command line names.
+    fn inventory_or(&self, options: &FromOptions) -> Result<Inventory, Failure> {
+        match &options.from {
+            None => self.inventory(),
+            Some(url) => {
+                let (endpoint, region) = (options.endpoint.as_deref(), options.region.as_deref());
+                Ok(Inventory::of_store(url, endpoint, region)?)
+            }
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) async fn restore_backup(
     session: &mut Session,
     options: &RestoreOptions,
 ) -> Result<Exit, Failure> {
-    let inventory = session.inventory()?;
+    let inventory = session.inventory_or(&options.from)?;
     let display = session.display.clone();
     let work = async {
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;

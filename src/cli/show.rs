@@ -9,7 +9,7 @@ use crate::catalog::{Manifest, Mode, backup_prefix, look_up, read_manifest_text}
 use crate::dump::quote;
 
 pub(super) async fn show(session: &mut Session, options: &ShowOptions) -> Result<Exit, Failure> {
-    let inventory = session.inventory()?;
+    let inventory = session.inventory_or(&options.from)?;
     let work = async {
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
         let named = look_up(&stores, &options.name).await?;

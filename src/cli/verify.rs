@@ -19,7 +19,7 @@ pub(super) async fn verify(
     session: &mut Session,
     options: &VerifyOptions,
 ) -> Result<Exit, Failure> {
-    let inventory = session.inventory()?;
+    let inventory = session.inventory_or(&options.from)?;
     let depth = match (options.quick, options.drill) {
         (true, _) => Depth::Quick,
         (_, true) => Depth::Drill,

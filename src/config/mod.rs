@@ -61,6 +61,30 @@ impl Inventory {
         validate::inventory(path, text, &raw)
     }
 
+    /// An inventory of one store and no database, for whoever has a bucket and nothing else. Its
+    /// credentials come by the standard AWS chain.
+    ///
+    /// # Errors
+    /// When `url` is not of a bucket and prefix.
+    pub fn of_store(
+        url: &str,
+        endpoint: Option<&str>,
+        region: Option<&str>,
+    ) -> Result<Self, ConfigError> {
+        let given = [
+            ("url", Some(url)),
+            ("endpoint", endpoint),
+            ("region", region),
+        ];
+        let mut text = "[stores.bucket]\n".to_owned();
+        for (key, value) in given {
+            if let Some(value) = value {
+                text += &format!("{key} = {}\n", toml::Value::from(value));
+            }
+        }
+        Self::parse(Path::new("--from"), &text)
+    }
+
     /// The databases called `names`, all of them when there are none. `NAME/DATABASE` names one of
     /// those that a `database = "*"` stands for, and selects its entry.
     ///

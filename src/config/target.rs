@@ -64,9 +64,23 @@ pub fn target(
                 entry.place
             ));
         }
+        (Some(database), _) if looks_like_a_file(database) => {
+            return wrong(format!(
+                "--to {database}: that looks like a file; --output {database} writes one, and a \
+                 database of that name is {}://HOST/{database}",
+                entry.engine.name()
+            ));
+        }
         (Some(database), _) => target.database = Selection::One(database.into()),
     }
     Ok(target)
+}
+
+/// `--to x.sql` would make a database of that name, and nobody means it.
+fn looks_like_a_file(name: &str) -> bool {
+    const EXTENSIONS: [&str; 8] = ["sql", "dump", "gz", "zst", "tar", "db", "sqlite", "rdb"];
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
+    name.contains('/') || extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
 }
 
 fn same_family(a: EngineKind, b: EngineKind) -> bool {

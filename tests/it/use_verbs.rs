@@ -121,6 +121,41 @@ fn what_looks_like_a_file_is_not_taken_for_a_database() {
     let run = world.run(&["backup", "--timeline", "f.svg"]);
     assert_eq!(run.code, Some(2));
     assert!(run.stderr.contains("--timeline=f.svg"));
+    for file in ["x.sql", "./x", "dumps/shop"] {
+        let run = world.run(&["restore", "shop", "--to", file]);
+        assert_eq!(run.code, Some(3), "{file}");
+        assert!(run.stderr.contains(&format!("--output {file}")), "{file}");
+    }
+}
+
+#[test]
+fn a_bucket_alone_is_enough_to_get_a_backup_back() {
+    let world = World::new(SHOP);
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    let endpoint = world.server.endpoint();
+    std::fs::remove_file(world.path("tapline.toml")).unwrap();
+    let run = |args: &[&str]| {
+        let output = world
+            .tapline(args)
+            .args(["--endpoint", &endpoint, "--region", "us-east-1"])
+            .env("AWS_ACCESS_KEY_ID", tapline::s3_server::ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", tapline::s3_server::SECRET_KEY)
+            .env("HOME", world.folder.path())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {stdout}{stderr}");
+        stdout
+    };
+    let from = ["--from", "s3://bucket/backups"];
+    assert!(run(&["list", "s3://bucket/backups"]).contains("shop"));
+    assert!(run(&["show", "shop", from[0], from[1]]).contains("aws s3 cp --endpoint-url"));
+    assert!(run(&["verify", from[0], from[1]]).contains("ok    shop@"));
+    let dump = run(&["restore", "shop", "-o", "-", from[0], from[1]]);
+    assert!(dump.starts_with("1\n2\n") && dump.ends_with("1000\n"));
+    let wrong = world.run(&["list", "s3://no bucket"]);
+    assert!(wrong.code == Some(3) && wrong.stderr.contains("its bucket is none"));
 }
 
 #[test]
