@@ -219,4 +219,22 @@ mod tests {
             assert!(error.contains(why) && !error.contains("sesame"), "{error}");
         }
     }
+
+    #[test]
+    fn what_looks_like_a_file_is_no_database_of_the_same_server() {
+        let text = "[stores.s]\nurl = \"s3://bucket\"\n[databases.shop]\nengine = \"postgres\"\n";
+        let inventory = crate::config::Inventory::parse("t.toml".as_ref(), text).unwrap();
+        let entry = inventory.entry("shop");
+        let target = |to| target("shop", EngineKind::Postgres, entry, Some(to), None);
+        for file in ["x.sql", "./x", "dumps/shop", "shop.dump"] {
+            let error = target(file).unwrap_err().to_string();
+            assert!(error.contains(&format!("--output {file}")), "{error}");
+        }
+        for name in ["shop_copy", "shop.v2", "Größe 1"] {
+            let named = target(name).unwrap().database;
+            assert_eq!(named, Selection::One(name.into()));
+        }
+        let named = target("postgres://h/x.sql").unwrap().database;
+        assert_eq!(named, Selection::One("x.sql".into()));
+    }
 }

@@ -1,13 +1,13 @@
-//! The results drawn: a panel with a bar for each mode for every measure, and the timelines of the
+//! A bench's results drawn: a panel with a bar for each mode for every measure, and the timelines of the
 //! median runs.
 
 use std::io;
 
 use plotters::prelude::*;
 
-use super::table::{Arm, MEASURES, Measure, Results};
-use crate::charts::plot::{self, Area, Drawn, colour, write};
-use crate::charts::timeline::Timeline;
+use super::plot::{self, Area, Drawn, colour, write};
+use super::timeline::Timeline;
+use crate::bench::results::{Arm, MEASURES, Measure, Results};
 
 const COLUMNS: u32 = 2;
 const HEADING: u32 = 44;
@@ -22,7 +22,7 @@ const GAP: u32 = 20;
 ///
 /// # Errors
 /// When they cannot be drawn.
-pub(super) fn svg(results: &Results) -> io::Result<String> {
+pub fn svg(results: &Results) -> io::Result<String> {
     let runs: Vec<_> = results.arms.iter().filter_map(Arm::median).collect();
     // One axis for both, so that the eye can compare them.
     let end = runs
@@ -128,8 +128,8 @@ fn bars(area: &Area, measure: &Measure, arms: &[Arm]) -> Drawn {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::tests::results;
     use super::*;
+    use crate::bench::results::tests::results;
 
     #[test]
     fn every_measure_and_both_timelines_are_drawn() {

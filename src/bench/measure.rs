@@ -1,6 +1,6 @@
 //! One measured run: `tapline backup` as a child process, and what it took.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,18 +10,54 @@ use tokio::process::Command;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::BenchError;
+use super::synthetic::Synthetic;
+use crate::archive::Compression;
 use crate::catalog::Mode;
-use crate::cli::args::BackupOptions;
-use crate::cli::exit::{Exit, Failure};
 use crate::run::RunReport;
 use crate::scratch::occupied;
 
 /// How often the scratch folder is looked at: a file that lives shorter may be missed.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// The run that is measured, as `tapline backup` is told.
+#[derive(Debug, Clone, Serialize)]
+pub struct BenchRun {
+    /// The inventory's file.
+    #[serde(skip)]
+    pub config: PathBuf,
+    /// Only these databases.
+    #[serde(rename = "databases")]
+    pub names: Vec<String>,
+    /// Instead of databases, a dump that is made up.
+    #[serde(serialize_with = "shown")]
+    pub source: Option<Synthetic>,
+    /// Instead of the stores, one that swallows everything.
+    pub store: Option<String>,
+    /// Of all databases.
+    pub compression: Option<Compression>,
+    /// Its level.
+    pub level: Option<i32>,
+    /// Databases at once.
+    pub jobs: Option<u16>,
+    /// Below the stores' own prefixes.
+    #[serde(skip)]
+    pub under: String,
+}
+
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn shown<S: serde::Serializer>(
+    source: &Option<Synthetic>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let shown = source.as_ref().map(|source| format!("synthetic:{source}"));
+    shown.serialize(serializer)
+}
+
 /// What one run took.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Sample {
+pub struct Sample {
+    /// How it was run.
     pub mode: Mode,
     /// From the child's start to its end.
     pub wall_seconds: f64,
@@ -44,15 +80,15 @@ pub(super) struct Sample {
 /// When it cannot be started, fails (with its own words), or `cancel` fires; then it has been told,
 /// and has ended.
 pub(super) async fn measure(
-    config: &Path,
-    options: &BackupOptions,
+    run: &BenchRun,
+    mode: Mode,
     scratch: &Path,
     cancel: &CancellationToken,
-) -> Result<Sample, Failure> {
+) -> Result<Sample, BenchError> {
     std::fs::create_dir_all(scratch)?;
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .args(arguments(config, options))
+        .args(arguments(run, mode))
         .arg("--staged-dir")
         .arg(scratch)
         .env("TMPDIR", scratch);
@@ -84,9 +120,8 @@ pub(super) async fn measure(
     let wall_seconds = start.elapsed().as_secs_f64();
     std::fs::remove_dir_all(scratch)?;
     if told {
-        return Err(Failure::new(Exit::Terminated, "interrupted"));
+        return Err(BenchError::Interrupted);
     }
-    let mode = options.mode.unwrap_or(Mode::Streamed);
     let report = report(mode, &output)?;
     let dump_bytes: u64 = report.jobs.iter().map(|job| job.dump_bytes).sum();
     let resources = &report.resources;
@@ -108,22 +143,21 @@ pub(super) async fn measure(
     })
 }
 
-/// The command line of the run that `options` describe.
-fn arguments(config: &Path, options: &BackupOptions) -> Vec<String> {
-    let BackupOptions {
+/// The command line of the run.
+fn arguments(run: &BenchRun, mode: Mode) -> Vec<String> {
+    let BenchRun {
+        config,
         names,
-        jobs,
-        mode,
-        compression,
-        level,
         source,
         store,
+        compression,
+        level,
+        jobs,
         under,
-        ..
-    } = options;
+    } = run;
     let flags = [
         ("--config", Some(config.display().to_string())),
-        ("--mode", mode.map(|mode| mode.name().to_owned())),
+        ("--mode", Some(mode.name().to_owned())),
         ("--report", Some("-".to_owned())),
         ("--jobs", jobs.map(|jobs| jobs.to_string())),
         (
@@ -136,7 +170,7 @@ fn arguments(config: &Path, options: &BackupOptions) -> Vec<String> {
             source.map(|source| format!("synthetic:{source}")),
         ),
         ("--store", store.clone()),
-        ("--under", under.clone()),
+        ("--under", Some(under.clone())),
     ];
     let given = flags
         .into_iter()
@@ -150,13 +184,10 @@ fn arguments(config: &Path, options: &BackupOptions) -> Vec<String> {
 }
 
 /// The report of a run in which every job was stored.
-fn report(mode: Mode, output: &Output) -> Result<RunReport, Failure> {
+fn report(mode: Mode, output: &Output) -> Result<RunReport, BenchError> {
     let failed = |words: &str| {
         let how = crate::dump::Ending::from(output.status);
-        Failure::new(
-            Exit::Failed,
-            format!("a {} run {how}: {}", mode.name(), words.trim()),
-        )
+        BenchError::Run(format!("a {} run {how}: {}", mode.name(), words.trim()))
     };
     let report: Result<RunReport, _> = serde_json::from_slice(&output.stdout);
     match (report, output.status.success()) {

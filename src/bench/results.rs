@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::Bench;
 use super::measure::Sample;
 use crate::catalog::Mode;
-use crate::cli::args::BenchOptions;
-use crate::cli::text::{size, table};
+use crate::units::size;
 
 /// One thing that is measured.
-pub(super) struct Measure {
+pub struct Measure {
     /// As the table names it.
     pub name: &'static str,
     /// As the JSON names it.
@@ -23,7 +23,7 @@ pub(super) struct Measure {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for display")]
-pub(super) const MEASURES: [Measure; 8] = [
+pub const MEASURES: [Measure; 8] = [
     Measure {
         name: "wall time",
         key: "wall_seconds",
@@ -93,7 +93,7 @@ fn bytes(value: f64) -> String {
 
 /// The least, the median and the most of some values.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Spread {
+pub struct Spread {
     pub min: f64,
     pub median: f64,
     pub max: f64,
@@ -114,14 +114,6 @@ impl Spread {
         Some(Self { min, median, max })
     }
 
-    fn show(spread: Option<Self>, show: fn(f64) -> String) -> String {
-        spread.map_or("-".into(), |spread| {
-            [spread.min, spread.median, spread.max]
-                .map(show)
-                .join(" / ")
-        })
-    }
-
     fn json(spread: Option<Self>) -> Value {
         spread.map_or(
             Value::Null,
@@ -131,7 +123,7 @@ impl Spread {
 }
 
 /// One mode's runs.
-pub(super) struct Arm {
+pub struct Arm {
     pub mode: Mode,
     pub samples: Vec<Sample>,
 }
@@ -151,7 +143,7 @@ impl Arm {
 }
 
 /// All that was measured.
-pub(super) struct Results {
+pub struct Results {
     pub arms: Vec<Arm>,
     /// What was asked for, for the JSON.
     asked: Value,
@@ -159,25 +151,15 @@ pub(super) struct Results {
 
 impl Results {
     /// Of each mode's `samples`, in the order of the modes.
-    pub fn of(options: &BenchOptions, samples: Vec<Vec<Sample>>) -> Self {
-        let arms = options
-            .modes
-            .iter()
-            .zip(samples)
-            .map(|(mode, samples)| Arm {
-                mode: *mode,
-                samples,
-            });
-        let asked = json!({
-            "databases": options.names,
-            "source": options.source.map(|source| format!("synthetic:{source}")),
-            "store": options.store,
-            "compression": options.compression,
-            "level": options.level,
-            "jobs": options.jobs,
-            "runs": options.runs,
-            "warmup": !options.no_warmup,
+    pub(super) fn of(bench: &Bench, samples: Vec<Vec<Sample>>) -> Self {
+        let arms = bench.modes.iter().zip(samples);
+        let arms = arms.map(|(mode, samples)| Arm {
+            mode: *mode,
+            samples,
         });
+        let mut asked = json!(bench.run);
+        asked["runs"] = bench.runs.into();
+        asked["warmup"] = bench.warmup.into();
         Self {
             arms: arms.collect(),
             asked,
@@ -185,7 +167,7 @@ impl Results {
     }
 
     /// The first mode's value by the second's, run by run.
-    fn ratio(&self, measure: &Measure) -> Option<Spread> {
+    pub fn ratio(&self, measure: &Measure) -> Option<Spread> {
         let [first, second] = self.arms.as_slice() else {
             return None;
         };
@@ -202,7 +184,7 @@ impl Results {
     }
 
     /// Dumps of one database and format that differ in size: the database changed meanwhile.
-    fn changed(&self) -> Vec<String> {
+    pub fn changed(&self) -> Vec<String> {
         let mut sizes: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
         for job in self
             .arms
@@ -224,52 +206,6 @@ impl Results {
             (least != most).then_some(differ)
         });
         changed.collect()
-    }
-
-    /// The table, and what puts it in doubt.
-    pub fn text(&self) -> String {
-        let of = |arm: &Arm, measure: &Measure| Spread::show(arm.spread(measure), measure.show);
-        let name = |arm: &Arm| arm.mode.name().to_uppercase();
-        let mut text = match self.arms.as_slice() {
-            [first, second] => {
-                let header = [
-                    "MIN / MEDIAN / MAX".into(),
-                    name(first),
-                    name(second),
-                    format!("{}/{}", name(first), name(second)),
-                ];
-                let ratio = |measure: &Measure| {
-                    Spread::show(self.ratio(measure), |ratio| format!("{ratio:.2}"))
-                };
-                let row = |measure: &Measure| {
-                    [
-                        measure.name.into(),
-                        of(first, measure),
-                        of(second, measure),
-                        ratio(measure),
-                    ]
-                };
-                table(
-                    header.each_ref().map(String::as_str),
-                    MEASURES.iter().map(row),
-                )
-            }
-            arms => {
-                let header = [
-                    "MIN / MEDIAN / MAX".to_owned(),
-                    arms.first().map(name).unwrap_or_default(),
-                ];
-                let row = |arm: &Arm, measure: &Measure| [measure.name.into(), of(arm, measure)];
-                let rows = arms
-                    .iter()
-                    .flat_map(|arm| MEASURES.iter().map(move |measure| row(arm, measure)));
-                table(header.each_ref().map(String::as_str), rows)
-            }
-        };
-        for changed in self.changed() {
-            text += &format!("\n{changed}\n");
-        }
-        text
     }
 
     /// Everything, for programs; `version` changes when a field changes its meaning.
@@ -299,7 +235,7 @@ impl Results {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub mod tests {
     use super::*;
     use crate::charts::timeline::tests::report;
 
@@ -338,20 +274,10 @@ pub(super) mod tests {
     #[test]
     fn pairs_are_compared_run_by_run() {
         let results = results(&[2.0, 4.0, 3.0], &[4.0, 5.0, 9.0]);
-        let text = results.text();
-        println!("{text}");
-        let line = |name: &str| {
-            text.lines()
-                .find(|line| line.trim().starts_with(name))
-                .unwrap()
-                .to_owned()
-        };
-        assert!(line("wall time").contains("2.00 s / 3.00 s / 4.00 s"));
-        assert!(line("wall time").ends_with("0.33 / 0.50 / 0.80"));
-        assert!(line("peak temp disk").ends_with("0.00 / 0.00 / 0.00"));
-        assert!(line("disk written").ends_with('-'));
         let json: Value = serde_json::from_str(&results.json()).unwrap();
         assert_eq!(json["ratios"]["wall_seconds"]["median"], 0.5);
+        assert_eq!(json["ratios"]["peak_temp_disk"]["max"], 0.0);
+        assert_eq!(json["ratios"]["disk_written"], Value::Null);
         assert_eq!(json["modes"][1]["runs"][2]["wall_seconds"], 9.0);
         assert_eq!(json["changed"], json!([]));
     }
@@ -360,14 +286,13 @@ pub(super) mod tests {
     fn a_database_that_changed_is_named() {
         let mut results = results(&[2.0], &[4.0]);
         results.arms[0].samples[0].report.jobs[0].dump_bytes = 7;
-        assert!(
-            results
-                .text()
-                .contains("shop changed meanwhile: its dumps have from 0 to 7 bytes")
+        assert_eq!(
+            results.changed(),
+            ["shop changed meanwhile: its dumps have from 0 to 7 bytes"]
         );
         // Another format has another size.
         results.arms[0].samples[0].report.jobs[0].dump_format = Some("directory".into());
-        assert!(!results.text().contains("changed meanwhile"));
+        assert!(results.changed().is_empty());
     }
 
     #[test]
