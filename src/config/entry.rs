@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use toml::Spanned;
 
 use super::place::{File, Result};
-use super::{Database, DumpFormat, EngineKind, Selection, StoreSettings, raw};
+use super::{Database, DumpFormat, EngineKind, Selection, StoreSettings, Tls, options, raw};
 use crate::archive::{Compression, EntryName};
 use crate::catalog::Retention;
 
@@ -116,6 +117,31 @@ pub(super) fn database(
         let text = value.map(|value| file.text(value, &key(name)));
         text.transpose()
     };
+    if let Some(options) = value!(options if server)
+        && let Some((option, why)) = options::refused(kind, globals, options.get_ref())
+    {
+        let why = format!("the option {option}: {why}");
+        return file.wrong(&options.span(), &key("options"), why);
+    }
+    let tls = if kind == EngineKind::Postgres {
+        let keys = (
+            value!(sslmode),
+            value!(sslrootcert),
+            value!(sslcert),
+            value!(sslkey),
+        );
+        tls(file, &key("sslmode"), kind, keys)?
+    } else if server {
+        let keys = (
+            value!(ssl_mode),
+            value!(ssl_ca),
+            value!(ssl_cert),
+            value!(ssl_key),
+        );
+        tls(file, &key("ssl_mode"), kind, keys)?
+    } else {
+        Tls::default()
+    };
     let (compression, level) = compression(file, &place, value!(compression), value!(level))?;
     Ok(Database {
         name: name.get_ref().clone(),
@@ -135,6 +161,10 @@ pub(super) fn database(
             .map(|options| options.get_ref().clone())
             .unwrap_or_default(),
         dump_tool: value!(dump_tool if server).map(|tool| tool.get_ref().clone()),
+        tools: value!(tools if server).map(|folder| file.relative(folder.get_ref())),
+        service: value!(service if kind == EngineKind::Postgres)
+            .map(|service| service.get_ref().clone()),
+        tls,
         path,
         command,
         restore: value!(restore if kind == EngineKind::Command)
@@ -196,6 +226,33 @@ fn patterns(file: &File, key: &str, exclude: Option<&Spanned<Vec<String>>>) -> R
     file.wrong(&exclude.span(), key, why)
 }
 
+type TlsKeys<'a> = (
+    Option<&'a Spanned<String>>,
+    Option<&'a Spanned<PathBuf>>,
+    Option<&'a Spanned<PathBuf>>,
+    Option<&'a Spanned<PathBuf>>,
+);
+
+fn tls(file: &File, mode_key: &str, kind: EngineKind, keys: TlsKeys) -> Result<Tls> {
+    let (mode, ca, cert, key) = keys;
+    let modes = Tls::modes(kind);
+    if let Some(mode) = mode.filter(|mode| !modes.contains(&mode.get_ref().as_str())) {
+        let why = format!("must be one of: {}", modes.join(", "));
+        return file.wrong(&mode.span(), mode_key, why);
+    }
+    // libpq's word for the system's own list of authorities is no path.
+    let relative = |path: &Spanned<PathBuf>| match path.get_ref() {
+        path if path.as_os_str() == "system" => path.clone(),
+        path => file.relative(path),
+    };
+    Ok(Tls {
+        mode: mode.map(|mode| mode.get_ref().clone()),
+        ca: ca.map(relative),
+        cert: cert.map(relative),
+        key: key.map(relative),
+    })
+}
+
 /// Refuses keys of the entry itself that its engine has no use for.
 fn only_fitting_keys(
     file: &File,
@@ -204,6 +261,7 @@ fn only_fitting_keys(
     own: &raw::Database,
 ) -> Result<()> {
     const SERVERS: &[EngineKind] = &[EngineKind::Postgres, EngineKind::Mysql, EngineKind::Mariadb];
+    const MYSQL: &[EngineKind] = &[EngineKind::Mysql, EngineKind::Mariadb];
     let mut present: Vec<(&str, Range<usize>, &[EngineKind])> = Vec::new();
     macro_rules! note {
         ($($key:ident: $kinds:expr),* $(,)?) => {
@@ -212,7 +270,10 @@ fn only_fitting_keys(
     }
     note! {
         host: SERVERS, port: SERVERS, socket: SERVERS, user: SERVERS, password: SERVERS, database: SERVERS,
-        exclude: SERVERS, options: SERVERS, dump_tool: SERVERS,
+        exclude: SERVERS, options: SERVERS, dump_tool: SERVERS, tools: SERVERS,
+        service: &[EngineKind::Postgres], sslmode: &[EngineKind::Postgres], sslrootcert: &[EngineKind::Postgres],
+        sslcert: &[EngineKind::Postgres], sslkey: &[EngineKind::Postgres],
+        ssl_mode: MYSQL, ssl_ca: MYSQL, ssl_cert: MYSQL, ssl_key: MYSQL,
         globals: &[EngineKind::Postgres], format: &[EngineKind::Postgres],
         path: &[EngineKind::Sqlite], command: &[EngineKind::Command], restore: &[EngineKind::Command],
     }

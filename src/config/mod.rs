@@ -7,6 +7,7 @@
 //! | `exposure` | who else may read or change the files |
 //! | `validate`, `entry` | from the file as written to the model, every error with file, line, key and fix |
 //! | `place` | that file: places for messages, and values of common kinds |
+//! | `options` | options for dump tools that cannot be let through |
 //! | `model` | the model that the rest of the program sees |
 //! | `secret` | where secrets come from |
 //! | `target` | where a backup is restored to, when that is elsewhere |
@@ -14,6 +15,7 @@
 mod entry;
 mod exposure;
 mod model;
+mod options;
 mod place;
 mod raw;
 mod read;

@@ -199,6 +199,12 @@ pub struct Database {
     pub options: Vec<String>,
     /// The dump tool to run instead of the one found in `PATH`.
     pub dump_tool: Option<PathBuf>,
+    /// The folder with the server's client programs, instead of the ones found in `PATH`.
+    pub tools: Option<PathBuf>,
+    /// PostgreSQL: the entry of the service file to take what the inventory does not say from.
+    pub service: Option<String>,
+    /// How the connection is encrypted, and who is trusted.
+    pub tls: Tls,
     /// SQLite: the file.
     pub path: Option<PathBuf>,
     /// `command`: argv that writes the dump to its stdout.
@@ -221,6 +227,44 @@ pub struct Database {
     pub expected_size: Option<u64>,
     /// Which of its backups `tapline prune` keeps.
     pub retention: Retention,
+}
+
+/// A connection's encryption; `sslmode` and `sslrootcert` for PostgreSQL, `ssl_mode` and `ssl_ca`
+/// for MySQL and MariaDB, and so on. What is absent is the client's default.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// In the words of the engine's own client.
+    pub mode: Option<String>,
+    /// Who vouches for the server.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
+impl Tls {
+    /// The modes of the engine's clients.
+    pub fn modes(kind: EngineKind) -> &'static [&'static str] {
+        match kind {
+            EngineKind::Postgres => &[
+                "disable",
+                "allow",
+                "prefer",
+                "require",
+                "verify-ca",
+                "verify-full",
+            ],
+            EngineKind::Mysql | EngineKind::Mariadb => &[
+                "disabled",
+                "preferred",
+                "required",
+                "verify_ca",
+                "verify_identity",
+            ],
+            EngineKind::Sqlite | EngineKind::Command => &[],
+        }
+    }
 }
 
 /// `database = …`

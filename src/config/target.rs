@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{ConfigError, Database, DumpFormat, EngineKind, Secret, Selection};
+use super::{ConfigError, Database, DumpFormat, EngineKind, Secret, Selection, Tls};
 use crate::archive::Compression;
 use crate::catalog::Retention;
 
@@ -118,9 +118,10 @@ fn url(
             "a password must not stand in a command line, where everybody sees it; use --password-env or --password-file",
         );
     }
-    if url.query().is_some() || url.fragment().is_some() {
-        return wrong("options after ? or # are not known");
+    if url.fragment().is_some() {
+        return wrong("what stands after # is not known");
     }
+    let tls = tls_of(&url, scheme)?;
     let decode = |text: &str| {
         let decoded = percent_decode_str(text)
             .decode_utf8()
@@ -163,6 +164,9 @@ fn url(
         dump_format: DumpFormat::Plain,
         options: Vec::new(),
         dump_tool: None,
+        tools: None,
+        service: None,
+        tls,
         path: (scheme == EngineKind::Sqlite).then(|| PathBuf::from(path)),
         command: Vec::new(),
         restore: Vec::new(),
@@ -175,6 +179,39 @@ fn url(
         expected_size: None,
         retention: Retention::default(),
     })
+}
+
+/// The settings after a URL's question mark, which are called as in the inventory.
+fn tls_of(url: &Url, kind: EngineKind) -> Result<Tls, ConfigError> {
+    let mut tls = Tls::default();
+    for (key, value) in url.query_pairs() {
+        let path = || Some(PathBuf::from(value.as_ref()));
+        match (kind, key.as_ref()) {
+            (EngineKind::Postgres, "sslmode")
+            | (EngineKind::Mysql | EngineKind::Mariadb, "ssl_mode") => {
+                let modes = Tls::modes(kind);
+                if !modes.contains(&value.as_ref()) {
+                    let modes = modes.join(", ");
+                    return Err(ConfigError(format!("--to: {key} must be one of: {modes}")));
+                }
+                tls.mode = Some(value.into_owned());
+            }
+            (EngineKind::Postgres, "sslrootcert")
+            | (EngineKind::Mysql | EngineKind::Mariadb, "ssl_ca") => tls.ca = path(),
+            (EngineKind::Postgres, "sslcert")
+            | (EngineKind::Mysql | EngineKind::Mariadb, "ssl_cert") => tls.cert = path(),
+            (EngineKind::Postgres, "sslkey")
+            | (EngineKind::Mysql | EngineKind::Mariadb, "ssl_key") => tls.key = path(),
+            _ => {
+                return Err(ConfigError(
+                    "--to: after ? there may be sslmode, sslrootcert, sslcert, sslkey (PostgreSQL) \
+                     or ssl_mode, ssl_ca, ssl_cert, ssl_key (MySQL, MariaDB)"
+                        .into(),
+                ));
+            }
+        }
+    }
+    Ok(tls)
 }
 
 #[cfg(test)]
@@ -198,6 +235,14 @@ mod tests {
             target(EngineKind::Mariadb, "mysql://h/d").unwrap().engine,
             EngineKind::Mysql
         );
+        let tls = target(
+            EngineKind::Postgres,
+            "postgres://h/d?sslmode=verify-full&sslrootcert=/ca%20x.pem",
+        )
+        .unwrap()
+        .tls;
+        assert_eq!(tls.mode.as_deref(), Some("verify-full"));
+        assert_eq!(tls.ca, Some(PathBuf::from("/ca x.pem")));
         let file = target(EngineKind::Sqlite, "sqlite:///tmp/x.db").unwrap();
         assert_eq!(file.path, Some(PathBuf::from("/tmp/x.db")));
         for (engine, to, why) in [
@@ -205,6 +250,16 @@ mod tests {
                 EngineKind::Postgres,
                 "postgres://me:sesame@h/d",
                 "--password-env",
+            ),
+            (
+                EngineKind::Postgres,
+                "postgres://h/d?password=sesame",
+                "after ? there may be",
+            ),
+            (
+                EngineKind::Postgres,
+                "postgres://h/d?sslmode=sesame",
+                "sslmode must be one of",
             ),
             (EngineKind::Postgres, "postgres://h", "names no database"),
             (

@@ -273,3 +273,54 @@ impl Source {
         self.child.kill().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const SHAPE: DumpShape = DumpShape {
+        beginning: Some("begin"),
+        end_marker: Some(EndMarker {
+            text: "end",
+            within: 8,
+        }),
+        may_be_empty: false,
+    };
+
+    async fn dump(script: &str, segment: usize) -> Result<DumpEnd, DumpError> {
+        let command = ToolCommand::new("sh").args(["-c", script]);
+        let mut source = Source::spawn(&command, SHAPE, Duration::from_secs(5))?;
+        let meter = Meter::new(Instant::now());
+        loop {
+            if let Next::End(end) = source.next(segment, &meter).await? {
+                return Ok(end);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dump_looks_like_one_whatever_its_segments_are() {
+        for segment in [1, 2, 3, 7, 100] {
+            let end = dump(
+                "echo begin and end; echo careful >&2; echo now >&2",
+                segment,
+            );
+            let end = end.await.unwrap();
+            assert_eq!(end.size(), 14);
+            assert_eq!(end.warnings(), ["careful", "now"]);
+            for (script, flaw) in [
+                ("true", Flaw::Empty),
+                ("echo bigin and end", Flaw::Beginning("begin")),
+                ("echo begin and", Flaw::EndMarker("end")),
+                ("echo begin end and more", Flaw::EndMarker("end")),
+            ] {
+                match dump(script, segment).await {
+                    Err(DumpError::Flawed { flaw: found, .. }) => assert_eq!(found, flaw),
+                    other => panic!("{script}: {other:?}"),
+                }
+            }
+        }
+    }
+}

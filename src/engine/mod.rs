@@ -103,6 +103,13 @@ pub trait Engine: Loader {
     /// readable.
     async fn check_login(&self) -> Result<(), ToolError>;
 
+    /// Whether a dump can be expected to work, beyond the login: the tool knows the options and fits
+    /// the server, the user may read what there is. What a dump will lack, or do to others, is
+    /// returned in words.
+    async fn check_dump(&self) -> Result<Vec<String>, ToolError> {
+        Ok(Vec::new())
+    }
+
     /// The names of the server's databases, template and system ones left out; `None` where an
     /// engine has one only.
     async fn discover(&self) -> Result<Option<Vec<String>>, ToolError> {
@@ -119,7 +126,7 @@ pub trait Engine: Loader {
 pub fn open(database: &Database, access: Access) -> Arc<dyn Engine> {
     let database = database.clone();
     match database.engine {
-        EngineKind::Postgres => Arc::new(postgres::Postgres { database, access }),
+        EngineKind::Postgres => Arc::new(postgres::Postgres::new(database, access)),
         EngineKind::Mysql | EngineKind::Mariadb => Arc::new(mysql::Mysql { database, access }),
         EngineKind::Sqlite => Arc::new(sqlite::Sqlite { database, access }),
         EngineKind::Command => Arc::new(command::Command { database, access }),

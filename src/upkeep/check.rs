@@ -88,6 +88,14 @@ async fn check_database(inventory: &Inventory, database: &Database, say: &mut dy
         // What follows asks the server, too, and would say the same once more.
         Err(error) => return found("login", Outcome::Fail, error.to_string()),
     }
+    match engine.check_dump().await {
+        Ok(said) => {
+            for said in said {
+                found("dump", Outcome::Warn, said);
+            }
+        }
+        Err(error) => found("dump", Outcome::Fail, error.to_string()),
+    }
     if let Selection::All { exclude } = &database.database {
         let (result, detail) = discovered(&*engine, exclude).await;
         found("databases", result, detail);

@@ -271,3 +271,243 @@ fn every_stock_reader_reads_a_sqlite_archive_in_every_compression() {
         String::from_utf8_lossy(&quiet.stderr)
     );
 }
+
+fn entry(engine: &str, name: &str, port: u16, keys: &str) -> String {
+    format!(
+        "[databases.{name}]\nengine = \"{engine}\"\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"admin\"\n\
+         password = {{ file = \"password\" }}\n{keys}\n"
+    )
+}
+
+#[test]
+fn options_that_change_what_a_dump_is_are_refused_by_the_inventory() {
+    for (engine, option) in [
+        ("postgres", "-Fc"),
+        ("postgres", "--create"),
+        ("postgres", "--file=x"),
+        ("postgres", "otherdb"),
+        ("mariadb", "--result-file=x"),
+        ("mysql", "--password=sesame"),
+    ] {
+        let world = World::new(&entry(engine, "x", 1, &format!("options = [\"{option}\"]")));
+        let run = world.run(&["backup"]);
+        assert_eq!(run.code, Some(3), "{option}");
+        assert!(run.stderr.contains("databases.x.options"));
+        assert!(!run.stderr.contains("sesame"));
+    }
+}
+
+#[test]
+fn check_finds_what_would_fail_in_postgres() {
+    let server = Postgres::start();
+    server.sql("postgres", "create database shop");
+    server.sql(
+        "shop",
+        "create table secrets (id int); create role reader login password 'x';
+         create table rows (id int); alter table rows enable row level security;
+         grant select on rows to reader",
+    );
+    let world = World::new("");
+    world.write("password", PASSWORD);
+    world.write("reader", "x");
+    let check = |keys: &str| {
+        world.inventory(&entry("postgres", "shop", server.port(), keys));
+        world.run(&["check"])
+    };
+    assert_eq!(check("options = [\"--no-owner\"]").code, Some(0));
+    let unknown = check("options = [\"--foo\"]");
+    assert!(unknown.code != Some(0) && unknown.stdout.contains("--foo"));
+    let tools = check("tools = \"/nowhere\"");
+    assert!(tools.code != Some(0) && tools.stdout.contains("/nowhere/"));
+    world.write("tapline.toml", {
+        let text = std::fs::read_to_string(world.path("tapline.toml")).unwrap();
+        text.replace("\"admin\"", "\"reader\"")
+            .replace("{ file = \"password\" }", "{ file = \"reader\" }")
+            .replace("tools = \"/nowhere\"", "")
+    });
+    let reader = world.run(&["check"]);
+    assert!(reader.code != Some(0) && reader.stdout.contains("secrets"));
+    server.sql("shop", "grant select on secrets to reader");
+    let secured = world.run(&["check"]);
+    assert!(secured.stdout.contains("row security") && secured.stdout.contains("rows"));
+}
+
+#[test]
+fn check_says_what_a_mariadb_dump_will_lack() {
+    let server = Mariadb::start();
+    server.sql(
+        "create database shop; create table shop.t (id int) engine = innodb;
+         create user reader@'%' identified by 'x'; grant select on shop.* to reader@'%'",
+    );
+    let world = World::new("");
+    world.write("password", PASSWORD);
+    let check = |keys: &str| {
+        world.inventory(&entry("mariadb", "shop", server.port(), keys));
+        world.run(&["check"])
+    };
+    let good = check("options = [\"--skip-comments\"]");
+    assert_eq!(good.code, Some(0));
+    assert!(!good.stdout.contains("lacks") && !good.stdout.contains("transactions"));
+    let unknown = check("options = [\"--foo\"]");
+    assert!(unknown.code != Some(0) && unknown.stdout.contains("foo"));
+    server.sql("create table shop.old (id int) engine = myisam");
+    assert!(check("").stdout.contains("such as old"));
+    world.write("password", "x");
+    world.write("tapline.toml", {
+        let text = std::fs::read_to_string(world.path("tapline.toml")).unwrap();
+        text.replace("\"admin\"", "\"reader\"")
+    });
+    let reader = world.run(&["check"]).stdout;
+    assert!(reader.contains("lacks SHOW VIEW, TRIGGER, EVENT"));
+}
+
+#[test]
+fn a_row_of_20_mb_is_dumped() {
+    let server = Mariadb::start();
+    server.sql("set global max_allowed_packet = 1 << 30");
+    server.sql(
+        "create database shop; create table shop.t (x longblob); insert into shop.t values (repeat('x', 20 << 20))",
+    );
+    let world = World::new(&entry("mariadb", "shop", server.port(), ""));
+    world.write("password", PASSWORD);
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    assert!(untar(&world.download("shop")).len() > 40 << 20);
+}
+
+#[test]
+fn postgres_is_trusted_by_its_certificate_everywhere() {
+    let server = Postgres::start();
+    let make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x \
+                -addext subjectAltName=IP:127.0.0.1 -keyout server.key -out server.crt 2>/dev/null";
+    server.sql("postgres", &format!("copy (select 1) to program '{make}'"));
+    let certificate = server.sql("postgres", "select pg_read_file('server.crt')");
+    server.sql("postgres", "create database shop");
+    server.sql("shop", "create table t as select 1 as x");
+    let world = World::new("");
+    world.write("password", PASSWORD);
+    world.write("ca.pem", certificate);
+    let trusting = "sslmode = \"verify-full\"\nsslrootcert = \"ca.pem\"";
+    let inventory = |keys: &str| {
+        world.inventory(&entry("postgres", "shop", server.port(), keys));
+        world.run(&["backup"])
+    };
+    let plain = inventory(trusting);
+    assert!(
+        plain.code == Some(1) && plain.stdout.contains("SSL"),
+        "the server has none yet"
+    );
+    server.sql("postgres", "alter system set ssl = on");
+    server.sql("postgres", "select pg_reload_conf()");
+    super::world::wait_until(|| inventory(trusting).code == Some(0));
+    assert_eq!(world.run(&["check"]).code, Some(0));
+    assert_eq!(
+        world.run(&["restore", "shop", "--to", "copy"]).code,
+        Some(0)
+    );
+    let url = |ca: &str| {
+        let (port, ca) = (server.port(), world.path(ca));
+        let ca = ca.display();
+        format!("postgres://admin@127.0.0.1:{port}/{{}}?sslmode=verify-full&sslrootcert={ca}")
+    };
+    let to = |ca: &str, name: &str| {
+        let url = url(ca).replace("{}", name);
+        world.run(&[
+            "restore",
+            "shop",
+            "--to",
+            &url,
+            "--password-file",
+            "password",
+        ])
+    };
+    assert_eq!(to("ca.pem", "third").code, Some(0));
+    // Somebody else's certificate.
+    world.write("other.pem", {
+        tool(Command::new("openssl").args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=y",
+            "-keyout",
+            "/dev/null",
+        ]))
+    });
+    assert!(to("other.pem", "fourth").code != Some(0));
+    assert!(inventory("sslmode = \"verify-full\"\nsslrootcert = \"other.pem\"").code == Some(1));
+    assert!(world.run(&["check"]).code != Some(0));
+    assert_eq!(inventory("sslmode = \"always\"").code, Some(3));
+}
+
+#[test]
+fn mariadb_without_tls_is_refused_when_tls_is_required() {
+    let server = Mariadb::start();
+    server.sql("create database shop");
+    let world = World::new(&entry(
+        "mariadb",
+        "shop",
+        server.port(),
+        "ssl_mode = \"disabled\"",
+    ));
+    world.write("password", PASSWORD);
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    world.inventory(&entry(
+        "mariadb",
+        "shop",
+        server.port(),
+        "ssl_mode = \"required\"",
+    ));
+    for args in [
+        &["check"][..],
+        &["backup"],
+        &["restore", "shop", "--to", "copy"],
+    ] {
+        let run = world.run(args);
+        assert!(
+            run.code != Some(0) && (run.stdout + &run.stderr).contains("SSL"),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn a_server_says_who_it_is() {
+    let (postgres, mariadb) = (Postgres::start(), Mariadb::start());
+    let world = World::new(&format!(
+        "{}{}[databases.file]\nengine = \"sqlite\"\npath = \"x.db\"\n",
+        entry("postgres", "p", postgres.port(), "database = \"postgres\""),
+        entry("mariadb", "m", mariadb.port(), "database = \"mysql\"")
+    ));
+    world.write("password", PASSWORD);
+    let inventory = tapline::config::Inventory::load(&world.path("tapline.toml")).unwrap();
+    let identity = |name: &str| {
+        let database = inventory
+            .databases
+            .iter()
+            .find(|one| one.name == name)
+            .unwrap();
+        world.block_on(async {
+            let access = tapline::access::access(database, &inventory.run, "tapline".into());
+            tapline::engine::open(database, access.await.unwrap())
+                .identity()
+                .await
+        })
+    };
+    let said = postgres.sql(
+        "postgres",
+        "select system_identifier from pg_control_system()",
+    );
+    assert_eq!(identity("p").server.as_deref(), Some(said.trim()));
+    let (one, again, file) = (identity("m"), identity("m"), identity("file"));
+    assert!(one.server.is_some() && one.is_same_source(&again));
+    let path = std::fs::canonicalize(world.folder.path())
+        .unwrap()
+        .join("x.db");
+    assert_eq!(file.database, Some(path.display().to_string()));
+    let text = serde_json::to_string(&[one, identity("p"), file]).unwrap();
+    assert!(!text.contains(PASSWORD) && !text.contains("s3:cr"));
+}

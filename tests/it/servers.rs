@@ -163,7 +163,9 @@ impl Mariadb {
     pub fn start() -> Self {
         let folder = folder();
         let data = folder.path().join("data");
+        // A server that starts removes every server's temporary tables from a folder they share.
         run(unprivileged("mysql", "mariadb-install-db")
+            .env("TMPDIR", folder.path())
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data.display()))
             .args(["--auth-root-authentication-method=normal", "--skip-test-db"]));
@@ -179,6 +181,7 @@ impl Mariadb {
             .find(|path| path.is_file())
             .expect("MariaDB is installed");
         let child = unprivileged("mysql", program)
+            .env("TMPDIR", folder.path())
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--socket={}", folder.path().join("s").display()))

@@ -6,7 +6,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::super::ADMIN_TIMEOUT;
 use super::Mysql;
-use crate::config::{Database, EngineKind};
+use super::flavor::Flavor;
+use crate::config::{Database, EngineKind, Tls};
 use crate::dump::{SECRET_PATH, ToolCommand, ToolError, first_in_path};
 
 /// Where a server listens when nobody says otherwise.
@@ -41,12 +42,44 @@ impl Mysql {
         if let Some(user) = user {
             say("user", user);
         }
+        self.tls(&mut tool);
         // Oracle's clients read ~/.mylogin.cnf in any case, unless they are told of another.
         tool.env
             .push(("MYSQL_TEST_LOGIN_FILE".into(), "/dev/null".into()));
         tool.secret_file = Some(self.option_file());
         tool.secret_env.clone_from(&self.access.env);
         tool
+    }
+
+    /// Encryption, in the options of whoever made the program.
+    fn tls(&self, tool: &mut ToolCommand) {
+        let Tls {
+            mode,
+            ca,
+            cert,
+            key,
+        } = &self.database.tls;
+        let paths = [("ssl-ca", ca), ("ssl-cert", cert), ("ssl-key", key)];
+        let paths = paths
+            .iter()
+            .filter_map(|(name, path)| Some((name, path.as_ref()?)));
+        let paths = paths.map(|(name, path)| format!("--{name}={}", path.display()));
+        tool.args.extend(paths);
+        let Some(mode) = mode else { return };
+        if Flavor::of(&tool.program) == Flavor::Mysql {
+            tool.args
+                .push(format!("--ssl-mode={}", mode.to_uppercase()));
+            return;
+        }
+        let options: &[&str] = match mode.as_str() {
+            "disabled" => &["--skip-ssl"],
+            "preferred" => &["--skip-ssl-verify-server-cert"],
+            // MariaDB's clients go on in the clear with a server that cannot encrypt, unless they
+            // verify it; and they cannot trust an authority without looking at the name.
+            _ => &["--ssl", "--ssl-verify-server-cert"],
+        };
+        tool.args
+            .extend(options.iter().map(|&option| option.to_owned()));
     }
 
     pub(super) fn option_file(&self) -> SecretString {
@@ -63,7 +96,16 @@ impl Mysql {
         } else {
             [mariadb, mysql]
         };
-        first_in_path(&order)
+        match &self.database.tools {
+            Some(folder) => {
+                let there = order
+                    .iter()
+                    .map(|name| folder.join(name))
+                    .find(|it| it.is_file());
+                there.unwrap_or_else(|| folder.join(order[0]))
+            }
+            None => first_in_path(&order),
+        }
     }
 
     pub(super) fn client(&self) -> ToolCommand {

@@ -5,9 +5,10 @@ use async_trait::async_trait;
 use super::super::{Engine, StagedDump, file_stem, number, server_identity, unhex};
 use super::Mysql;
 use super::connection::DEFAULT_PORT;
+use super::flavor::Flavor;
 use crate::catalog::SourceIdentity;
-use crate::config::Selection;
-use crate::dump::{DumpShape, EndMarker, ToolCommand, ToolError};
+use crate::config::{Database, Selection};
+use crate::dump::{ChildError, DumpShape, EndMarker, ToolCommand, ToolError};
 
 /// Where a dump is cut into files: at its tables, and where what concerns no single table begins.
 const CUTS: &[&str] = &[
@@ -17,7 +18,96 @@ const CUTS: &[&str] = &[
     "-- Final view structure for view",
 ];
 
+/// How long a server should wait for its reader, in seconds: as long as uploads are tried again by
+/// default.
+const PATIENCE: u64 = 900;
+
 impl Mysql {
+    /// Whether the tool knows the options: it is started with them, and with a server that cannot
+    /// be.
+    async fn check_options(&self) -> Result<(), ToolError> {
+        if self.database.options.is_empty() {
+            return Ok(());
+        }
+        let nowhere = Self {
+            database: Database {
+                host: None,
+                socket: Some("/dev/null/nowhere".into()),
+                database: Selection::One("nowhere".into()),
+                ..self.database.clone()
+            },
+            access: self.access.clone(),
+        };
+        match nowhere.dump_command()?.query(self.access.timeout).await {
+            Err(ToolError::Child(ChildError::Failed { last_words, .. }))
+                if !last_words.contains("/dev/null/nowhere") =>
+            {
+                let place = &self.database.place;
+                Err(ToolError::Cannot(format!("{place}.options: {last_words}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Privileges without which a dump lacks something, in silence. Who has a role may have them by
+    /// it.
+    async fn hidden(&self) -> Result<Option<String>, ToolError> {
+        let name = self.literal()?;
+        let me = "concat(x'27', replace(current_user(), '@', concat(x'27', '@', x'27')), x'27')";
+        let query = format!(
+            "select privilege_type from information_schema.user_privileges where grantee = {me} \
+             union select privilege_type from information_schema.schema_privileges \
+             where grantee = {me} and {name} like table_schema \
+             union select 'A ROLE' from information_schema.applicable_roles"
+        );
+        let answer = self.ask(&query).await?;
+        let held: Vec<&str> = answer.lines().collect();
+        if held.contains(&"A ROLE") {
+            return Ok(None);
+        }
+        let needed = [
+            ("SELECT", "tables"),
+            ("SHOW VIEW", "views"),
+            ("TRIGGER", "triggers"),
+            ("EVENT", "events"),
+        ];
+        let lacking = needed
+            .iter()
+            .filter(|(privilege, _)| !held.contains(privilege));
+        let (privileges, things): (Vec<&str>, Vec<&str>) = lacking.copied().unzip();
+        if privileges.is_empty() {
+            return Ok(None);
+        }
+        let (privileges, things) = (privileges.join(", "), things.join(", "));
+        Ok(Some(format!(
+            "the user lacks {privileges} on the database: {things} that it may not see are missing in a dump, without a word"
+        )))
+    }
+
+    /// Tables that are not in the snapshot.
+    async fn unlocked(&self) -> Result<Option<String>, ToolError> {
+        let name = self.literal()?;
+        let query = format!(
+            "select count(*), coalesce(min(table_name), '') from information_schema.tables t \
+             join information_schema.engines e on e.engine = t.engine \
+             where table_schema = {name} and table_type = 'BASE TABLE' and coalesce(transactions, '') <> 'YES'"
+        );
+        let answer = self.ask(&query).await?;
+        let (count, first) = answer.trim().split_once('\t').unwrap_or_default();
+        Ok((!matches!(count, "" | "0")).then(|| {
+            format!("{count} tables, such as {first}, know no transactions: what is written to them during a dump makes it inconsistent; convert them to InnoDB, or add --lock-tables and --skip-single-transaction to options")
+        }))
+    }
+
+    /// Oracle's tool raises this for its session; MariaDB's cannot be told to.
+    async fn impatient(&self) -> Result<Option<String>, ToolError> {
+        let answer = self.ask("select @@global.net_write_timeout").await?;
+        let seconds = number(&answer).filter(|seconds| *seconds < PATIENCE);
+        Ok(seconds.map(|seconds| {
+            format!("the server's net_write_timeout is {seconds} s: a store that is away for longer ends the dump; set it to {PATIENCE} or more")
+        }))
+    }
+
     fn program(&self) -> std::path::PathBuf {
         self.database
             .dump_tool
@@ -30,18 +120,6 @@ impl Mysql {
 impl Engine for Mysql {
     fn dump_command(&self) -> Result<ToolCommand, ToolError> {
         let name = self.name()?.to_owned();
-        let several = |option: &&String| {
-            ["--databases", "-B", "--all-databases", "-A"].contains(&option.as_str())
-                || option.starts_with("--all-d")
-        };
-        if let Some(option) = self.database.options.iter().find(several) {
-            let why =
-                "would name the database in the dump, which could then be restored nowhere else";
-            return Err(ToolError::Cannot(format!(
-                "{}: the option {option} {why}; remove it",
-                self.database.place
-            )));
-        }
         let ours = [
             "--single-transaction",
             "--quick",
@@ -50,10 +128,17 @@ impl Engine for Mysql {
             "--triggers",
             "--hex-blob",
         ];
+        // GTIDs that a server has cannot be set on it again; they are a replica's business.
+        let oracles: &[&str] = match Flavor::of(&self.program()) {
+            Flavor::Mysql => &["--set-gtid-purged=OFF"],
+            Flavor::Mariadb => &[],
+        };
         Ok(self
             .tool(self.program())
             .args(ours)
-            .args(["--default-character-set=utf8mb4"])
+            .args(oracles.iter().copied())
+            // A blob is twice as long in hex digits; what the server lets through is its own limit.
+            .args(["--default-character-set=utf8mb4", "--max-allowed-packet=1G"])
             .args(self.database.options.iter().cloned())
             .args([name]))
     }
@@ -105,6 +190,28 @@ impl Engine for Mysql {
             .query(self.access.timeout)
             .await?;
         Ok(answer.trim().to_owned())
+    }
+
+    async fn check_dump(&self) -> Result<Vec<String>, ToolError> {
+        self.check_options().await?;
+        let mut said = Vec::new();
+        let server = self.ask("select version()").await?;
+        let (client, server) = (Flavor::of(&self.program()), Flavor::named(&server));
+        if client != server {
+            let (client, server) = (client.maker(), server.maker());
+            let why = "a dump may fail or lack what only the other knows; set tools or dump_tool";
+            said.push(format!(
+                "the dump tool is {client}'s and the server is {server}'s: {why}"
+            ));
+        }
+        if matches!(self.database.database, Selection::One(_)) {
+            said.extend(self.hidden().await?);
+            said.extend(self.unlocked().await?);
+        }
+        if client == Flavor::Mariadb {
+            said.extend(self.impatient().await?);
+        }
+        Ok(said)
     }
 
     async fn identity(&self) -> SourceIdentity {

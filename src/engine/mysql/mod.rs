@@ -5,6 +5,7 @@
 
 mod connection;
 mod dump;
+mod flavor;
 mod load;
 
 use super::Access;

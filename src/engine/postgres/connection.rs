@@ -6,8 +6,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::super::ADMIN_TIMEOUT;
 use super::Postgres;
-use crate::config::Database;
-use crate::dump::{SECRET_PATH, ToolCommand, ToolError, first_in_path};
+use crate::config::{Database, Tls};
+use crate::dump::{SECRET_PATH, ToolCommand, ToolError};
 
 /// The database that queries about the server are asked in; every server has it.
 pub(super) const MAINTENANCE: &str = "postgres";
@@ -53,6 +53,24 @@ impl Postgres {
         let passfile = self.access.password.as_ref().map(passfile);
         let path = passfile.as_ref().map_or(NOWHERE, |_| SECRET_PATH);
         set("PGPASSFILE", path.into());
+        let Tls {
+            mode,
+            ca,
+            cert,
+            key,
+        } = &self.database.tls;
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        for (name, value) in [
+            ("PGSERVICE", self.database.service.clone()),
+            ("PGSSLMODE", mode.clone()),
+            ("PGSSLROOTCERT", path(ca)),
+            ("PGSSLCERT", path(cert)),
+            ("PGSSLKEY", path(key)),
+        ] {
+            if let Some(value) = value {
+                set(name, value);
+            }
+        }
         tool.secret_file = passfile;
         tool.secret_env.clone_from(&self.access.env);
         tool
@@ -61,7 +79,7 @@ impl Postgres {
     /// psql with a query's options: names come and go as UTF-8, whatever the database is encoded
     /// in.
     fn psql(&self, database: &str) -> ToolCommand {
-        let mut psql = self.tool(first_in_path(&["psql"]), database).args([
+        let mut psql = self.tool(self.program("psql"), database).args([
             "-Xq",
             "--no-password",
             "-v",
@@ -72,10 +90,16 @@ impl Postgres {
     }
 
     pub(super) async fn ask(&self, database: &str, query: &str) -> Result<String, ToolError> {
-        self.psql(database)
-            .args(["-At", "-c", query])
+        // psql knows the server's version without asking for it.
+        let answer = self
+            .psql(database)
+            .args(["-At", "-c", query, "-c", "\\echo :SERVER_VERSION_NUM"])
             .query(self.access.timeout)
-            .await
+            .await?;
+        let answer = answer.trim_end();
+        let (answer, version) = answer.rsplit_once('\n').unwrap_or(("", answer));
+        self.server.learn(version);
+        Ok(answer.to_owned())
     }
 
     pub(super) async fn administer(&self, statements: &[&str]) -> Result<(), ToolError> {

@@ -1,16 +1,30 @@
 //! What dumps, and what there is to dump.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 
-use super::super::{Engine, StagedDump, file_stem, number, server_identity, unhex};
-use super::Postgres;
+use super::super::{Access, Engine, StagedDump, file_stem, number, server_identity, unhex};
 use super::connection::MAINTENANCE;
+use super::{Postgres, programs};
 use crate::catalog::SourceIdentity;
-use crate::config::{DumpFormat, Selection};
-use crate::dump::{DumpShape, EndMarker, ToolCommand, ToolError, first_in_path};
+use crate::config::{Database, DumpFormat, Selection};
+use crate::dump::{ChildError, DumpShape, EndMarker, ToolCommand, ToolError};
+
+/// Ordinary tables that this role may not read, and what it may read only row by row.
+const UNREADABLE: &str = "\
+select count(*) filter (where not readable), min(name) filter (where not readable),
+       count(*) filter (where readable and secured), min(name) filter (where readable and secured)
+from (
+  select c.oid::regclass::text as name,
+         has_table_privilege(c.oid, 'select') and has_schema_privilege(n.oid, 'usage') as readable,
+         row_security_active(c.oid) as secured
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relkind in ('r', 'p', 'S') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+) tables";
 
 impl Postgres {
-    fn program(&self) -> std::path::PathBuf {
+    fn dump_program(&self) -> PathBuf {
         let usual = if self.globals() {
             "pg_dumpall"
         } else {
@@ -19,7 +33,55 @@ impl Postgres {
         self.database
             .dump_tool
             .clone()
-            .unwrap_or_else(|| first_in_path(&[usual]))
+            .unwrap_or_else(|| self.program(usual))
+    }
+
+    /// Whether the tool knows the options: it is started with them, and with a server that cannot
+    /// be.
+    async fn check_options(&self) -> Result<(), ToolError> {
+        if self.database.options.is_empty() {
+            return Ok(());
+        }
+        let nowhere = Self::new(
+            Database {
+                host: Some("/dev/null/nowhere".into()),
+                socket: None,
+                service: None,
+                ..self.database.clone()
+            },
+            Access {
+                env: Vec::new(),
+                ..self.access.clone()
+            },
+        );
+        let mut command = nowhere.dump_command()?;
+        command.program = self.dump_program();
+        command.env.push(("LC_ALL".into(), "C".into()));
+        match command.query(self.access.timeout).await {
+            Err(ToolError::Child(ChildError::Failed { last_words, .. }))
+                if !last_words.contains("/dev/null/nowhere") =>
+            {
+                let place = &self.database.place;
+                Err(ToolError::Cannot(format!("{place}.options: {last_words}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the role may not read, in words.
+    async fn check_reading(&self) -> Result<Option<String>, ToolError> {
+        let answer = self.ask(self.name(), UNREADABLE).await?;
+        let mut fields = answer.trim().split('|');
+        let mut field = || fields.next().unwrap_or_default();
+        let (hidden, first, secured, first_secured) = (field(), field(), field(), field());
+        if hidden != "0" {
+            return Err(ToolError::Cannot(format!(
+                "the user may not read {hidden} tables and sequences, such as {first}: pg_dump would fail; grant pg_read_all_data"
+            )));
+        }
+        Ok((secured != "0").then(|| {
+            format!("row security hides rows of {secured} tables, such as {first_secured}, from this user: pg_dump will fail; use a role with BYPASSRLS")
+        }))
     }
 }
 
@@ -36,9 +98,9 @@ impl Engine for Postgres {
         args.extend(self.database.options.iter().cloned());
         let tool = if self.globals() {
             // It finds a database to connect to by itself.
-            self.connected(self.program())
+            self.connected(self.dump_program())
         } else {
-            self.tool(self.program(), self.name())
+            self.tool(self.dump_program(), self.name())
         };
         Ok(tool.args(args))
     }
@@ -55,7 +117,7 @@ impl Engine for Postgres {
             &parallel,
         ];
         let command = self
-            .tool(self.program(), self.name())
+            .tool(self.dump_program(), self.name())
             .args(args)
             .args(self.database.options.iter().cloned());
         Ok((
@@ -99,11 +161,31 @@ impl Engine for Postgres {
     }
 
     async fn version(&self) -> Result<String, ToolError> {
-        let answer = ToolCommand::new(self.program())
+        if self.server.major().is_none() {
+            // Which program it is depends on the server; one that is away fails the dump, later.
+            let _ = self.ask(self.name(), "select 1").await;
+        }
+        let answer = ToolCommand::new(self.dump_program())
             .args(["--version"])
             .query(self.access.timeout)
             .await?;
         Ok(answer.trim().to_owned())
+    }
+
+    async fn check_dump(&self) -> Result<Vec<String>, ToolError> {
+        self.check_options().await?;
+        let version = self.version().await?;
+        if let (Some(client), Some(server)) = (programs::major(&version), self.server.major())
+            && client < server
+        {
+            return Err(ToolError::Cannot(format!(
+                "{version} cannot dump a server of version {server}: install postgresql-client-{server}, or set tools to a folder that has it"
+            )));
+        }
+        if !matches!(self.database.database, Selection::One(_)) {
+            return Ok(Vec::new());
+        }
+        Ok(self.check_reading().await?.into_iter().collect())
     }
 
     async fn identity(&self) -> SourceIdentity {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::super::{Contents, Load, Loader, Unit, number};
 use super::Postgres;
 use super::connection::MAINTENANCE;
-use crate::dump::{ToolError, first_in_path};
+use crate::dump::ToolError;
 
 /// How many things in a database somebody has made: not the system's, and not an extension's.
 const COUNT_OBJECTS: &str = "\
@@ -58,7 +58,7 @@ end $tapline$;";
 impl Loader for Postgres {
     fn load(&self, dump_format: &str, replace: bool) -> Result<Load, ToolError> {
         let psql = || {
-            self.tool(first_in_path(&["psql"]), self.name())
+            self.tool(self.program("psql"), self.name())
                 .args(["-Xq", "--no-password"])
         };
         let command = match dump_format {
@@ -89,7 +89,7 @@ impl Loader for Postgres {
                 } else {
                     &[]
                 };
-                self.tool(first_in_path(&["pg_restore"]), self.name())
+                self.tool(self.program("pg_restore"), self.name())
                     .args(["--no-password", "--exit-on-error", "--single-transaction"])
                     .args(clear.iter().copied())
             }

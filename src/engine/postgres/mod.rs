@@ -6,8 +6,10 @@
 mod connection;
 mod dump;
 mod load;
+mod programs;
 
 use connection::MAINTENANCE;
+use programs::ServerVersion;
 
 use super::Access;
 use crate::config::{Database, Selection};
@@ -15,6 +17,17 @@ use crate::config::{Database, Selection};
 pub(super) struct Postgres {
     pub(super) database: Database,
     pub(super) access: Access,
+    server: ServerVersion,
+}
+
+impl Postgres {
+    pub(super) fn new(database: Database, access: Access) -> Self {
+        Self {
+            database,
+            access,
+            server: ServerVersion::default(),
+        }
+    }
 }
 
 impl Postgres {

@@ -14,12 +14,22 @@ use rusqlite::{Connection, OpenFlags};
 /// How long a database that another process has locked is waited for.
 const BUSY: Duration = Duration::from_secs(30);
 
+/// A database up to this size is read into memory at once, so that its lock does not last as long as
+/// an upload.
+const AT_ONCE: u64 = 32 << 20;
+/// What a SQLite without `sqlite_dbpage` can still do, because it must hold all of it in memory.
+const WITHOUT_PAGES: u64 = 256 << 20;
+
 /// Why a page image could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum SqliteError {
     /// SQLite's own words.
-    #[error("{0}")]
-    Sqlite(#[from] rusqlite::Error),
+    #[error("{error}{}", hint(.error))]
+    Sqlite {
+        /// Its error.
+        #[from]
+        error: rusqlite::Error,
+    },
     /// The image could not be written.
     #[error("writing the image: {0}")]
     Write(#[from] std::io::Error),
@@ -31,6 +41,70 @@ pub enum SqliteError {
         /// `page_count × page_size`.
         expected: u64,
     },
+    /// This program was built without what it reads pages with.
+    #[error(
+        "this tapline was built without sqlite_dbpage and can dump databases of up to {WITHOUT_PAGES} bytes, and this one has {0}: build it with LIBSQLITE3_FLAGS=-DSQLITE_ENABLE_DBPAGE_VTAB"
+    )]
+    NoPages(u64),
+}
+
+/// What a person can do about SQLite's error.
+fn hint(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, ReadOnly};
+    match error.sqlite_error_code() {
+        Some(CannotOpen | ReadOnly) => {
+            " (tapline must be allowed to read the file; one in WAL mode that no program has open needs its -shm file, so tapline must be allowed to write to its folder, too)"
+        }
+        Some(DatabaseBusy | DatabaseLocked) => " (another program kept it locked for 30 s)",
+        _ => "",
+    }
+}
+
+/// What is known of a database before it is dumped.
+pub(super) struct State {
+    size: u64,
+    is_wal: bool,
+    has_pages: bool,
+}
+
+impl State {
+    fn of(database: &Connection) -> rusqlite::Result<Self> {
+        let number = |query: &str| database.query_row(query, [], |row| row.get::<_, i64>(0));
+        let count = number("pragma page_count")?.cast_unsigned();
+        let size = count * number("pragma page_size")?.cast_unsigned();
+        let mode: String = database.query_row("pragma journal_mode", [], |row| row.get(0))?;
+        let pages = number("select count(*) from pragma_module_list where name = 'sqlite_dbpage'")?;
+        Ok(Self {
+            size,
+            is_wal: mode.eq_ignore_ascii_case("wal"),
+            has_pages: pages > 0,
+        })
+    }
+
+    /// What the dump does to others.
+    pub(super) fn warning(&self) -> Option<&'static str> {
+        (!self.is_wal && self.size > AT_ONCE).then_some(
+            "journal_mode is not WAL: whoever writes to this database waits until it is dumped, which takes as long as the store does; `pragma journal_mode = wal` changes that",
+        )
+    }
+}
+
+/// Opens the database, and looks whether it can be dumped and, where that is quick, whether it is
+/// whole.
+pub(super) fn check(path: &Path) -> Result<State, SqliteError> {
+    let database = open(path)?;
+    let state = State::of(&database)?;
+    if !state.has_pages && state.size > WITHOUT_PAGES {
+        return Err(SqliteError::NoPages(state.size));
+    }
+    if state.size <= WITHOUT_PAGES {
+        let found: String = database.query_row("pragma quick_check(1)", [], |row| row.get(0))?;
+        if found != "ok" {
+            let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            return Err(rusqlite::Error::SqliteFailure(error, Some(found)).into());
+        }
+    }
+    Ok(state)
 }
 
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
@@ -57,20 +131,45 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     }
 }
 
-/// Writes the page image of the database at `path`. Returns its size in bytes.
+/// Writes the page image of the database at `path`, and says on stderr what that does to others.
+/// Returns its size in bytes.
 ///
 /// # Errors
 /// [`SqliteError`]; what was written by then is no database.
 pub fn dump(path: &Path, out: &mut impl Write) -> Result<u64, SqliteError> {
-    let mut connection = open(path)?;
-    let snapshot = connection.transaction()?;
+    let mut database = open(path)?;
     // The first read takes the snapshot that all the following see.
-    let count: u64 = snapshot
-        .query_row("pragma page_count", [], |row| row.get::<_, i64>(0))?
-        .cast_unsigned();
-    let size: u64 = snapshot
-        .query_row("pragma page_size", [], |row| row.get::<_, i64>(0))?
-        .cast_unsigned();
+    database.execute_batch("begin")?;
+    let state = State::of(&database)?;
+    let expected = state.size;
+    let got = if !state.has_pages && expected > WITHOUT_PAGES {
+        return Err(SqliteError::NoPages(expected));
+    } else if !state.has_pages || expected <= AT_ONCE {
+        let image = if state.has_pages {
+            let mut image = Vec::new();
+            copy(&database, &mut image)?;
+            image
+        } else {
+            database.serialize("main")?.to_vec()
+        };
+        database.execute_batch("commit")?;
+        out.write_all(&image)?;
+        image.len() as u64
+    } else {
+        if let Some(warning) = state.warning() {
+            eprintln!("warning: {warning}");
+        }
+        copy(&database, out)?
+    };
+    out.flush()?;
+    if got == expected {
+        Ok(got)
+    } else {
+        Err(SqliteError::Short { got, expected })
+    }
+}
+
+fn copy(snapshot: &Connection, out: &mut impl Write) -> Result<u64, SqliteError> {
     let mut pages = snapshot.prepare("select data from sqlite_dbpage('main') order by pgno")?;
     let mut rows = pages.query([])?;
     let mut written = 0;
@@ -79,15 +178,7 @@ pub fn dump(path: &Path, out: &mut impl Write) -> Result<u64, SqliteError> {
         out.write_all(page)?;
         written += page.len() as u64;
     }
-    out.flush()?;
-    if written == count * size {
-        Ok(written)
-    } else {
-        Err(SqliteError::Short {
-            got: written,
-            expected: count * size,
-        })
-    }
+    Ok(written)
 }
 
 #[cfg(test)]
@@ -113,6 +204,59 @@ mod tests {
             .unwrap();
         drop(writer);
         assert_eq!(image, std::fs::read(&path).unwrap());
+    }
+
+    #[test]
+    fn the_image_is_the_same_without_the_page_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let writer = Connection::open(&path).unwrap();
+        writer.pragma_update(None, "journal_mode", "wal").unwrap();
+        writer
+            .execute_batch("create table t (x); insert into t values (randomblob(100000));")
+            .unwrap();
+        let mut image = Vec::new();
+        dump(&path, &mut image).unwrap();
+        let mut reader = open(&path).unwrap();
+        assert!(State::of(&reader).unwrap().has_pages, "build with the flag");
+        assert!(reader.serialize("main").unwrap().to_vec() == image);
+    }
+
+    /// An application waits for its lock only while the pages are read, not while they are stored.
+    #[test]
+    fn a_small_database_is_let_go_of_before_its_image_is_written() {
+        struct Slow<'a>(&'a Connection);
+        impl Write for Slow<'_> {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.execute("insert into t values (1)", []).unwrap();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let writer = Connection::open(&path).unwrap();
+        writer.execute_batch("create table t (x)").unwrap();
+        assert!(dump(&path, &mut Slow(&writer)).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_corrupt_database_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let writer = Connection::open(&path).unwrap();
+        let fill = "create table t (x primary key); \
+                    with recursive c(i) as (select 1 union all select i + 1 from c where i < 300) \
+                    insert into t select hex(randomblob(500)) from c";
+        writer.execute_batch(fill).unwrap();
+        drop(writer);
+        check(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[4096 * 20..4096 * 22].fill(0x55);
+        std::fs::write(&path, bytes).unwrap();
+        assert!(check(&path).is_err());
     }
 
     #[test]

@@ -88,6 +88,18 @@ impl Engine for Sqlite {
             .map_err(|error| ToolError::Cannot(error.to_string()))?
     }
 
+    async fn check_dump(&self) -> Result<Vec<String>, ToolError> {
+        let path = self.path()?.to_owned();
+        let check = move || {
+            image::check(&path)
+                .map_err(|error| ToolError::Cannot(format!("{}: {error}", path.display())))
+        };
+        let state = tokio::task::spawn_blocking(check)
+            .await
+            .map_err(|error| ToolError::Cannot(error.to_string()))??;
+        Ok(state.warning().map(str::to_owned).into_iter().collect())
+    }
+
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {
         let path = self.path()?;
         let size = std::fs::metadata(path)
