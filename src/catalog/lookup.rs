@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BackupId, BackupName, Found, Manifest, find, read_manifest};
+use super::{
+    BackupId, BackupName, Found, Manifest, StoredSource, describe_sources, find, read_manifest,
+    read_manifests, stored_sources,
+};
 use crate::store::{ErrorKind, SharedStore, StoreError};
 
 /// As many names as a message about a missing backup mentions.
@@ -32,12 +35,60 @@ pub enum LookupError {
         /// The stores, by their names in the inventory.
         stores: Vec<String>,
     },
+    /// Several sources have stored under the name; the message says how to choose one.
+    #[error("{0}")]
+    SeveralSources(String),
     /// It is there, and its manifest cannot be used.
     #[error("the backup cannot be used; `tapline list` shows the others: {0}")]
     Unusable(StoreError),
     /// A store cannot be read.
     #[error("{0}")]
     Store(#[from] StoreError),
+}
+
+/// Looks for `name` as [`look_up`] does, to restore it: where several sources have stored under the
+/// name, which of them is meant must be said, by its id or its `source` (the beginning of a
+/// fingerprint).
+///
+/// # Errors
+/// See [`LookupError`].
+pub async fn look_up_one_source(
+    stores: &BTreeMap<String, SharedStore>,
+    name: &BackupName,
+    source: Option<&str>,
+) -> Result<Named, LookupError> {
+    let latest = look_up(stores, name).await?;
+    if name.id.is_some() {
+        return Ok(latest);
+    }
+    let found = find(&*latest.store, Some(&name.database)).await?;
+    let backups = read_manifests(&*latest.store, found).await.into_iter();
+    let manifests: Vec<Manifest> = backups.filter_map(|backup| backup.manifest.ok()).collect();
+    let sources = stored_sources(&manifests);
+    let chosen = match (source, sources.as_slice()) {
+        (None, [] | [_]) => return Ok(latest),
+        (None, _) => None,
+        (Some(source), _) => sources
+            .iter()
+            .find(|stored| stored.source.is_called(source)),
+    };
+    match chosen {
+        None => Err(LookupError::SeveralSources(describe_sources(
+            &name.database,
+            &sources,
+        ))),
+        Some(StoredSource { newest, .. }) => {
+            let id = Some(newest.clone());
+            look_up(
+                stores,
+                &BackupName {
+                    database: name.database.clone(),
+                    id,
+                },
+            )
+            .await
+        }
+    }
 }
 
 /// Looks for `name` in `stores`, which are called as in the inventory. The latest backup is the

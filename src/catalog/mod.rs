@@ -1,6 +1,7 @@
 //! What is in a store and what it is called: backup ids, object keys, the manifest that makes a
 //! backup exist, and which backups a policy keeps.
 
+mod history;
 mod id;
 mod identity;
 mod key;
@@ -9,6 +10,7 @@ mod lookup;
 mod manifest;
 mod retention;
 
+pub use history::{StoredSource, describe_sources, stored_sources};
 pub use id::BackupId;
 pub use identity::SourceIdentity;
 pub use key::{
@@ -18,6 +20,6 @@ pub use key::{
 pub use listing::{
     Backup, BackupName, Found, find, read_manifest, read_manifest_text, read_manifests,
 };
-pub use lookup::{LookupError, Named, look_up};
+pub use lookup::{LookupError, Named, look_up, look_up_one_source};
 pub use manifest::{Archive, Entry, Manifest, ManifestError, Mode, Volume};
 pub use retention::{Decision, Retention, Rule, Within, plan};

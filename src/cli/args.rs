@@ -274,6 +274,10 @@ pub(super) struct RestoreOptions {
     /// Look in this store of the inventory only
     #[arg(long, value_name = "NAME")]
     pub store: Option<String>,
+    /// Of several sources that have stored under one name, the latest of this one; the beginning of
+    /// its fingerprint
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub source: Option<String>,
     /// Log lines instead of a progress bar
     #[arg(long)]
     pub no_progress: bool,
@@ -459,6 +463,10 @@ pub(super) struct PruneOptions {
     /// Only in this store of the inventory
     #[arg(long, value_name = "NAME")]
     pub store: Option<String>,
+    /// Of several sources that have stored under one name, only this one; the beginning of its
+    /// fingerprint
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub source: Option<String>,
     /// Remove them; otherwise nothing is
     #[arg(long)]
     pub confirm: bool,

@@ -158,7 +158,9 @@ impl From<LookupError> for Failure {
     fn from(error: LookupError) -> Self {
         match error {
             LookupError::NoSuchBackup(_) => Self::new(Exit::NoBackup, error.to_string()),
-            LookupError::Ambiguous { .. } => Self::new(Exit::Usage, error.to_string()),
+            LookupError::Ambiguous { .. } | LookupError::SeveralSources(_) => {
+                Self::new(Exit::Usage, error.to_string())
+            }
             LookupError::Unusable(_) => Self::new(Exit::Check, error.to_string()),
             LookupError::Store(error) => error.into(),
         }

@@ -14,7 +14,8 @@ pub(super) async fn prune(session: &mut Session, options: &PruneOptions) -> Resu
     let inventory = session.inventory()?;
     let work = async {
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
-        Ok(plan(&inventory, &stores, &options.names, options.rules.policy()).await?)
+        let (names, source) = (&options.names, options.source.as_deref());
+        Ok(plan(&inventory, &stores, names, options.rules.policy(), source).await?)
     };
     let plan = session.signals.unless(work).await?;
     if !options.json {
@@ -36,7 +37,8 @@ pub(super) async fn prune(session: &mut Session, options: &PruneOptions) -> Resu
     } else {
         sum_up(&plan, removed.as_ref());
     }
-    let failures = removed.map(|removed| removed.failures).unwrap_or_default();
+    let mut failures = removed.map(|removed| removed.failures).unwrap_or_default();
+    failures.extend(plan.several_sources());
     for failure in &failures {
         console::error(&Failure::new(Exit::Failed, failure).step("prune"));
     }
@@ -70,6 +72,7 @@ fn row(considered: &Considered) -> [String; 5] {
             .collect::<Vec<_>>()
             .join(", "),
         Verdict::Remove => "remove".into(),
+        Verdict::SeveralSources(_) => "left alone: several sources".into(),
         Verdict::Broken(how) => {
             format!("broken: {how}; look at it with `tapline verify`, delete it by hand")
         }
@@ -117,6 +120,7 @@ fn as_json(plan: &Plan, removed: Option<&Removed>) -> Value {
             }
             Verdict::Remove => ("remove", None, None),
             Verdict::Broken(how) => ("broken", None, Some(how)),
+            Verdict::SeveralSources(why) => ("several_sources", None, Some(why)),
         };
         json!({
             "store": store,

@@ -10,7 +10,7 @@ use super::args::RestoreOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
 use crate::access::{access, open_patient_stores};
-use crate::catalog::{BackupName, Manifest, Named, look_up};
+use crate::catalog::{BackupName, Manifest, Named, look_up_one_source};
 use crate::config::{Database, Inventory, Secret, SecretFrom, Selection};
 use crate::engine::{self, Engine};
 use crate::restore::{RestoreError, Target, restore, restore_into};
@@ -24,7 +24,8 @@ pub(super) async fn restore_backup(
     let display = session.display.clone();
     let work = async {
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
-        let named = look_up(&stores, &options.name).await?;
+        let source = options.source.as_deref();
+        let named = look_up_one_source(&stores, &options.name, source).await?;
         let place = Place::choose(&inventory, options, &named.manifest).await?;
         Ok((named, place))
     };

@@ -73,7 +73,7 @@ impl Sealed {
                 warnings: self.warnings,
             }),
             Ok(Err(error)) => {
-                let may_still_come = putting && error.unanswered();
+                let may_still_come = putting && error.unheard();
                 Err(CommitError {
                     error: JobError::Commit(error),
                     may_still_come,

@@ -36,6 +36,7 @@ struct Facts {
     /// Whether trying again may help although the kind says otherwise.
     may_pass: bool,
     unanswered: bool,
+    unheard: bool,
     context: Vec<String>,
     operation: Option<&'static str>,
     key: Option<String>,
@@ -57,6 +58,7 @@ impl StoreError {
             kind,
             may_pass: kind == ErrorKind::Transient,
             unanswered: false,
+            unheard: false,
             context: Vec::new(),
             operation: None,
             key: None,
@@ -86,6 +88,12 @@ impl StoreError {
     /// was lost, could not be read, or was a 5xx. What it was to change must then be looked up.
     pub fn unanswered(&self) -> bool {
         self.0.unanswered
+    }
+
+    /// Whether a request (any of the tries) got no reply at all: it may still be on its way, and take
+    /// effect after the next look.
+    pub fn unheard(&self) -> bool {
+        self.0.unheard
     }
 
     /// S3's name of the operation, such as `UploadPart`.
@@ -203,6 +211,13 @@ impl StoreError {
     #[must_use]
     pub fn maybe_done(mut self, unanswered: bool) -> Self {
         self.0.unanswered |= unanswered;
+        self
+    }
+
+    /// The same error, which says whether a request of this operation may still be on its way.
+    #[must_use]
+    pub fn maybe_coming(mut self, unheard: bool) -> Self {
+        self.0.unheard |= unheard;
         self
     }
 }

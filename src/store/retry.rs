@@ -51,6 +51,7 @@ pub struct Backoff {
     tries: u32,
     /// Whether one of the tries may have been carried out although it failed.
     unanswered: bool,
+    unheard: bool,
 }
 
 impl Backoff {
@@ -62,6 +63,7 @@ impl Backoff {
             ceiling: policy.first,
             tries: 0,
             unanswered: false,
+            unheard: false,
         }
     }
 
@@ -85,11 +87,13 @@ impl Backoff {
     pub async fn after(&mut self, error: StoreError) -> Result<()> {
         self.tries += 1;
         self.unanswered |= error.unanswered();
+        self.unheard |= error.unheard();
         let elapsed = self.start.get_or_insert_with(Instant::now).elapsed();
         let left = self.policy.for_at_most.saturating_sub(elapsed);
         if !error.may_pass() || left.is_zero() {
             return Err(error
                 .maybe_done(self.unanswered)
+                .maybe_coming(self.unheard)
                 .with_tries(self.tries, elapsed));
         }
         let asked = error.retry_after().unwrap_or_default();

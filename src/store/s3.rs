@@ -285,6 +285,7 @@ where
         .map(Duration::from_secs);
     let explained = StoreError::new(kind, words)
         .maybe_done(unanswered)
+        .maybe_coming(unanswered && status.is_none())
         .with_reply(status, code.as_deref())
         .with_retry_after(retry_after)
         .with_source(Arc::new(error));

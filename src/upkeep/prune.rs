@@ -41,6 +41,8 @@ pub enum Verdict {
     Remove,
     /// It stays and counts for no rule, because it is broken, and how.
     Broken(String),
+    /// It stays, because several sources have stored under its name, in words.
+    SeveralSources(String),
 }
 
 /// What was removed.
@@ -77,6 +79,14 @@ impl Plan {
             .filter(|considered| considered.verdict == Verdict::Remove)
     }
 
+    /// Why databases are left alone under whose names several sources have stored.
+    pub fn several_sources(&self) -> BTreeSet<String> {
+        self.stores
+            .iter()
+            .flat_map(|(_, _, considered)| several_sources(considered))
+            .collect()
+    }
+
     /// Removes them; when one cannot be, the others are all the same.
     pub async fn carry_out(&self) -> Removed {
         let mut all = Removed::default();
@@ -100,6 +110,7 @@ pub async fn plan(
     stores: &BTreeMap<String, SharedStore>,
     names: &[String],
     given: Option<Retention>,
+    source: Option<&str>,
 ) -> Result<Plan, UpkeepError> {
     if given.is_none() && !names.is_empty() {
         inventory.select(names).map_err(|ConfigError(error)| {
@@ -123,7 +134,7 @@ pub async fn plan(
                     plan.without_rule.insert(database.clone());
                 }
                 Policy::Is(policy) => considered.extend(
-                    consider(&**store, &policy, of_one.to_vec())
+                    consider(&**store, &policy, of_one.to_vec(), source)
                         .await
                         .map_err(failed())?,
                 ),
@@ -177,7 +188,8 @@ fn policy(
 }
 
 /// Decides about the backups of one database, given what it has in the store by id. What has no
-/// manifest is no backup and is left out.
+/// manifest is no backup and is left out. `source` chooses one of several sources by the beginning
+/// of its fingerprint; where several have stored and none is chosen, all of it stays.
 ///
 /// # Errors
 /// When a manifest cannot be fetched: whether that backup is good is then not known.
@@ -185,11 +197,21 @@ pub async fn consider(
     store: &dyn Store,
     policy: &Retention,
     found: Vec<Found>,
+    source: Option<&str>,
 ) -> Result<Vec<Considered>, StoreError> {
-    let mut considered = Vec::new();
+    let (mut considered, mut manifests) = (Vec::new(), Vec::new());
     for Backup { found, manifest } in read_manifests(store, found).await {
         let (archive, flaw) = match manifest {
-            Ok(manifest) => (Some(manifest.archive.size), found.flaw(&manifest)),
+            Ok(manifest) => {
+                let known = manifest.source.as_ref();
+                let is_chosen = |chosen| known.is_some_and(|known| known.is_called(chosen));
+                if source.is_some_and(|chosen| !is_chosen(chosen)) {
+                    continue;
+                }
+                let about = (Some(manifest.archive.size), found.flaw(&manifest));
+                manifests.push(manifest);
+                about
+            }
             Err(error) => match error.kind() {
                 ErrorKind::Invalid => (None, Some(error.to_string())),
                 // Somebody else has removed it since it was listed.
@@ -210,6 +232,14 @@ pub async fn consider(
         });
     }
     let good = |considered: &&mut Considered| considered.verdict == Verdict::Remove;
+    let sources = catalog::stored_sources(&manifests);
+    if let ([_, _, ..], Some(first)) = (sources.as_slice(), manifests.first()) {
+        let why = catalog::describe_sources(&first.database, &sources);
+        for considered in considered.iter_mut().filter(good) {
+            considered.verdict = Verdict::SeveralSources(why.clone());
+        }
+        return Ok(considered);
+    }
     let ids: Vec<BackupId> = considered
         .iter_mut()
         .filter(good)
@@ -226,6 +256,15 @@ pub async fn consider(
         }
     }
     Ok(considered)
+}
+
+/// The reason for which a database is left alone, once for each.
+fn several_sources(considered: &[Considered]) -> BTreeSet<String> {
+    let reasons = considered.iter().filter_map(|one| match &one.verdict {
+        Verdict::SeveralSources(why) => Some(why.clone()),
+        _ => None,
+    });
+    reasons.collect()
 }
 
 /// Removes those backups whose verdict is [`Verdict::Remove`]. When one cannot be, the others are
@@ -281,5 +320,8 @@ pub async fn prune(
     policy: &Retention,
 ) -> Result<Removed, StoreError> {
     let found = find(store, Some(database)).await?;
-    Ok(remove(store, &consider(store, policy, found).await?).await)
+    let considered = consider(store, policy, found, None).await?;
+    let mut removed = remove(store, &considered).await;
+    removed.failures.extend(several_sources(&considered));
+    Ok(removed)
 }

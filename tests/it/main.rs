@@ -13,6 +13,7 @@ mod prune;
 mod restore;
 mod runs;
 mod servers;
+mod sources;
 mod staged;
 mod store;
 mod store_write;
