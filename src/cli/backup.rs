@@ -13,7 +13,7 @@ use crate::config::Database;
 use crate::engine::StagedDump;
 use crate::job::{Interruption, JobError};
 use crate::run::prepare::PreparedJob;
-use crate::run::{self, Board, JobResult, Plan, RunReport};
+use crate::run::{self, Board, Plan, RunReport};
 
 pub(super) async fn backup(
     session: &mut Session,
@@ -55,15 +55,14 @@ pub(super) async fn backup(
     drop(show);
     display.clear();
     let untold = tell(options, &report);
-    let all_good = report
-        .jobs
-        .iter()
-        .all(|job| job.result == JobResult::Stored && job.prune_error.is_none());
-    Ok(match interrupted {
-        Some(exit) if !all_good => exit,
-        _ if !all_good => Exit::Failed,
-        _ if untold => Exit::Untold,
-        _ => Exit::Good,
+    let codes = report.jobs.iter().filter_map(|job| match &job.failure {
+        Some(failure) => Some(Exit::of_job(failure.kind)),
+        None => job.prune_error.as_ref().map(|_| Exit::Failed),
+    });
+    Ok(match (interrupted, Exit::of_all(codes)) {
+        (_, Exit::Good) if untold => Exit::Untold,
+        (_, Exit::Good) => Exit::Good,
+        (Some(exit), _) | (None, exit) => exit,
     })
 }
 
@@ -189,12 +188,7 @@ fn describe_job(
     }
     let lines: Vec<String> = lines
         .iter()
-        .map(|(what, value)| {
-            format!(
-                "  {what:<8} {value}
-"
-            )
-        })
+        .map(|(what, value)| format!("  {what:<8} {value}\n"))
         .collect();
     lines.concat()
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::catalog::LookupError;
 use crate::config::ConfigError;
+use crate::job::FailureKind;
 use crate::store::{ErrorKind, StoreError};
 use crate::upkeep::UpkeepError;
 
@@ -55,6 +56,23 @@ impl Exit {
             Exit::NoBackup => "no_backup",
             Exit::Untold => "output",
             Exit::HungUp | Exit::Interrupted | Exit::Terminated => "interrupted",
+        }
+    }
+
+    /// The code of a job's failure.
+    pub fn of_job(kind: FailureKind) -> Exit {
+        match kind {
+            FailureKind::Inventory | FailureKind::Secret | FailureKind::Memory => Exit::Config,
+            FailureKind::StoreUnreachable
+            | FailureKind::StoreDenied
+            | FailureKind::StoreRefused => Exit::Store,
+            FailureKind::Tool
+            | FailureKind::Source
+            | FailureKind::Dump
+            | FailureKind::Disk
+            | FailureKind::Stalled
+            | FailureKind::Interrupted
+            | FailureKind::Internal => Exit::Failed,
         }
     }
 

@@ -8,6 +8,7 @@ use super::args::{BackupOptions, Timeline};
 use super::exit::{Exit, Failure};
 use crate::access::open_stores;
 use crate::bench::synthetic::{self, Synthetic};
+use crate::catalog::Mode;
 use crate::config::{ConfigError, Database, Inventory};
 use crate::store::memory::MemoryStore;
 use crate::store::{Limits, SharedStore};
@@ -53,6 +54,11 @@ pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, 
     }
     if let Some(folder) = &options.staged_dir {
         inventory.staged.dir.clone_from(folder);
+    }
+    let folder = &inventory.staged.dir;
+    if inventory.run.mode == Mode::Staged && !folder.is_dir() {
+        let why = format!("staged.dir {}: there is no such folder", folder.display());
+        return Err(Failure::new(Exit::Config, why).step("inventory"));
     }
     if let Some(under) = options.under.as_ref().map(|under| under.trim_matches('/')) {
         for store in inventory.stores.values_mut() {

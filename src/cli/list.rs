@@ -26,20 +26,16 @@ pub(super) async fn list(session: &mut Session, options: &ListOptions) -> Result
     } else if listing.backups.is_empty() {
         console::out("no backups\n");
     } else {
-        let header = [
-            "DATABASE",
-            "BACKUP",
-            "BEGUN (UTC)",
-            "DUMP",
-            "ARCHIVE",
-            "ENGINE",
-        ];
-        console::out(&text::table(header, listing.backups.iter().map(row)));
+        let header = ["DATABASE", "BACKUP", "DUMP", "ARCHIVE", "ENGINE"];
+        console::out(&text::table_of_names(
+            header,
+            listing.backups.iter().map(row),
+        ));
     }
     Ok(Exit::Good)
 }
 
-fn row(listed: &Listed) -> [String; 6] {
+fn row(listed: &Listed) -> [String; 5] {
     let [dump, archive, engine] = match (&listed.manifest, &listed.error) {
         (Some(manifest), _) => [
             text::size(manifest.dump_size()),
@@ -51,7 +47,6 @@ fn row(listed: &Listed) -> [String; 6] {
     [
         listed.database.clone(),
         listed.backup_id.to_string(),
-        text::begun(&listed.backup_id),
         dump,
         archive,
         engine,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::text::{rate, size};
+use super::text::{cut, rate, size, time};
 use crate::catalog::BackupName;
 use crate::meter::{Meter, Phase, Step};
 use crate::restore::Stored;
@@ -60,17 +60,20 @@ impl Display {
             }
         }
         let style =
-            ProgressStyle::with_template("{prefix:24!} {spinner} {msg}").expect("a constant");
+            ProgressStyle::with_template("{prefix:16} {spinner} {wide_msg}").expect("a constant");
         let bar = |name: &str| {
             let bar = self
                 .lines
                 .add(ProgressBar::new_spinner().with_style(style.clone()));
-            bar.set_prefix(name.to_owned());
+            bar.set_prefix(cut(name, 16));
             bar
         };
         let total = bar("total");
         let mut shown: Vec<Option<(ProgressBar, Instant)>> = Vec::new();
+        let mut lines = 0;
         loop {
+            // One for the total, one for the cursor.
+            let room = usize::from(console_rows().saturating_sub(2)).max(1);
             let jobs = board.jobs();
             shown.resize_with(jobs.len(), || None);
             for (job, shown) in jobs.iter().zip(&mut shown) {
@@ -78,10 +81,14 @@ impl Display {
                     Phase::Queued => {}
                     Phase::Done => {
                         if let Some((bar, _)) = shown.take() {
+                            lines -= 1;
                             bar.finish_and_clear();
                         }
                     }
+                    // The total stays in sight: who has no line left is counted there.
+                    _ if shown.is_none() && lines >= room => {}
                     Phase::Preparing | Phase::Running | Phase::Committing => {
+                        lines += usize::from(shown.is_none());
                         let (bar, since) = shown.get_or_insert_with(|| {
                             let bar = self.lines.insert_before(&total, bar(&job.database));
                             (bar, Instant::now())
@@ -96,12 +103,12 @@ impl Display {
             let (dump, archive): (u64, u64) = (sum(Meter::dump_bytes), sum(Meter::archive_bytes));
             let speed = rate(dump, start.elapsed().as_secs_f64());
             total.set_message(format!(
-                "{} → {}  {speed} MB/s  {} of {} done, {} queued",
-                size(dump),
-                size(archive),
+                "{} of {} done, {} waiting  {} → {}  {speed} MB/s",
                 count(Phase::Done),
                 jobs.len(),
-                count(Phase::Queued)
+                count(Phase::Queued),
+                size(dump),
+                size(archive),
             ));
             total.tick();
             tokio::time::sleep(REDRAW).await;
@@ -150,19 +157,68 @@ impl Display {
     }
 }
 
+/// Rows of the terminal; 24 when it does not say.
+fn console_rows() -> u16 {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+    size.map(|size| size.ws_row)
+        .ok()
+        .filter(|rows| *rows > 0)
+        .unwrap_or(24)
+}
+
+/// `42%  1.2 GiB → 310 MiB  25.8 MB/s  3 min 2 s left  upload`, the share and the time left where
+/// the size is known.
 fn describe(meter: &Meter, elapsed: Duration) -> String {
     let waiting = match (meter.phase(), meter.waiting_for()) {
-        (Phase::Committing, _) => "committing",
+        (Phase::Committing, _) => "commit",
         (Phase::Preparing, _) => "asking the server",
-        (_, Some(Step::Dump)) => "waiting for dump",
-        (_, Some(Step::Upload)) => "waiting for upload",
-        (_, _) => "encoding",
+        (_, Some(Step::Dump)) => "dump",
+        (_, Some(Step::Upload)) => "upload",
+        (_, _) => "encode",
     };
     let (dump, archive) = (meter.dump_bytes(), meter.archive_bytes());
-    format!(
-        "{} → {}  {} MB/s  {waiting}",
-        size(dump),
-        size(archive),
-        rate(dump, elapsed.as_secs_f64())
+    let speed = rate(dump, elapsed.as_secs_f64());
+    let moved = format!("{} → {}  {speed} MB/s", size(dump), size(archive));
+    match meter
+        .expected()
+        .map(|expected| ahead(dump, expected, elapsed))
+    {
+        Some((percent, Some(left))) => {
+            format!("{percent}%  {moved}  {} left  {waiting}", time(left))
+        }
+        Some((percent, None)) => format!("{percent}%  {moved}  {waiting}"),
+        None => format!("{moved}  {waiting}"),
+    }
+}
+
+/// The share that is done, and the seconds that the rest takes at the same speed. An estimate is
+/// never over before the dump is.
+fn ahead(done: u64, expected: u64, elapsed: Duration) -> (u64, Option<f64>) {
+    let percent = (u128::from(done) * 100 / u128::from(expected.max(1))).min(99);
+    #[expect(clippy::cast_precision_loss, reason = "for display")]
+    let left = elapsed.as_secs_f64() * expected.saturating_sub(done) as f64 / done.max(1) as f64;
+    let is_known = done > 0 && done < expected && elapsed > Duration::from_secs(2);
+    (
+        u64::try_from(percent).unwrap_or(99),
+        is_known.then_some(left),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_and_time_left_follow_the_expected_size() {
+        let minute = Duration::from_mins(1);
+        assert_eq!(ahead(25, 100, minute), (25, Some(180.0)));
+        assert_eq!(ahead(0, 100, minute), (0, None));
+        // More than was expected.
+        assert_eq!(ahead(300, 100, minute), (99, None));
+        assert_eq!(ahead(u64::MAX, u64::MAX, minute), (99, None));
+        let meter = Meter::new(Instant::now());
+        meter.expect(Some(400));
+        meter.add_dump(100);
+        assert!(describe(&meter, minute).starts_with("25%  100 B → 0 B  0.0 MB/s  3 min 0 s left"));
+    }
 }

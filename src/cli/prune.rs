@@ -52,14 +52,14 @@ pub(super) async fn prune(session: &mut Session, options: &PruneOptions) -> Resu
 fn show(plan: &Plan) {
     let mut rows = plan.considered().map(row).peekable();
     if rows.peek().is_some() {
-        let header = ["DATABASE", "BACKUP", "BEGUN (UTC)", "ARCHIVE", "KEPT BY"];
-        console::remark(&(text::table(header, rows) + "\n"));
+        let header = ["DATABASE", "BACKUP", "ARCHIVE", "KEPT BY"];
+        console::remark(&(text::table_of_names(header, rows) + "\n"));
     }
     mention("not in the inventory, left alone", &plan.strangers);
     mention("without a keep_… rule, left alone", &plan.without_rule);
 }
 
-fn row(considered: &Considered) -> [String; 5] {
+fn row(considered: &Considered) -> [String; 4] {
     let Considered {
         found,
         archive,
@@ -80,7 +80,6 @@ fn row(considered: &Considered) -> [String; 5] {
     [
         found.database.clone(),
         found.id.to_string(),
-        text::begun(&found.id),
         archive.map_or("?".into(), text::size),
         kept_by,
     ]

@@ -1,34 +1,26 @@
 //! The end of a run: a table for people, JSON for programs.
 
-use super::text::{rate, ratio, size, table, time};
+use super::text::{rate, size, table_of_names, time};
 use crate::run::{JobReport, JobResult, RunReport, Waited};
 use crate::units;
 
 /// The table, the errors in full, and a line that sums up.
 pub(super) fn text(report: &RunReport) -> String {
     let header = [
-        "DATABASE",
-        "DUMP",
-        "ARCHIVE",
-        "RATIO",
-        "TIME",
-        "MB/s",
-        "BOUNDED BY",
-        "RESULT",
+        "DATABASE", "RESULT", "DUMP", "ARCHIVE", "TIME", "MB/s", "BOUND BY",
     ];
     let rows = report.jobs.iter().map(|job| {
         [
             job.database.clone(),
+            name(job.result).into(),
             size(job.dump_bytes),
             size(job.archive_bytes),
-            ratio(job.dump_bytes, job.archive_bytes),
             time(job.seconds),
             rate(job.dump_bytes, job.seconds),
-            bounded_by(&job.waited),
-            name(job.result).into(),
+            bound_by(&job.waited),
         ]
     });
-    let mut text = table(header, rows);
+    let mut text = table_of_names(header, rows);
     for JobReport {
         database,
         error,
@@ -75,21 +67,19 @@ fn name(result: JobResult) -> &'static str {
     }
 }
 
-/// The share of each step in the time waited, the largest first: `dump 71% encode 20% upload 9%`.
-fn bounded_by(waited: &Waited) -> String {
-    let mut shares = [
+/// The step that was waited for most, and its share in the time waited: `dump 71%`.
+fn bound_by(waited: &Waited) -> String {
+    let shares = [
         ("dump", waited.dump),
         ("encode", waited.encode),
         ("upload", waited.upload),
     ];
     let total: f64 = shares.iter().map(|(_, seconds)| seconds).sum();
-    if total <= 0.0 {
-        return "-".into();
+    let largest = shares.into_iter().max_by(|a, b| a.1.total_cmp(&b.1));
+    match largest {
+        Some((step, seconds)) if total > 0.0 => format!("{step} {:.0}%", 100.0 * seconds / total),
+        _ => "-".into(),
     }
-    shares.sort_by(|a, b| b.1.total_cmp(&a.1));
-    shares
-        .map(|(step, seconds)| format!("{step} {:.0}%", 100.0 * seconds / total))
-        .join(" ")
 }
 
 /// The report as JSON. Its fields are those of [`RunReport`]; `version` changes when one changes
@@ -103,20 +93,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_bounded_a_job_comes_first() {
-        let waited = Waited {
-            dump: 1.0,
-            encode: 6.0,
-            upload: 3.0,
+    fn what_bounded_a_job_most_is_named() {
+        let waited = |dump, encode, upload| Waited {
+            dump,
+            encode,
+            upload,
         };
-        assert_eq!(bounded_by(&waited), "encode 60% upload 30% dump 10%");
-        assert_eq!(
-            bounded_by(&Waited {
-                dump: 0.0,
-                encode: 0.0,
-                upload: 0.0
-            }),
-            "-"
-        );
+        assert_eq!(bound_by(&waited(1.0, 6.0, 3.0)), "encode 60%");
+        assert_eq!(bound_by(&waited(0.0, 0.0, 0.0)), "-");
     }
 }

@@ -1,6 +1,8 @@
 //! Trying everything without dumping: tools, logins, what the inventory promises, and all that a
 //! backup will ask of its store, so that it is found out now and not after ten hours.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -9,8 +11,11 @@ use crate::access::{access, open_stores};
 use crate::catalog::{BackupId, check_key};
 use crate::config::{Database, Inventory, Selection};
 use crate::engine::{self, Engine};
+use crate::run::prepare::PreparedJob;
+use crate::run::{self, Plan};
 use crate::store::s3::S3Store;
-use crate::store::{Checksum, ErrorKind, PartBody, Store, StoreError, get_small};
+use crate::store::{Checksum, ErrorKind, PartBody, SharedStore, Store, StoreError, get_small};
+use crate::units::size;
 
 /// What is put into a store and taken away again.
 const PROBE: &[u8] = b"tapline check";
@@ -51,10 +56,22 @@ pub async fn check(
     say: &mut dyn FnMut(Finding),
 ) -> Result<(), UpkeepError> {
     let databases = inventory.select(names)?;
+    let mut reached = Vec::new();
     for database in &databases {
-        check_database(inventory, database, say).await;
+        if check_database(inventory, database, say).await {
+            reached.push(database.name.clone());
+        }
     }
     let mut stores: Vec<_> = open_stores(inventory).await?.into_iter().collect();
+    if !reached.is_empty() {
+        let shared = stores.iter().map(|(name, store)| {
+            let store: SharedStore = store.clone();
+            (name.clone(), store)
+        });
+        let mut plan = Plan::new(inventory, shared.collect(), &[], own_binary())?;
+        plan.entries.retain(|entry| reached.contains(&entry.name));
+        check_plan(&plan, say).await;
+    }
     stores.sort_by(|(a, _), (b, _)| a.cmp(b));
     stores.retain(|(name, _)| {
         names.is_empty() || databases.iter().any(|database| database.store == *name)
@@ -65,7 +82,37 @@ pub async fn check(
     Ok(())
 }
 
-async fn check_database(inventory: &Inventory, database: &Database, say: &mut dyn FnMut(Finding)) {
+fn own_binary() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| "tapline".into())
+}
+
+/// Prepares every job of a run as the run itself does: its options, its memory.
+async fn check_plan(plan: &Plan, say: &mut dyn FnMut(Finding)) {
+    for (entry, prepared) in run::dry_run(plan).await {
+        let (result, detail) = match prepared {
+            Ok(PreparedJob { job, .. }) => {
+                let layout = &job.layout;
+                let expected = layout.expected.map_or("unknown".into(), size);
+                let memory = size(layout.memory);
+                (Outcome::Ok, format!("dump {expected}, memory {memory}"))
+            }
+            Err(error) => (Outcome::Fail, error.to_string()),
+        };
+        say(Finding {
+            subject: format!("database {}", entry.name),
+            what: "plan",
+            result,
+            detail,
+        });
+    }
+}
+
+/// Tries the tool and the login; whether the server can be asked for more.
+async fn check_database(
+    inventory: &Inventory,
+    database: &Database,
+    say: &mut dyn FnMut(Finding),
+) -> bool {
     let mut found = |what, result, detail| {
         say(Finding {
             subject: format!("database {}", database.name),
@@ -74,19 +121,28 @@ async fn check_database(inventory: &Inventory, database: &Database, say: &mut dy
             detail,
         });
     };
-    let own = std::env::current_exe().unwrap_or_else(|_| "tapline".into());
-    let engine = match access(database, &inventory.run, own).await {
+    let engine = match access(database, &inventory.run, own_binary()).await {
         Ok(access) => engine::open(database, access),
-        Err(error) => return found("secrets", Outcome::Fail, error.to_string()),
+        Err(error) => {
+            found("secrets", Outcome::Fail, error.to_string());
+            return false;
+        }
     };
     match engine.version().await {
         Ok(version) => found("tool", Outcome::Ok, version),
-        Err(error) => found("tool", Outcome::Fail, error.to_string()),
+        // The plan would say the same once more.
+        Err(error) => {
+            found("tool", Outcome::Fail, error.to_string());
+            return false;
+        }
     }
     match engine.check_login().await {
         Ok(()) => found("login", Outcome::Ok, "works".into()),
         // What follows asks the server, too, and would say the same once more.
-        Err(error) => return found("login", Outcome::Fail, error.to_string()),
+        Err(error) => {
+            found("login", Outcome::Fail, error.to_string());
+            return false;
+        }
     }
     match engine.check_dump().await {
         Ok(said) => {
@@ -100,6 +156,7 @@ async fn check_database(inventory: &Inventory, database: &Database, say: &mut dy
         let (result, detail) = discovered(&*engine, exclude).await;
         found("databases", result, detail);
     }
+    true
 }
 
 /// What `database = "*"` stands for, and whether each pattern of `exclude` means something.

@@ -220,7 +220,7 @@ fn a_backup_of_days_that_is_being_committed_shows_a_sign_of_life() {
 
 #[test]
 fn a_prune_that_is_cut_short_leaves_no_half_backup_and_cleanup_takes_the_rest() {
-    let world = World::new(INVENTORY);
+    let world = World::new(&format!("[run]\nretry_for = \"1s\"\n{INVENTORY}"));
     let store = world.server.store();
     let old = id("20260101T000000Z");
     let [volume, manifest] = put_backup(&world, "x", &old);
@@ -230,7 +230,7 @@ fn a_prune_that_is_cut_short_leaves_no_half_backup_and_cleanup_takes_the_rest() 
         .server
         .faults()
         .on(Op::Delete)
-        .nth(2)
+        .from(2)
         .meets(Fault::Denied);
     let run = world.run(&["prune", "--confirm"]);
     assert_eq!(run.code, Some(1));
@@ -242,6 +242,7 @@ fn a_prune_that_is_cut_short_leaves_no_half_backup_and_cleanup_takes_the_rest() 
     assert!(store.keys().contains(&volume));
     assert!(!world.run(&["list"]).stdout.contains(old.as_str()));
 
+    world.server.faults().clear();
     store.age_by(2 * DAY);
     assert_eq!(world.run(&["cleanup", "--confirm"]).code, Some(0));
     assert_eq!(store.keys(), new);

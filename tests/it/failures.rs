@@ -127,7 +127,7 @@ fn a_job_that_fails_long_after_its_tool_ended_signals_nobody() {
     let Ok(output) = traced else {
         return eprintln!("strace is not installed: nothing was tried");
     };
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(4));
     let pid = std::fs::read_to_string(world.path("pid")).unwrap();
     let calls = std::fs::read_to_string(world.path("calls")).unwrap();
     assert!(!calls.contains(&format!("kill(-{}", pid.trim())), "{calls}");
@@ -227,7 +227,7 @@ fn a_store_that_refuses_from_the_beginning_fails_the_job_at_once() {
     let faults = world.server.faults();
     faults.on(Op::Create).nth(1).meets(Fault::Denied);
     let run = world.run(&["backup"]);
-    assert_eq!(run.code, Some(1));
+    assert_eq!(run.code, Some(4));
     assert!(run.stdout.contains("CreateMultipartUpload of x/"));
     assert!(run.stdout.contains("a scripted fault") && run.stdout.contains("secret_key"));
     world.assert_store_is_clean();
@@ -248,7 +248,7 @@ fn a_store_that_refuses_once_it_has_accepted_is_asked_again_until_retry_for() {
         let world = World::new(&command("echo x"));
         world.server.faults().on(op).meets(Fault::Denied);
         let run = world.run(&["backup", "--retry-for", "1s"]);
-        assert_eq!(run.code, Some(1));
+        assert_eq!(run.code, Some(4));
         assert!(run.stdout.contains(operation) && run.stdout.contains("tries in 1 s"));
         world.assert_store_is_clean();
     }
@@ -259,7 +259,7 @@ fn a_store_that_stays_away_is_given_up_after_retry_for() {
     let world = World::new(&command("echo x"));
     world.server.faults().on(Op::Part).meets(Fault::SlowDown);
     let run = world.run(&["backup", "--retry-for", "2s"]);
-    assert_eq!(run.code, Some(1));
+    assert_eq!(run.code, Some(4));
     assert!(run.stdout.contains("tries in") && run.stdout.contains("part 1 of "));
     world.assert_store_is_clean();
 }

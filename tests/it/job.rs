@@ -372,7 +372,7 @@ fn a_failure_is_data_in_the_report_and_names_what_the_store_said() {
          [databases.x]\nengine = \"command\"\ncommand = [\"head\", \"-c\", \"99\", \"/dev/zero\"]\n",
     );
     world.server.faults().on(Op::Part).meets(Fault::SlowDown);
-    assert_eq!(world.run(&["backup", "--report", "r.json"]).code, Some(1));
+    assert_eq!(world.run(&["backup", "--report", "r.json"]).code, Some(4));
     let report: serde_json::Value =
         serde_json::from_slice(&std::fs::read(world.path("r.json")).unwrap()).unwrap();
     let failure = &report["jobs"][0]["failure"];

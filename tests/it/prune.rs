@@ -238,17 +238,13 @@ fn a_broken_backup_counts_for_no_rule_and_is_kept_and_named() {
 
 #[test]
 fn a_manifest_that_cannot_be_fetched_stops_the_prune_before_anything_is_removed() {
-    let world =
-        World::new("[databases.shop]\nengine = \"command\"\ncommand = [\"x\"]\nkeep_last = 1\n");
+    let world = World::new(
+        "[run]\nretry_for = \"1s\"\n[databases.shop]\nengine = \"command\"\ncommand = [\"x\"]\nkeep_last = 1\n",
+    );
     for day in 1..=5 {
         put_backup(&world, "shop", &id(&format!("2026010{day}T000000Z")));
     }
-    world
-        .server
-        .faults()
-        .on(Op::Get)
-        .nth(1)
-        .meets(Fault::Denied);
+    world.server.faults().on(Op::Get).meets(Fault::Denied);
     let run = world.run(&["prune", "--confirm"]);
     assert_eq!(run.code, Some(4));
     assert!(run.stderr.contains("reading the manifest of shop@2026010"));

@@ -206,7 +206,7 @@ fn without_credentials_a_backup_fails_at_once_and_says_so() {
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(4));
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(
         stdout.contains("credentials") && stdout.contains("access_key"),

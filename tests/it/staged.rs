@@ -100,7 +100,7 @@ fn postgres_by_way_of_a_directory_comes_back_equal_to_the_streamed() {
     staged(&world, "container = \"zip\"", &databases);
     assert_eq!(
         world.run(&["backup", "zstd"]).code,
-        Some(1),
+        Some(3),
         "a zip has no zstd"
     );
     assert_eq!(world.run(&["backup", "shop"]).code, Some(0));

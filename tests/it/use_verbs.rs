@@ -248,3 +248,61 @@ fn cleanup_speaks_json() {
     assert_eq!(report["confirmed"], false);
     assert_eq!(report["stores"][0]["foreign"], 1);
 }
+
+#[test]
+fn check_is_not_green_where_every_backup_fails() {
+    for section in [
+        "[run]\nmemory = \"1KB\"\n",
+        "[staged]\ncontainer = \"zip\"\n[run]\nmode = \"staged\"\n",
+    ] {
+        let world = World::new(&format!("{section}{SHOP}compression = \"zstd\"\n"));
+        let run = world.run(&["check"]);
+        assert_eq!(run.code, Some(5), "{section}");
+        assert!(
+            run.stdout.contains("FAIL  database shop plan: "),
+            "{section}"
+        );
+    }
+}
+
+#[test]
+fn a_run_ends_with_the_code_of_what_failed() {
+    let both = format!("{SHOP}[databases.bad]\nengine = \"command\"\ncommand = [\"false\"]\n");
+    let world = World::new(&both);
+    world.server.faults().on(Op::Create).meets(Fault::Denied);
+    let run = |names: &[&str]| {
+        let args = [&["backup", "--retry-for", "1s"], names].concat();
+        world.run(&args).code
+    };
+    assert_eq!(run(&["shop"]), Some(4));
+    world.server.faults().clear();
+    assert_eq!(run(&["bad"]), Some(1));
+    assert_eq!(run(&[]), Some(1));
+    let run = world.run(&["backup", "--memory", "1KB"]);
+    assert_eq!(run.code, Some(3));
+}
+
+#[test]
+fn a_table_fits_into_80_columns_and_its_result_is_in_sight() {
+    let name = format!("{}_orders", "a_name_without_end_".repeat(5));
+    let world = World::new(&format!(
+        "{SHOP}[databases.{name}]\nengine = \"command\"\ncommand = [\"seq\", \"99\"]\n"
+    ));
+    for args in [
+        &["backup", "--no-progress"][..],
+        &["list"],
+        &["prune", "--keep-last=1"],
+    ] {
+        let output = world.tapline(args).env("COLUMNS", "80").output().unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{stdout}");
+        let too_long = stdout.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(too_long, None, "{stdout}");
+        assert!(
+            stdout.contains("a_name") && stdout.contains("orders"),
+            "{stdout}"
+        );
+    }
+    // Into a file or a pipe a name goes whole.
+    assert!(world.run(&["list"]).stdout.contains(&name));
+}
