@@ -166,6 +166,7 @@ impl Child {
         let start = || {
             // Before there is a child whose end it could miss.
             let changes = tokio::signal::unix::signal(SignalKind::child())?;
+            guard::be_ready();
             let mut process = command
                 .to_command()?
                 .stdin(stdin)

@@ -32,8 +32,9 @@ pub fn arm() {
     ARMED.store(true, Ordering::Relaxed);
 }
 
-/// A tool's group is to end with this process.
-pub(super) fn watch(group: Pid) {
+/// Starts the guard if there is none yet. Before a tool is started, so that the time in which it is
+/// not watched is that of one write.
+pub(super) fn be_ready() {
     if !ARMED.load(Ordering::Relaxed) {
         return;
     }
@@ -44,11 +45,14 @@ pub(super) fn watch(group: Pid) {
             Err(error) => {
                 ARMED.store(false, Ordering::Relaxed);
                 tracing::debug!("no guard: {error}");
-                return;
             }
         }
     }
-    tell(&mut pipe, '+', group);
+}
+
+/// A tool's group is to end with this process.
+pub(super) fn watch(group: Pid) {
+    tell(&mut PIPE.lock().expect("no holder panics"), '+', group);
 }
 
 /// A tool is about to be reaped: its number may soon be another's.

@@ -105,6 +105,8 @@ fn a_killed_tapline_takes_its_tools_and_their_children_with_it() {
     let world = World::new(&command("trap '' TERM; echo x; sleep 1234.75; true"));
     let mut tapline = world.tapline(&["backup"]).spawn().unwrap();
     wait_until(|| is_running("sleep 1234.75"));
+    // The tool may be quicker than the line that says it is there.
+    std::thread::sleep(std::time::Duration::from_millis(500));
     tapline.kill().unwrap();
     tapline.wait().unwrap();
     wait_until(|| !is_running("sleep 1234.75"));

@@ -42,11 +42,16 @@ impl Postgres {
         if let Some(folder) = &self.database.tools {
             return folder.join(name);
         }
-        let usual = first_in_path(&[name]);
-        match self.server.major() {
-            Some(server) if is_packaged(name) => fitting(installed(name), server).unwrap_or(usual),
-            _ => usual,
-        }
+        let better = match (in_path(name), self.server.major()) {
+            (Some(program), Some(server)) if is_packaged(&program) => {
+                fitting(installed(name), server)
+            }
+            (Some(_), _) => None,
+            (None, Some(server)) => fitting(installed(name), server),
+            // Any client can ask any server for its version.
+            (None, None) => installed(name).into_iter().max().map(|(_, path)| path),
+        };
+        better.unwrap_or_else(|| first_in_path(&[name]))
     }
 }
 
@@ -76,14 +81,16 @@ fn installed(name: &str) -> Vec<(u32, PathBuf)> {
     found
 }
 
-/// Whether `PATH` has no such program, or a package's.
-fn is_packaged(name: &str) -> bool {
+fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
+    std::env::split_paths(&path)
         .map(|folder| folder.join(name))
-        .find(|path| path.is_file());
-    let Some(found) = found else { return true };
-    let real = std::fs::canonicalize(&found).unwrap_or(found);
+        .find(|path| path.is_file())
+}
+
+/// Whether a program is a package's.
+fn is_packaged(program: &Path) -> bool {
+    let real = std::fs::canonicalize(program).unwrap_or_else(|_| program.to_owned());
     real.parent() == Some(Path::new("/usr/bin"))
         || PACKAGED
             .iter()
