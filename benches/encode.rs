@@ -5,7 +5,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use tapline::archive::Compression;
+use tapline::archive::{Codec, Compression};
 use tapline::bench::synthetic::Synthetic;
 
 /// A segment of a synthetic dump, as compressible as a usual one.
@@ -28,7 +28,8 @@ fn main() {
         group.throughput(Throughput::Bytes(segment.len() as u64));
         for level in levels {
             group.bench_function(BenchmarkId::new("encode", level), |bencher| {
-                bencher.iter(|| compression.encode(level, &segment));
+                let mut codec = Codec::new(compression, level).expect("memory");
+                bencher.iter(|| codec.encode(&[], &segment));
             });
             group.bench_function(BenchmarkId::new("bare", level), |bencher| {
                 bencher.iter(|| bare(compression, level, &segment));

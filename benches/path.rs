@@ -56,6 +56,7 @@ fn job(command: ToolCommand, compression: Compression, level: i32, size: u64) ->
         Limits::S3,
         (compression, level),
         Some(size),
+        None,
     );
     let layout = layout.expect("enough memory");
     let store = Arc::new(MemoryStore::discarding(Limits::S3));

@@ -1,17 +1,31 @@
-//! The archive's bytes: tar header, gzip and zstd framing. Synchronous and pure, no I/O.
+//! The archive's bytes, made on all cores.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | [`tar`] | the header, its padding |
+//! | [`frame`] | what gzip and zstd put before and behind the segments |
+//! | [`codec`] | the compressors |
+//! | [`cores`] | the threads that work |
+//! | [`encoder`] | segments through the cores, in order |
+//! | [`entry_name`] | what a file in an archive may be called |
+//! | [`piece`] | what comes out of it, with checksums |
 
 mod codec;
-mod digest;
+mod cores;
+mod encoder;
 mod entry_name;
-mod pool;
+mod frame;
+mod piece;
 mod tar;
 
 use serde::{Deserialize, Serialize};
 
-pub use codec::Encoded;
-pub use digest::Hash;
+pub use codec::{Codec, LOOK_BACK};
+pub use cores::{Cores, Lane};
+pub use encoder::{Encoding, Inlet, Outlet, PieceRoom, Room, encoder};
 pub use entry_name::EntryName;
-pub use pool::{Cores, Inlet, Outlet, Room, encoder};
+pub use frame::Content;
+pub use piece::{Checksums, Piece};
 pub use tar::{BLOCK, END_LEN, HEADER_LEN, MAX_NAME, TarHeader, hex, padding};
 
 /// How an archive is compressed.
@@ -45,11 +59,17 @@ impl Compression {
         }
     }
 
-    /// The levels that may be asked for, and the one taken when none is.
+    /// The levels that may be asked for, and the one taken when none is: the knee of ratio against
+    /// CPU seconds for each GiB, measured on a plain dump of PostgreSQL.
+    ///
+    /// | gzip | 1 | **2** | 3 | 4 | 5 | 6 | | zstd | **1** | 2 | 3 | 4 | 5 | 6 |
+    /// |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+    /// | ratio | 2.09 | 3.03 | 3.13 | 3.40 | 3.45 | 3.49 | | | 3.47 | 3.27 | 3.25 | 3.18 | 3.28 | 3.36 |
+    /// | CPU s | 4.5 | 7.5 | 9.1 | 9.9 | 10.9 | 14.1 | | | 2.3 | 3.2 | 5.2 | 6.8 | 10.7 | 13.8 |
     pub fn levels(self) -> (std::ops::RangeInclusive<i32>, i32) {
         match self {
-            Compression::Gzip => (1..=9, 6),
-            Compression::Zstd => (1..=19, 3),
+            Compression::Gzip => (1..=9, 2),
+            Compression::Zstd => (1..=19, 1),
             Compression::None => (0..=0, 0),
         }
     }

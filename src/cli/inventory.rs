@@ -200,7 +200,7 @@ mod tests {
                 compression: gzip,
                 ..default()
             }),
-            [(Compression::Gzip, 9), (Compression::Gzip, 6)]
+            [(Compression::Gzip, 9), (Compression::Gzip, 2)]
         );
         let nineteen = BackupOptions {
             compression: zstd,

@@ -17,10 +17,12 @@
 //! | file | role |
 //! |---|---|
 //! | this | [`Deposit`]: cutting, sending, sealing |
+//! | [`part`] | one part: its pieces, and their checksums joined |
 //! | [`volume`] | one object: its parts, and their receipts added up |
 //! | [`ledger`] | what a job may have left in its store |
 
 mod ledger;
+mod part;
 mod volume;
 
 use std::sync::Arc;
@@ -30,13 +32,12 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
+use crate::archive::Piece;
 use crate::catalog::volume_name;
 use crate::meter::{Meter, Step};
-use crate::store::{
-    Checksum, ChecksumKind, ErrorKind, PartBody, PartReceipt, Result, SharedStore, StoreError,
-    Upload,
-};
+use crate::store::{ErrorKind, PartReceipt, Result, SharedStore, StoreError, Upload};
 pub use ledger::Ledger;
+use part::Part;
 pub use volume::SealedVolume;
 use volume::{OpenVolume, UploadedPart};
 
@@ -66,8 +67,8 @@ pub struct Deposit {
     writing: OpenVolume,
     /// Size of the part being filled when it will be full.
     target: u64,
-    filling: PartBody,
-    held: Option<PartBody>,
+    filling: Part,
+    held: Option<Part>,
     in_flight: JoinSet<(usize, Result<UploadedPart>)>,
 }
 
@@ -98,7 +99,7 @@ impl Deposit {
             backup_id,
             full: Vec::new(),
             writing: OpenVolume::new(upload),
-            filling: PartBody::new(),
+            filling: Part::default(),
             held: None,
             in_flight: JoinSet::new(),
         })
@@ -108,11 +109,11 @@ impl Deposit {
     ///
     /// # Errors
     /// The first part that failed, as soon as it is known.
-    pub async fn push(&mut self, mut bytes: Bytes) -> Result<()> {
+    pub async fn push(&mut self, mut piece: Piece) -> Result<()> {
         self.receive_what_is_there()?;
-        while !bytes.is_empty() {
+        while !piece.is_empty() {
             let room = usize::try_from(self.target - self.filling.len()).unwrap_or(usize::MAX);
-            self.filling.push(bytes.split_to(room.min(bytes.len())));
+            self.filling.push(piece.split_to(room));
             if self.filling.len() == self.target {
                 self.close_part().await?;
             }
@@ -144,11 +145,11 @@ impl Deposit {
             let why = format!("the archive's head has {is} bytes, and {was} were kept free for it");
             return Err(StoreError::new(ErrorKind::Invalid, why));
         }
-        if !self.filling.is_empty() || self.fills_held() {
+        if self.filling.len() > 0 || self.fills_held() {
             self.close_part().await?;
         }
         if let Some(mut first) = self.held.take() {
-            first.push_front(head);
+            first.push_front(Piece::new(head, self.store.checksum_kind()));
             let slot = self.slot().await?;
             self.send(0, 1, first, slot);
         }
@@ -185,8 +186,8 @@ impl Deposit {
             self.full.push(std::mem::replace(&mut self.writing, next));
         }
         self.writing.parts += 1;
-        let body = std::mem::take(&mut self.filling);
-        self.send(self.full.len(), self.writing.parts, body, slot);
+        let part = std::mem::take(&mut self.filling);
+        self.send(self.full.len(), self.writing.parts, part, slot);
         Ok(())
     }
 
@@ -205,7 +206,7 @@ impl Deposit {
         }
     }
 
-    fn send(&mut self, volume: usize, number: u32, body: PartBody, slot: OwnedSemaphorePermit) {
+    fn send(&mut self, volume: usize, number: u32, part: Part, slot: OwnedSemaphorePermit) {
         let (store, meter) = (self.store.clone(), self.meter.clone());
         let upload = self
             .full
@@ -215,7 +216,7 @@ impl Deposit {
             .clone();
         self.in_flight.spawn(async move {
             let start = Instant::now();
-            let uploaded = upload_part(&store, &upload, number, body).await;
+            let uploaded = upload_part(&store, &upload, number, part).await;
             drop(slot);
             if let Ok(part) = &uploaded {
                 meter.add_archive(part.receipt.size);
@@ -268,14 +269,11 @@ async fn upload_part(
     store: &SharedStore,
     upload: &Upload,
     number: u32,
-    body: PartBody,
+    part: Part,
 ) -> Result<UploadedPart> {
-    let buffers = || body.buffers().iter().map(AsRef::as_ref);
-    let crc64nvme = Checksum::of_buffers(ChecksumKind::Crc64Nvme, buffers());
-    let checksum = store.checksum_kind().map(|kind| match kind {
-        ChecksumKind::Crc64Nvme => crc64nvme,
-        ChecksumKind::Crc32 => Checksum::of_buffers(kind, buffers()),
-    });
+    let (body, checksums) = part.into_body();
+    let kept = store.checksum_kind();
+    let checksum = kept.and_then(|kind| checksums.kept(kind));
     let size = body.len();
     let receipt = store
         .put_part(upload, number, body, checksum)
@@ -287,5 +285,8 @@ async fn upload_part(
         checksum,
         ..receipt
     };
-    Ok(UploadedPart { receipt, crc64nvme })
+    Ok(UploadedPart {
+        receipt,
+        crc64nvme: checksums.crc64nvme(),
+    })
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::process::ChildStdout;
 use tokio::time::{sleep, timeout};
@@ -141,8 +141,8 @@ impl DumpEnd {
 /// What comes next from a source.
 #[derive(Debug)]
 pub enum Next {
-    /// The next bytes of the dump; only the last segment is shorter than asked for.
-    Segment(Bytes),
+    /// The next bytes of the dump are in the segment; only the last one is not filled.
+    Segment,
     /// The dump is whole.
     End(DumpEnd),
 }
@@ -184,16 +184,16 @@ impl Source {
         })
     }
 
-    /// Reads the next `segment` bytes, or fewer at the end; then, once, the end.
+    /// Fills an empty `segment` up to its capacity, or less at the end; then, once, the end.
     ///
     /// # Errors
     /// Any [`DumpError`]. A child that fails is an error at once, whatever it
     /// wrote before.
-    pub async fn next(&mut self, segment: usize, meter: &Meter) -> Result<Next, DumpError> {
-        let mut bytes = BytesMut::with_capacity(segment);
-        while !self.at_eof && bytes.len() < segment {
-            let room = segment - bytes.len();
-            let mut limited = (&mut bytes).limit(room);
+    pub async fn next(&mut self, segment: &mut Vec<u8>, meter: &Meter) -> Result<Next, DumpError> {
+        let capacity = segment.capacity();
+        while !self.at_eof && segment.len() < capacity {
+            let room = capacity - segment.len();
+            let mut limited = (&mut *segment).limit(room);
             let exited_well = self.child.has_exited_well();
             tokio::select! {
                 read = self.stdout.read_buf(&mut limited) => {
@@ -210,12 +210,11 @@ impl Source {
                 () = sleep(self.exit_timeout), if exited_well => return Err(self.held().await),
             }
         }
-        if bytes.is_empty() {
+        if segment.is_empty() {
             return self.end().await.map(Next::End);
         }
-        let bytes = bytes.freeze();
-        self.look_at(&bytes);
-        Ok(Next::Segment(bytes))
+        self.look_at(segment);
+        Ok(Next::Segment)
     }
 
     fn look_at(&mut self, bytes: &[u8]) {
@@ -293,10 +292,12 @@ mod tests {
         let command = ToolCommand::new("sh").args(["-c", script]);
         let mut source = Source::spawn(&command, SHAPE, Duration::from_secs(5))?;
         let meter = Meter::new(Instant::now());
+        let mut segment = Vec::with_capacity(segment);
         loop {
-            if let Next::End(end) = source.next(segment, &meter).await? {
+            if let Next::End(end) = source.next(&mut segment, &meter).await? {
                 return Ok(end);
             }
+            segment.clear();
         }
     }
 

@@ -1,16 +1,22 @@
 //! A job's sizes, all fixed before its first byte.
 //!
 //! ```text
-//! memory = held part + in_flight × part + (workers + 1) × (segment + its compressed bound) + workers × compressor
+//! memory = (held part + part being filled + in_flight) × part
+//!        + (workers + 1) × (segment + its compressed bound) + workers × codec
 //! ```
 //!
 //! Nothing in it depends on the dump's size, so a job that starts can also end: without this, a
 //! large part (wanted for a large dump) times a deep window times many jobs meets the machine's
 //! limit hours into a run.
 //!
+//! **Cores come first**, and may take two thirds of the memory; then segments are as large as two
+//! fifths allow. The other way round, 128 MiB used four of 32 cores. What small segments cost is
+//! little: gzip's look back into the one before, zstd's begin anew.
+//!
 //! The part is chosen from the expected size so that the store's limit on parts is not reached, and
 //! capped by the memory. Where both cannot be had, memory wins and the archive gets further
-//! volumes.
+//! volumes. What is left is the window: one connection carries some 20 MB/s (what AWS's own
+//! transfer manager counts on), so four of them are slower than one disk.
 
 use serde::Serialize;
 
@@ -19,11 +25,16 @@ use crate::deposit::Window;
 use crate::store::Limits;
 
 const MIB: u64 = 1 << 20;
-/// What is compressed at once: large enough that a sync flush costs nothing, small enough to have
-/// many.
-const SEGMENTS: [usize; 3] = [4 << 20, 1 << 20, 256 << 10];
-/// Parts in flight, for a store that answers slower than one part after the other would use it.
-const IN_FLIGHT: usize = 4;
+/// What is compressed at once: large enough that zstd's frames find what repeats, small enough to
+/// have many.
+const SEGMENTS: [usize; 6] = [4 << 20, 2 << 20, 1 << 20, 512 << 10, 256 << 10, 128 << 10];
+/// The same where nothing is compressed. A part that ends within a segment keeps all of it.
+const PLAIN_SEGMENTS: [usize; 6] = [1 << 20, 512 << 10, 256 << 10, 128 << 10, 64 << 10, 32 << 10];
+/// Parts on their way at once. Two, so that one is on its way while the store answers for the
+/// other; 64 are what 10 Gbit/s take at 20 MB/s each.
+const IN_FLIGHT: std::ops::RangeInclusive<u64> = 2..=64;
+/// Parts in memory that are not on their way: the held one, and the one being filled.
+const AT_HOME: u64 = 2;
 /// The part size when nothing calls for more.
 const SMALL_PART: u64 = 8 * MIB;
 /// An estimate may be this much too low before the parts run out.
@@ -38,7 +49,7 @@ pub struct Layout {
     pub workers: usize,
     /// Size of a part, in bytes.
     pub part: u64,
-    /// Parts being filled or uploaded at once, the held one not counted.
+    /// Parts on their way at once; the held one and the one being filled are not counted.
     pub in_flight: usize,
     /// Most parts in a volume.
     pub max_parts: u32,
@@ -58,7 +69,8 @@ impl Layout {
         }
     }
 
-    /// Chooses the sizes for a job that may take `memory` bytes, on a machine with `cores`.
+    /// Chooses the sizes for a job that may take `memory` bytes, on a machine with `cores`; with so
+    /// many `connections` as are asked for, or as memory allows.
     ///
     /// # Errors
     /// When `memory` is too little for the store's smallest part: the least that would do, in
@@ -67,25 +79,33 @@ impl Layout {
         memory: u64,
         cores: usize,
         limits: Limits,
-        (compression, level): (Compression, i32),
+        compression: (Compression, i32),
         expected: Option<u64>,
+        connections: Option<usize>,
     ) -> Result<Self, u64> {
-        let per_worker = |segment: usize| (segment + compression.bound(segment)) as u64;
-        let encode = |segment: usize, workers: usize| {
-            (workers as u64 + 1) * per_worker(segment)
-                + workers as u64 * compression.state(level, segment)
+        let (segments, surplus) = match compression.0 {
+            // A part keeps the whole of a segment that it ends in, where that is not compressed.
+            Compression::None => (PLAIN_SEGMENTS, PLAIN_SEGMENTS[0] as u64),
+            Compression::Gzip | Compression::Zstd => (SEGMENTS, 0),
         };
-        // The larger share goes to parts; a core more helps less than a window that is deep enough.
-        let (segment, workers) = SEGMENTS
+        let least = (AT_HOME + 1) * (limits.min_part + surplus);
+        let encode = |segment: usize, workers: usize| encoder_memory(segment, workers, compression);
+        let smallest = segments[segments.len() - 1];
+        let for_cores = (memory / 3 * 2).min(memory.saturating_sub(least));
+        let workers = (1..=cores)
+            .rev()
+            .find(|workers| encode(smallest, *workers) <= for_cores)
+            .unwrap_or(1);
+        let segment = segments
             .into_iter()
-            .flat_map(|segment| (1..=cores).rev().map(move |workers| (segment, workers)))
-            .find(|(segment, workers)| encode(*segment, *workers) <= memory * 2 / 5)
-            .unwrap_or((SEGMENTS[SEGMENTS.len() - 1], 1));
-        let for_parts = memory.saturating_sub(encode(segment, workers));
-        let least = 2 * limits.min_part;
+            .find(|segment| encode(*segment, workers) <= memory / 5 * 2)
+            .unwrap_or(smallest);
+        let encode = encode(segment, workers);
+        let for_parts = memory.saturating_sub(encode);
         if for_parts < least {
-            return Err(least + encode(segment, workers));
+            return Err(least.saturating_add(encode));
         }
+        let fit = |part: u64| (for_parts / (part + surplus)).saturating_sub(AT_HOME);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -95,30 +115,33 @@ impl Layout {
             (size as f64 * MARGIN / f64::from(limits.max_parts)) as u64
         });
         let wanted = needed
-            .max(SMALL_PART)
+            .clamp(SMALL_PART, limits.max_part.max(SMALL_PART))
             .next_multiple_of(MIB)
             .clamp(limits.min_part, limits.max_part);
-        // As deep a window as the wanted part leaves; at least two, so that upload and encode
-        // overlap, if it can be.
-        let in_flight = (2..=IN_FLIGHT)
-            .rev()
-            .find(|in_flight| (*in_flight as u64 + 1) * wanted <= for_parts)
-            .unwrap_or(if for_parts >= 3 * limits.min_part {
-                2
-            } else {
-                1
-            });
-        let part = wanted.min(for_parts / (in_flight as u64 + 1));
+        // As deep a window as parts of the wanted size leave, and smaller parts where that would
+        // not be the least.
+        let asked = connections.map(|connections| connections.max(1) as u64);
+        let in_flight = asked
+            .unwrap_or_else(|| fit(wanted).clamp(*IN_FLIGHT.start(), *IN_FLIGHT.end()))
+            .min(fit(limits.min_part));
+        let part = wanted.min(for_parts / (AT_HOME + in_flight) - surplus);
         Ok(Self {
             segment,
             workers,
             part,
-            in_flight,
+            in_flight: usize::try_from(in_flight).unwrap_or(usize::MAX),
             max_parts: limits.max_parts,
             expected,
-            memory: (in_flight as u64 + 1) * part + encode(segment, workers),
+            memory: (AT_HOME + in_flight) * (part + surplus) + encode,
         })
     }
+}
+
+fn encoder_memory(segment: usize, workers: usize, (compression, level): (Compression, i32)) -> u64 {
+    let (bound, workers) = (compression.bound(segment), workers as u64);
+    (segment as u64 + bound as u64)
+        .saturating_mul(workers.saturating_add(1))
+        .saturating_add(workers.saturating_mul(compression.state(level, segment)))
 }
 
 #[cfg(test)]
@@ -127,23 +150,59 @@ mod tests {
 
     use super::*;
 
+    /// Compressions with a level of theirs.
+    const ALL: [(Compression, i32); 7] = [
+        (Compression::None, 0),
+        (Compression::Gzip, 1),
+        (Compression::Gzip, 6),
+        (Compression::Zstd, 1),
+        (Compression::Zstd, 3),
+        (Compression::Zstd, 9),
+        (Compression::Zstd, 19),
+    ];
+
     proptest! {
         #[test]
         fn the_layout_keeps_to_the_memory_and_the_stores_limits(
-            memory in 1u64..4096, cores in 1usize..129, expected in proptest::option::of(0u64..1 << 50),
-            level in 1i32..=9, zstd: bool,
+            memory: u64, shift in 0u32..60, cores in 1usize..129,
+            expected in proptest::option::of(any::<u64>()),
+            connections in proptest::option::of(any::<usize>()),
+            compression in proptest::sample::select(&ALL[..]),
         ) {
-            let memory = memory * MIB;
-            let compression = if zstd { Compression::Zstd } else { Compression::Gzip };
-            match Layout::new(memory, cores, Limits::S3, (compression, level), expected) {
+            let memory = memory >> shift;
+            match Layout::new(memory, cores, Limits::S3, compression, expected, connections) {
                 Ok(layout) => {
                     prop_assert!(layout.memory <= memory);
                     prop_assert!((Limits::S3.min_part..=Limits::S3.max_part).contains(&layout.part));
                     prop_assert!(layout.in_flight >= 1 && layout.workers >= 1 && layout.workers <= cores);
+                    if let Some(connections) = connections {
+                        prop_assert!(layout.in_flight <= connections.max(1));
+                    }
                 }
                 Err(least) => {
                     prop_assert!(least > memory);
-                    prop_assert!(Layout::new(least * 2, cores, Limits::S3, (compression, level), expected).is_ok());
+                    let enough = Layout::new(least * 2, cores, Limits::S3, compression, expected, None);
+                    prop_assert!(enough.is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_core_is_idle_for_want_of_segments_and_no_store_for_want_of_connections() {
+        for cores in [2, 8, 32, 64] {
+            for memory in [128 * MIB, 256 * MIB, 512 * MIB, 4096 * MIB] {
+                for compression in ALL {
+                    let layout =
+                        Layout::new(memory, cores, Limits::S3, compression, None, None).unwrap();
+                    let case = format!("{cores} cores, {} MiB, {compression:?}", memory / MIB);
+                    // zstd's slow levels take megabytes for each worker.
+                    if compression.0 != Compression::Zstd || compression.1 <= 3 {
+                        assert_eq!(layout.workers, cores, "{case}: {layout:?}");
+                    }
+                    let connections = if memory < 256 * MIB { 2 } else { 8 };
+                    assert!(layout.in_flight >= connections, "{case}: {layout:?}");
+                    assert_eq!(layout.part, SMALL_PART, "{case}: {layout:?}");
                 }
             }
         }
@@ -152,26 +211,37 @@ mod tests {
     #[test]
     fn an_expected_size_fits_in_one_volume_when_memory_allows() {
         let size = 400 << 30;
-        let layout =
-            Layout::new(1 << 30, 8, Limits::S3, (Compression::Gzip, 6), Some(size)).unwrap();
+        let gzip = (Compression::Gzip, 6);
+        let layout = Layout::new(1 << 30, 8, Limits::S3, gzip, Some(size), None).unwrap();
         assert!(
             layout.part * u64::from(layout.max_parts) > size,
             "{layout:?}"
         );
-        assert!(layout.in_flight >= 2);
+        assert!(layout.in_flight >= 8, "{layout:?}");
+    }
+
+    #[test]
+    fn connections_are_as_many_as_asked_for_where_memory_allows() {
+        let of = |memory, connections| {
+            let gzip = (Compression::Gzip, 6);
+            Layout::new(memory, 2, Limits::S3, gzip, None, Some(connections)).unwrap()
+        };
+        assert_eq!(of(1 << 30, 1).in_flight, 1);
+        assert_eq!(of(1 << 30, 32).in_flight, 32);
+        assert_eq!(of(4 << 30, 200).in_flight, 200);
+        let little = of(128 * MIB, 200);
+        assert!(little.part < SMALL_PART, "{little:?}");
+        assert!(little.in_flight >= 10, "{little:?}");
     }
 
     #[test]
     fn the_default_share_is_used_well() {
-        let layout = Layout::new(128 * MIB, 2, Limits::S3, (Compression::Gzip, 6), None).unwrap();
+        let gzip = (Compression::Gzip, 6);
+        let layout = Layout::new(128 * MIB, 2, Limits::S3, gzip, None, None).unwrap();
         assert_eq!(
-            (
-                layout.segment,
-                layout.workers,
-                layout.part,
-                layout.in_flight
-            ),
-            (4 << 20, 2, 8 * MIB, 4)
+            (layout.segment, layout.workers, layout.part),
+            (4 << 20, 2, 8 * MIB)
         );
+        assert!(layout.in_flight >= 8, "{layout:?}");
     }
 }

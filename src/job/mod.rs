@@ -42,7 +42,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::archive::{Compression, Cores, END_LEN, Hash, TarHeader, encoder, hex, padding};
+use crate::archive::{Compression, Cores, END_LEN, Encoding, TarHeader, encoder, hex, padding};
 use crate::catalog::{Archive, BackupId, Entry, Manifest, Mode, SourceIdentity, archive_key};
 use crate::deposit::{Deposit, Ledger, SealedVolume};
 use crate::dump::{DumpEnd, DumpShape, Next, Source, ToolCommand};
@@ -258,21 +258,25 @@ async fn stream(
         meter,
         ..
     } = job;
-    let (inlet, mut outlet) = encoder(layout.workers, (*compression, *level), cores, meter);
+    let encoding = Encoding {
+        compression: *compression,
+        level: *level,
+        segment: layout.segment,
+        workers: layout.workers,
+        checksum: job.store.checksum_kind(),
+        sha256: true,
+    };
+    let (mut inlet, mut outlet) = encoder(cores, encoding, meter);
     let read = async move {
-        let mut hash = Hash::new();
         loop {
-            let (room, start) = (inlet.room().await, Instant::now());
+            let (mut room, start) = (inlet.room().await, Instant::now());
             let next = meter
-                .wait_for(Step::Dump, source.next(layout.segment, meter))
+                .wait_for(Step::Dump, source.next(room.segment(), meter))
                 .await?;
             meter.was_busy(Step::Dump, start);
             match next {
-                Next::Segment(segment) => {
-                    hash.update(segment.clone()).await?;
-                    inlet.put(segment, room).await;
-                }
-                Next::End(end) => return Ok::<_, JobError>((end, hash.finish().await?)),
+                Next::Segment => inlet.put(room).await,
+                Next::End(end) => return Ok::<_, JobError>(end),
             }
         }
     };
@@ -283,15 +287,16 @@ async fn stream(
                 failed = deposit.failure() => return Err(failed.into()),
                 next = outlet.next() => next?,
             };
-            let Some((buffers, _room)) = next else {
+            let Some((piece, _room)) = next else {
                 return Ok::<_, JobError>(());
             };
-            for buffer in buffers {
-                deposit.push(buffer).await?;
-            }
+            deposit.push(piece).await?;
         }
     };
-    let ((end, sha256), ()) = tokio::try_join!(read, write)?;
+    let (end, ()) = tokio::try_join!(read, write)?;
+    let sha256 = outlet
+        .sha256()
+        .ok_or_else(|| std::io::Error::other("the dump was not hashed"))?;
 
     // The dump is whole: what could not be written before can be now.
     meter.set_phase(Phase::Committing);
@@ -302,12 +307,8 @@ async fn stream(
         sha256: Some(sha256),
     }
     .to_bytes();
-    let mut content = crc32fast::Hasher::new();
-    content.update(&header);
-    content.combine(&outlet.content());
-    deposit
-        .push(compression.tail(padding(end.size()) + END_LEN, &content))
-        .await?;
+    let tail = outlet.tail(&header, padding(end.size()) + END_LEN);
+    deposit.push(tail).await?;
     let volumes = deposit.seal(compression.head(&header)).await?;
     Ok((WholeDump::one_file(&end, name, &sha256), volumes))
 }

@@ -136,6 +136,7 @@ pub async fn prepare(
         store.limits(),
         compression,
         expected,
+        None,
     )
     .map_err(|least| {
         let (memory, least) = (memory.div_ceil(1 << 20), least.div_ceil(1 << 20));

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 use zip::write::SimpleFileOptions;
@@ -20,7 +20,7 @@ use zip::{CompressionMethod, ZipWriter};
 use super::disk;
 use super::dump::{Dumped, DumpedFile};
 use crate::archive::{Compression, END_LEN, TarHeader, hex, padding};
-use crate::archive::{Cores, encoder};
+use crate::archive::{Cores, Encoding, encoder};
 use crate::catalog::Entry;
 use crate::config::Container;
 use crate::dump::DumpEnd;
@@ -72,50 +72,44 @@ async fn tar(
     path: &Path,
     cores: &Cores,
 ) -> Result<Vec<Entry>, JobError> {
-    let (compression, segment, failed) = (job.compression, job.layout.segment, disk(path));
+    let (compression, failed) = (job.compression, disk(path));
     let (first, last) = (&files[0], &files[files.len() - 1]);
     let (header, rest) = (header(first), padding(last.size) + END_LEN);
     let mut out = File::create(path).map_err(&failed)?;
     out.write_all(&compression.head(&header)).map_err(&failed)?;
 
-    let (inlet, mut outlet) = encoder(
-        job.layout.workers,
-        (compression, job.level),
-        cores,
-        &job.meter,
-    );
+    let encoding = Encoding {
+        compression,
+        level: job.level,
+        segment: job.layout.segment,
+        workers: job.layout.workers,
+        checksum: None,
+        sha256: false,
+    };
+    let (mut inlet, mut outlet) = encoder(cores, encoding, &job.meter);
     let read = async move {
         let mut tar = TarStream::new(files);
         loop {
-            let room = inlet.room().await;
-            let read = spawn_blocking(move || tar.next(segment).map(|bytes| (tar, bytes))).await;
-            let (back, bytes) = read.map_err(io::Error::other)??;
+            let mut room = inlet.room().await;
+            let read = spawn_blocking(move || tar.next(room.segment()).map(|()| (tar, room))).await;
+            let (back, mut room) = read.map_err(io::Error::other)??;
             tar = back;
-            if bytes.is_empty() {
+            if room.segment().is_empty() {
                 return Ok::<_, io::Error>(tar.entries);
             }
-            inlet.put(bytes, room).await;
+            inlet.put(room).await;
         }
     };
     let write = async {
-        while let Some((buffers, _room)) = outlet.next().await? {
-            let write = move || {
-                buffers
-                    .iter()
-                    .try_for_each(|buffer| out.write_all(buffer))
-                    .map(|()| out)
-            };
+        while let Some((piece, _room)) = outlet.next().await? {
+            let write = move || out.write_all(&piece.into_parts().0).map(|()| out);
             out = spawn_blocking(write).await.map_err(io::Error::other)??;
         }
         Ok::<_, io::Error>(out)
     };
     let (entries, mut out) = tokio::try_join!(read, write).map_err(&failed)?;
-
-    let mut content = crc32fast::Hasher::new();
-    content.update(&header);
-    content.combine(&outlet.content());
-    out.write_all(&compression.tail(rest, &content))
-        .map_err(&failed)?;
+    let (tail, _) = outlet.tail(&header, rest).into_parts();
+    out.write_all(&tail).map_err(&failed)?;
     Ok(entries)
 }
 
@@ -147,9 +141,9 @@ impl TarStream {
         }
     }
 
-    /// The next `segment` bytes, fewer at the end, then none.
-    fn next(&mut self, segment: usize) -> io::Result<Bytes> {
-        let mut bytes = BytesMut::with_capacity(segment);
+    /// Fills `bytes` up to its capacity, less at the end, then not at all.
+    fn next(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let segment = bytes.capacity();
         while bytes.len() < segment {
             let room = segment - bytes.len();
             if !self.between.is_empty() {
@@ -173,7 +167,7 @@ impl TarStream {
                 self.next_file()?;
             }
         }
-        Ok(bytes.freeze())
+        Ok(())
     }
 
     /// The file has been read: it is removed, and the next one's header follows its padding.

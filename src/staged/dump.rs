@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
@@ -108,12 +107,13 @@ async fn fill(
         seen = seen.max(size);
     };
     let end = {
-        let mut done = std::pin::pin!(source.next(1, &job.meter));
+        let mut nothing = Vec::with_capacity(1);
+        let mut done = std::pin::pin!(source.next(&mut nothing, &job.meter));
         loop {
             match tokio::time::timeout(LOOK, &mut done).await {
                 Ok(next) => match next? {
                     Next::End(end) => break end,
-                    Next::Segment(_) => {
+                    Next::Segment => {
                         let why = format!(
                             "{} writes to stdout, and not only into its folder",
                             job.tool
@@ -143,14 +143,15 @@ async fn fill(
 
 /// The tool's stdout goes into one file, or one for each table.
 async fn write(job: &Job, source: &mut Source, mut files: Files) -> Result<Dumped, JobError> {
+    let mut segment = Vec::with_capacity(job.layout.segment);
     loop {
-        match source.next(job.layout.segment, &job.meter).await? {
-            Next::Segment(segment) => {
+        match source.next(&mut segment, &job.meter).await? {
+            Next::Segment => {
                 let folder = files.folder.clone();
-                let written = spawn_blocking(move || files.take(&segment).map(|()| files)).await;
-                files = written
-                    .map_err(std::io::Error::other)?
-                    .map_err(disk(&folder))?;
+                let write = move || files.take(&segment).map(|()| (files, segment));
+                let written = spawn_blocking(write).await.map_err(std::io::Error::other)?;
+                (files, segment) = written.map_err(disk(&folder))?;
+                segment.clear();
             }
             Next::End(end) => {
                 let folder = files.folder.clone();
@@ -211,11 +212,11 @@ impl Files {
         }
     }
 
-    fn take(&mut self, segment: &Bytes) -> std::io::Result<()> {
+    fn take(&mut self, segment: &[u8]) -> std::io::Result<()> {
         if self.stem.is_none() {
             return self.append(segment);
         }
-        let mut rest: &[u8] = segment;
+        let mut rest = segment;
         if !self.pending.is_empty() {
             // Complete the line that the last segment ended in.
             let line = rest
@@ -327,7 +328,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut files = Files::cut(folder.path(), "shop", CUTS);
         for segment in segments {
-            files.take(&Bytes::copy_from_slice(segment)).unwrap();
+            files.take(segment).unwrap();
         }
         let made = files.finish().unwrap();
         made.into_iter()

@@ -192,7 +192,13 @@ async fn steps(
     let begun = Instant::now();
     job.meter.set_worker(worker.number);
     let cores = &staging.cores;
-    let archive = archive::archive(job, dumped, staging.container, folder.path(), cores);
+    let archive = Box::pin(archive::archive(
+        job,
+        dumped,
+        staging.container,
+        folder.path(),
+        cores,
+    ));
     let archived = job
         .meter
         .wait_for(Step::Encode, unless(cancel, archive))

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 use super::archive::Archived;
 use super::disk;
-use crate::archive::Compression;
+use crate::archive::{Compression, Piece};
 use crate::catalog::{BackupId, archive_key};
 use crate::config::Container;
 use crate::deposit::{Deposit, Ledger};
@@ -51,6 +51,7 @@ async fn send(
     let (store, meter, window) = (job.store.clone(), job.meter.clone(), job.layout.window());
     let mut deposit = Deposit::begin(store, meter, ledger.clone(), window, names, 0).await?;
     let mut file = File::open(&path).map_err(disk(&path))?;
+    let kept = job.store.checksum_kind();
     loop {
         let read = spawn_blocking(move || {
             let mut buffer = BytesMut::zeroed(READ);
@@ -66,7 +67,7 @@ async fn send(
             break;
         }
         file = back;
-        deposit.push(buffer).await?;
+        deposit.push(Piece::new(buffer, kept)).await?;
     }
     let volumes = deposit.seal(Bytes::new()).await?;
     std::fs::remove_file(&path).map_err(disk(&path))?;

@@ -33,6 +33,42 @@ impl ChecksumKind {
             ChecksumKind::Crc32 => 4,
         }
     }
+
+    /// The CRC's polynomial as a reflected CRC writes it: the highest bit stands for x⁰.
+    fn polynomial(self) -> u64 {
+        match self {
+            ChecksumKind::Crc64Nvme => 0x9a6c_9329_ac4b_c9b5,
+            ChecksumKind::Crc32 => 0xedb8_8320,
+        }
+    }
+
+    /// What `value` adds to the CRC of something `length` bytes longer: `value × x^(8 × length)`.
+    ///
+    /// crc-fast's `checksum_combine` gives the same and takes 200 µs for CRC-64, as long as the
+    /// checksum of 6 MB does; this takes 1 to 3 µs.
+    fn shift(self, value: u64, length: u64) -> u64 {
+        // x⁸, then x¹⁶, x³², …: a multiplication for each binary digit of the length that is set.
+        let mut power = 1 << (8 * self.width() - 9);
+        let (mut shifted, mut left) = (value, length);
+        while left > 0 {
+            if left & 1 == 1 {
+                shifted = self.times(shifted, power);
+            }
+            power = self.times(power, power);
+            left >>= 1;
+        }
+        shifted
+    }
+
+    /// The product of two polynomials modulo this one's.
+    fn times(self, a: u64, mut b: u64) -> u64 {
+        let polynomial = self.polynomial();
+        (0..8 * self.width()).rev().fold(0, |product, bit| {
+            let term = b & (a >> bit & 1).wrapping_neg();
+            b = b >> 1 ^ polynomial & (b & 1).wrapping_neg();
+            product ^ term
+        })
+    }
 }
 
 /// A checksum of some bytes.
@@ -72,18 +108,18 @@ impl Checksum {
         );
         Self {
             kind: self.kind,
-            value: crc_fast::checksum_combine(
-                self.kind.algorithm(),
-                self.value,
-                next.value,
-                next_len,
-            ),
+            value: self.kind.shift(self.value, next_len) ^ next.value,
         }
     }
 
     /// Which checksum it is.
     pub fn kind(self) -> ChecksumKind {
         self.kind
+    }
+
+    /// The value itself.
+    pub fn value(self) -> u64 {
+        self.value
     }
 
     /// The value as S3 writes it: base64 of the big-endian bytes.
@@ -138,6 +174,26 @@ impl Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn joined_checksums_are_the_checksum_of_what_is_joined() {
+        let mut bytes = vec![0; 70_000];
+        fastrand::Rng::with_seed(3).fill(&mut bytes);
+        for kind in [ChecksumKind::Crc64Nvme, ChecksumKind::Crc32] {
+            for at in [0, 1, 255, 256, 257, 65_536, bytes.len()] {
+                let (before, after) = bytes.split_at(at);
+                let joined =
+                    Checksum::of(kind, before).then(Checksum::of(kind, after), after.len() as u64);
+                assert_eq!(joined, Checksum::of(kind, &bytes), "{kind:?} at {at}");
+            }
+            // The slow way that the crate has, for lengths that no test can hold.
+            let (a, b) = (Checksum::of(kind, b"a"), Checksum::of(kind, b"b"));
+            for length in [1 << 33, (5 << 40) + 12_345] {
+                let slow = crc_fast::checksum_combine(kind.algorithm(), a.value, b.value, length);
+                assert_eq!(a.then(b, length).value, slow, "{kind:?} {length}");
+            }
+        }
+    }
 
     /// The check values of the CRC catalogue for `123456789`.
     #[test]
