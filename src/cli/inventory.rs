@@ -193,7 +193,7 @@ mod tests {
         let default = BackupOptions::default;
         assert_eq!(
             levels(default()),
-            [(Compression::Gzip, 9), (Compression::Zstd, 3)]
+            [(Compression::Gzip, 9), (Compression::Zstd, 1)]
         );
         assert_eq!(
             levels(BackupOptions {
