@@ -6,7 +6,7 @@
 //! | [`frame`] | what gzip and zstd put before and behind the segments |
 //! | [`codec`] | the compressors |
 //! | [`cores`] | the threads that work |
-//! | [`encoder`] | segments through the cores, in order |
+//! | [`encoder`](mod@encoder) | segments through the cores, in order |
 //! | [`entry_name`] | what a file in an archive may be called |
 //! | [`piece`] | what comes out of it, with checksums |
 

@@ -35,7 +35,7 @@ const DEADLINE: Duration = Duration::from_mins(45);
 const FRESH: SignedDuration = SignedDuration::from_mins(10);
 
 /// Every part of an archive is in the store, the head too, and nothing exists yet. Made by
-/// [`super::Dumping::seal`] and by the staged upload, from a dump that is whole.
+/// [`super::Dumping`] and by the staged upload, from a dump that is whole.
 pub struct Sealed {
     pub(super) job: Arc<Job>,
     pub(super) ledger: Ledger,

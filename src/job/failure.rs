@@ -129,7 +129,7 @@ pub struct StoreFailure {
 }
 
 impl JobError {
-    /// The failure as data; `left` is what [`super::erase`] could not take away.
+    /// The failure as data; `left` is what [`super::erase`](mod@super::erase) could not take away.
     pub fn describe(&self, left: Option<String>) -> Failure {
         let store = match self {
             JobError::Upload(error) | JobError::Commit(error) => {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | this | [`run`]: a place for each job, one after the other or side by side |
 //! | [`plan`] | what the inventory says is to be done |
-//! | [`prepare`] | from an entry to its jobs: what only the servers know |
+//! | [`prepare`](mod@prepare) | from an entry to its jobs: what only the servers know |
 //! | [`board`] | the jobs, for whoever looks on |
 //! | [`report`] | what came of it |
 
