@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::config::{ConfigError, Database, Inventory, RunSettings, Secret, StoreSettings};
+use crate::config::{
+    ConfigError, Database, Inventory, RunSettings, Secret, StoreKeySource, StoreSettings,
+};
 use crate::engine::Access;
+use crate::store::SharedStore;
 use crate::store::retry::{RetryPolicy, Retrying};
-use crate::store::s3::S3Store;
-use crate::store::{SharedStore, Store};
+use crate::store::s3::{KeySource, S3Store};
 
 /// Opens the inventory's stores, credentials resolved.
 ///
@@ -31,18 +33,24 @@ pub async fn open_stores(
 }
 
 async fn open_store(settings: &StoreSettings, limit: Duration) -> Result<S3Store, ConfigError> {
-    let credentials = match &settings.credentials {
-        Some((access, secret)) => {
-            Some((access.resolve(limit).await?, secret.resolve(limit).await?))
-        }
-        None => None,
-    };
+    let mut keys = None;
+    if let Some(from) = &settings.keys {
+        let source = StoreKeySource {
+            keys: from.clone(),
+            limit,
+        };
+        // What is missing is said now, and not by the first request.
+        source.access_key().await.map_err(ConfigError)?;
+        keys = Some(Arc::new(source) as Arc<dyn KeySource>);
+    }
     // Some 20 KB, which every future above it would carry.
-    Ok(Box::pin(S3Store::open(settings, credentials)).await)
+    Box::pin(S3Store::open(&settings.s3, keys))
+        .await
+        .map_err(|error| ConfigError(error.to_string()))
 }
 
 /// Opens the inventory's stores, or only the one called `only`, for commands other than `backup`:
-/// what fails for a passing reason is tried again for `run.retry_for`, and the log says so once.
+/// what fails for a passing reason is tried again for `run.retry_for`.
 ///
 /// # Errors
 /// When a secret is missing, or there is no such store.
@@ -65,19 +73,10 @@ pub async fn open_patient_stores(
         .filter(|(name, _)| only.is_none_or(|only| only == *name))
     {
         let store = open_store(settings, inventory.run.connect_timeout).await?;
-        let (address, once) = (store.address(), Once::new());
-        let say = move || {
-            once.call_once(|| {
-                tracing::warn!(
-                    store = address,
-                    "the store does not answer as it should; trying again"
-                );
-            });
-        };
         let retrying = Retrying::new(
             Arc::new(store),
             RetryPolicy::lasting(inventory.run.retry_for),
-            Arc::new(say),
+            Arc::new(|| ()),
         );
         stores.insert(name.clone(), Arc::new(retrying) as SharedStore);
     }

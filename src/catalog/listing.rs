@@ -6,10 +6,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{BackupId, Manifest, database_prefix, locate, manifest_key};
-use crate::store::{ErrorKind, ObjectInfo, Store, StoreError, get_small, list_all};
+use crate::store::{ErrorKind, ObjectInfo, Store, StoreError, get_small, objects};
 
 /// Manifests fetched at once.
 const AT_ONCE: usize = 32;
@@ -65,7 +65,9 @@ impl Found {
 /// When the store cannot be listed.
 pub async fn find(store: &dyn Store, database: Option<&str>) -> Result<Vec<Found>, StoreError> {
     let mut found = BTreeMap::<_, Vec<ObjectInfo>>::new();
-    for object in list_all(store, &database.map(database_prefix).unwrap_or_default()).await? {
+    let prefix = database.map(database_prefix).unwrap_or_default();
+    let mut objects = objects(store, &prefix);
+    while let Some(object) = objects.try_next().await? {
         if let Some(located) = locate(&object.key) {
             found
                 .entry((located.database, located.id))

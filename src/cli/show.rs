@@ -31,7 +31,7 @@ pub(super) async fn show(session: &mut Session, options: &ShowOptions) -> Result
         return Ok(Exit::Good);
     }
     let settings = inventory.stores.get(&named.called);
-    let endpoint = settings.and_then(|store| store.endpoint.as_deref());
+    let endpoint = settings.and_then(|store| store.s3.endpoint.as_deref());
     console::out(&describe(&named.manifest, &named.store.address(), endpoint));
     Ok(Exit::Good)
 }

@@ -54,9 +54,10 @@ fn secrets(inventory: &Inventory) -> impl Iterator<Item = &Secret> {
     let of_stores = inventory
         .stores
         .values()
-        .filter_map(|store| store.credentials.as_ref())
+        .filter_map(|store| store.keys.as_ref())
         // An access key alone opens nothing.
-        .map(|(_, secret)| secret);
+        .flat_map(|keys| [Some(&keys.secret), keys.session.as_ref()])
+        .flatten();
     let of_databases = inventory
         .databases
         .iter()

@@ -27,6 +27,7 @@ use std::path::Path;
 
 pub use model::*;
 pub use place::{LONGEST, MOST_MEMORY};
+pub use secret::StoreKeySource;
 pub use target::target;
 
 /// A commented inventory to start from; `tapline init` writes it.

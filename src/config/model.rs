@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::archive::{Compression, EntryName};
 use crate::catalog::{Mode, Retention};
-use crate::store::ChecksumKind;
+use crate::store::s3::S3Settings;
 
 /// A whole inventory file.
 #[derive(Debug, Clone)]
@@ -92,28 +92,21 @@ pub struct RunSettings {
 /// `[stores.NAME]`.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
-    /// Its name in the inventory.
-    pub name: String,
-    /// Bucket of `url`.
-    pub bucket: String,
-    /// Prefix of `url`, with no slash at either end; may be empty.
-    pub prefix: String,
-    /// Endpoint URL; AWS when absent.
-    pub endpoint: Option<String>,
-    /// Region; by the standard AWS chain when absent.
-    pub region: Option<String>,
-    /// Bucket in the path rather than in the host name.
-    pub path_style: bool,
-    /// Storage class, such as `STANDARD_IA`.
-    pub storage_class: Option<String>,
-    /// Server-side encryption: `AES256`, `aws:kms` or `aws:kms:KEY-ID`.
-    pub sse: Option<String>,
-    /// Checksum of parts and objects.
-    pub checksum: Option<ChecksumKind>,
-    /// The provider's limit on parts in one upload.
-    pub max_parts: u32,
-    /// Access key and secret key; the standard AWS chain when absent.
-    pub credentials: Option<(Secret, Secret)>,
+    /// Bucket, server, and how to write there.
+    pub s3: S3Settings,
+    /// Where its access key comes from; the standard AWS chain when absent.
+    pub keys: Option<StoreKeys>,
+}
+
+/// Where a store's access key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreKeys {
+    /// `access_key`
+    pub access: Secret,
+    /// `secret_key`
+    pub secret: Secret,
+    /// `session_token`, of temporary credentials.
+    pub session: Option<Secret>,
 }
 
 /// Where a secret comes from. Never the secret itself.

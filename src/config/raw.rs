@@ -55,12 +55,14 @@ pub(super) struct Store {
     pub endpoint: Option<Spanned<String>>,
     pub region: Option<String>,
     pub path_style: Option<bool>,
+    pub ca_file: Option<PathBuf>,
     pub storage_class: Option<String>,
     pub sse: Option<Spanned<String>>,
     pub checksum: Option<Spanned<String>>,
     pub max_parts: Option<Spanned<u32>>,
     pub access_key: Option<Spanned<Secret>>,
     pub secret_key: Option<Spanned<Secret>>,
+    pub session_token: Option<Spanned<Secret>>,
 }
 
 #[expect(clippy::struct_field_names, reason = "the key is called so")]

@@ -5,7 +5,35 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{ConfigError, Secret, SecretFrom};
+use super::{ConfigError, Secret, SecretFrom, StoreKeys};
+use crate::store::s3::{AccessKey, KeySource};
+
+/// A store's access key, asked for anew each time.
+#[derive(Debug)]
+pub struct StoreKeySource {
+    /// Where it comes from.
+    pub keys: StoreKeys,
+    /// How long each of its secrets may take.
+    pub limit: Duration,
+}
+
+#[async_trait::async_trait]
+impl KeySource for StoreKeySource {
+    async fn access_key(&self) -> Result<AccessKey, String> {
+        let secret = async |secret: &Secret| {
+            let resolved = secret.resolve(self.limit).await;
+            resolved.map_err(|error| error.to_string())
+        };
+        Ok(AccessKey {
+            id: secret(&self.keys.access).await?,
+            secret: secret(&self.keys.secret).await?,
+            session: match &self.keys.session {
+                Some(session) => Some(secret(session).await?),
+                None => None,
+            },
+        })
+    }
+}
 
 impl Secret {
     /// Gets the secret itself. A trailing line break of a file or a command's stdout is not part of

@@ -10,10 +10,11 @@ use toml::Spanned;
 use super::entry::database;
 use super::place::{File, MOST_MEMORY, Result};
 use super::{
-    ConfigError, Container, Database, Inventory, RunSettings, Selection, StagedSettings,
+    ConfigError, Container, Database, Inventory, RunSettings, Selection, StagedSettings, StoreKeys,
     StoreSettings, raw,
 };
 use crate::catalog::{BackupId, Mode, archive_key};
+use crate::store::s3::S3Settings;
 use crate::store::{ChecksumKind, Limits};
 
 pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result<Inventory> {
@@ -84,11 +85,11 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
 }
 
 fn place_of(store: &StoreSettings) -> (Option<&str>, &str, &str) {
-    let endpoint = store.endpoint.as_deref();
+    let endpoint = store.s3.endpoint.as_deref();
     (
         endpoint.map(|endpoint| endpoint.trim_end_matches('/')),
-        &store.bucket,
-        &store.prefix,
+        &store.s3.bucket,
+        &store.s3.prefix,
     )
 }
 
@@ -104,7 +105,7 @@ fn keys_fit(
     const SUFFIX: &str = "tar.zst.age.v9999";
     let prefix = stores
         .get(&entry.store)
-        .map_or(0, |store| store.prefix.len() + 1);
+        .map_or(0, |store| store.s3.prefix.len() + 1);
     let longest = prefix + archive_key(&entry.name, &BackupId::now(), SUFFIX).len();
     if longest <= LONGEST_KEY {
         return Ok(());
@@ -251,35 +252,41 @@ fn store(file: &File, name: &Spanned<String>, raw: &raw::Store) -> Result<StoreS
             return file.wrong(&value.span(), &key("max_parts"), "must be from 2 to 10000");
         }
     };
-    let credentials = match (&raw.access_key, &raw.secret_key) {
-        (None, None) => None,
-        (Some(access), Some(secret)) => Some((
-            file.secret(access, &key("access_key"))?,
-            file.secret(secret, &key("secret_key"))?,
-        )),
-        (Some(one), None) | (None, Some(one)) => {
+    let keys = match (&raw.access_key, &raw.secret_key, &raw.session_token) {
+        (None, None, None) => None,
+        (Some(access), Some(secret), session) => Some(StoreKeys {
+            access: file.secret(access, &key("access_key"))?,
+            secret: file.secret(secret, &key("secret_key"))?,
+            session: match session {
+                Some(session) => Some(file.secret(session, &key("session_token"))?),
+                None => None,
+            },
+        }),
+        (Some(one), ..) | (_, Some(one), _) | (.., Some(one)) => {
             return file.wrong(
                 &one.span(),
                 &key("access_key"),
-                "access_key and secret_key go together; give both or neither",
+                "access_key and secret_key go together, and session_token with both",
             );
         }
     };
     Ok(StoreSettings {
-        name: name.get_ref().clone(),
-        bucket: bucket.into(),
-        prefix: prefix.into(),
-        path_style: raw.path_style.unwrap_or(raw.endpoint.is_some()),
-        endpoint: raw
-            .endpoint
-            .as_ref()
-            .map(|endpoint| endpoint.get_ref().clone()),
-        region: raw.region.clone(),
-        storage_class: raw.storage_class.clone(),
-        sse: raw.sse.as_ref().map(|sse| sse.get_ref().clone()),
-        checksum,
-        max_parts,
-        credentials,
+        s3: S3Settings {
+            prefix: prefix.into(),
+            endpoint: raw
+                .endpoint
+                .as_ref()
+                .map(|endpoint| endpoint.get_ref().clone()),
+            region: raw.region.clone(),
+            path_style: raw.path_style,
+            ca_file: raw.ca_file.as_ref().map(|path| file.relative(path)),
+            storage_class: raw.storage_class.clone(),
+            sse: raw.sse.as_ref().map(|sse| sse.get_ref().clone()),
+            checksum,
+            max_parts,
+            ..S3Settings::new(bucket)
+        },
+        keys,
     })
 }
 

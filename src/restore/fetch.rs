@@ -4,8 +4,8 @@
 //! memory = (in flight + one being read) × range
 //! ```
 //!
-//! A connection that breaks is taken up again at the byte where it broke, for as long as bytes
-//! arrive at all: only `retry_for` without a single one is the end. Every volume's CRC-64/NVME is
+//! A connection that breaks is taken up again at the byte where it broke, for as long as it is worth
+//! it: `retry_for` without [`PROGRESS`] is the end. Every volume's CRC-64/NVME is
 //! compared with its manifest's when its last byte has gone by, so that no flipped bit passes.
 
 use std::io;
@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -24,6 +25,9 @@ use crate::store::{Checksum, ChecksumKind, Digest, ErrorKind, SharedStore, Store
 
 /// Bytes asked for by one request: so many that a request's latency does not count.
 pub(super) const RANGE: u64 = 8 << 20;
+/// So many bytes are worth a connection. A server that sends a few and closes would take a request
+/// for each of them, for ever.
+const PROGRESS: u64 = 256 << 10;
 /// Requests at once.
 const IN_FLIGHT: usize = 4;
 
@@ -153,17 +157,17 @@ async fn fetch_range(
     progress: &Progress,
 ) -> Result<Vec<Bytes>, StoreError> {
     let (mut at, mut buffers) = (range.start, Vec::new());
-    let mut backoff = Backoff::new(retry);
+    let (mut backoff, mut patient_since) = (Backoff::new(retry), at);
     while at < range.end {
-        let before = at;
-        let error =
-            match read_from(store, key, at..range.end, &mut buffers, &mut at, progress).await {
-                Ok(()) if at == range.end => break,
-                Ok(()) => StoreError::new(ErrorKind::Transient, "the connection ended too early"),
-                Err(error) => error,
-            };
-        if at > before {
-            backoff = Backoff::new(retry);
+        // The store has its own patience for a request; what it gives up is given up.
+        let body = store.get(key, Some(at..range.end)).await?;
+        let error = match read(body, range.end, &mut buffers, &mut at, progress).await {
+            Ok(()) if at == range.end => break,
+            Ok(()) => StoreError::new(ErrorKind::Transient, "the connection ended too early"),
+            Err(error) => error,
+        };
+        if at - patient_since >= PROGRESS {
+            (backoff, patient_since) = (Backoff::new(retry), at);
         }
         progress.add_retry();
         backoff
@@ -173,16 +177,13 @@ async fn fetch_range(
     Ok(buffers)
 }
 
-async fn read_from(
-    store: &SharedStore,
-    key: &str,
-    range: Range<u64>,
+async fn read(
+    mut body: BoxStream<'static, Result<Bytes, StoreError>>,
+    end: u64,
     buffers: &mut Vec<Bytes>,
     at: &mut u64,
     progress: &Progress,
 ) -> Result<(), StoreError> {
-    let end = range.end;
-    let mut body = store.get(key, Some(range)).await?;
     while let Some(buffer) = body.next().await {
         let buffer = buffer?;
         let length = buffer.len() as u64;

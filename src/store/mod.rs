@@ -14,6 +14,7 @@
 
 mod checksum;
 mod error;
+mod listing;
 pub mod memory;
 pub mod retry;
 pub mod s3;
@@ -23,10 +24,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 pub use checksum::{Checksum, ChecksumKind, Digest};
 pub use error::{ErrorKind, StoreError};
+pub use listing::{list_all, list_all_uploads, objects, uploads};
 
 /// The result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -203,6 +206,12 @@ pub trait Store: Send + Sync {
     /// without.
     fn checksum_kind(&self) -> Option<ChecksumKind>;
 
+    /// By how many seconds the store's clock, which dates what it has, is ahead of this machine's;
+    /// `None` until it has told.
+    fn clock_offset(&self) -> Option<i64> {
+        None
+    }
+
     /// Begins a multipart upload for `key`; `backup_id` becomes object metadata.
     async fn create_upload(&self, key: &str, backup_id: &str) -> Result<Upload>;
 
@@ -261,56 +270,35 @@ pub trait Store: Send + Sync {
 
     /// Deletes an object; one that is gone already is no error.
     async fn delete(&self, key: &str) -> Result<()>;
+
+    /// Reads a whole small object of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when the object is larger.
+    async fn get_small(&self, key: &str, limit: usize) -> Result<Bytes> {
+        let mut body = self.get(key, None).await?;
+        let mut all = Vec::new();
+        while let Some(buffer) = body.next().await {
+            let buffer = buffer?;
+            if all.len() + buffer.len() > limit {
+                return Err(StoreError::new(
+                    ErrorKind::Invalid,
+                    format!("{key} is larger than {limit} bytes"),
+                ));
+            }
+            all.extend_from_slice(&buffer);
+        }
+        Ok(all.into())
+    }
 }
 
 /// A store shared by jobs.
 pub type SharedStore = Arc<dyn Store>;
-
-/// All objects whose keys begin with `prefix`, page after page.
-pub async fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<ObjectInfo>> {
-    let mut all = Vec::new();
-    let mut token = None;
-    loop {
-        let page = store.list(prefix, token).await?;
-        all.extend(page.items);
-        token = page.next;
-        if token.is_none() {
-            return Ok(all);
-        }
-    }
-}
-
-/// All open uploads whose keys begin with `prefix`, page after page.
-pub async fn list_all_uploads(store: &dyn Store, prefix: &str) -> Result<Vec<OpenUpload>> {
-    let mut all = Vec::new();
-    let mut token = None;
-    loop {
-        let page = store.list_uploads(prefix, token).await?;
-        all.extend(page.items);
-        token = page.next;
-        if token.is_none() {
-            return Ok(all);
-        }
-    }
-}
 
 /// Reads a whole small object of at most `limit` bytes.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] when the object is larger.
 pub async fn get_small(store: &dyn Store, key: &str, limit: usize) -> Result<Bytes> {
-    use futures_util::StreamExt;
-    let mut body = store.get(key, None).await?;
-    let mut all = Vec::new();
-    while let Some(buffer) = body.next().await {
-        let buffer = buffer?;
-        if all.len() + buffer.len() > limit {
-            return Err(StoreError::new(
-                ErrorKind::Invalid,
-                format!("{key} is larger than {limit} bytes"),
-            ));
-        }
-        all.extend_from_slice(&buffer);
-    }
-    Ok(all.into())
+    store.get_small(key, limit).await
 }

@@ -254,6 +254,10 @@ impl Store for Retrying {
         self.store.checksum_kind()
     }
 
+    fn clock_offset(&self) -> Option<i64> {
+        self.store.clock_offset()
+    }
+
     async fn create_upload(&self, key: &str, backup_id: &str) -> Result<Upload> {
         self.retry(|| self.store.create_upload(key, backup_id))
             .await
@@ -328,5 +332,10 @@ impl Store for Retrying {
 
     async fn delete(&self, key: &str) -> Result<()> {
         self.retry(|| self.store.delete(key)).await
+    }
+
+    // A connection that breaks in the body is worth a second one, too.
+    async fn get_small(&self, key: &str, limit: usize) -> Result<Bytes> {
+        self.retry(|| self.store.get_small(key, limit)).await
     }
 }

@@ -12,9 +12,9 @@
 //! manifest an upload that is begun for the purpose is the sign (see `backup::commit`). When its
 //! manifest is there, its objects are no leftovers at any age; uploads beside them are.
 //!
-//! The times are the store's, the present is this machine's; S3 refuses signatures that are 15
-//! minutes off, and the limit is [`SHORTEST_LIMIT`] or more. What the store gives no time for
-//! counts as young.
+//! The times are the store's, and so is the present: by the `Date` of its replies. This machine's
+//! clock may be hours off, for the SDK corrects its signatures and goes on. What the store gives no
+//! time for counts as young.
 //!
 //! The order of the questions matters, because backups go on meanwhile: objects, then uploads, then
 //! their parts, and the manifest once more before anything is deleted. A volume that is seen
@@ -28,11 +28,13 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::catalog::{BackupId, is_check_key, locate, manifest_key};
 use crate::store::{
-    ObjectInfo, OpenUpload, Store, StoreError, Upload, UploadInfo, list_all, list_all_uploads,
+    ObjectInfo, OpenUpload, Store, StoreError, Upload, UploadInfo, objects, uploads,
 };
 
 /// No younger than this is ever a leftover.
 pub const SHORTEST_LIMIT: Duration = Duration::from_hours(1);
+/// A clock that is so many seconds off is said to be.
+const WORTH_A_WORD: i64 = 60;
 /// Requests at once.
 const AT_ONCE: usize = 16;
 
@@ -83,18 +85,21 @@ pub async fn plan(store: &dyn Store, limit: Duration, now: i64) -> Result<Plan, 
     let limit = i64::try_from(limit.max(SHORTEST_LIMIT).as_secs()).unwrap_or(i64::MAX);
     let mut by_owner = BTreeMap::<Owner, Traces>::new();
     let mut plan = Plan::default();
-    for object in list_all(store, "").await? {
+    let mut objects = objects(store, "");
+    while let Some(object) = objects.try_next().await? {
         match owner(&object.key) {
             Some(owner) => by_owner.entry(owner).or_default().objects.push(object),
             None => plan.foreign += 1,
         }
     }
-    for upload in list_all_uploads(store, "").await? {
+    let mut uploads = uploads(store, "");
+    while let Some(upload) = uploads.try_next().await? {
         match owner(&upload.key) {
             Some(owner) => by_owner.entry(owner).or_default().uploads.push(upload),
             None => plan.foreign += 1,
         }
     }
+    let now = now + skew(store);
     let mut old = Vec::new();
     for (
         owner,
@@ -135,6 +140,19 @@ pub async fn plan(store: &dyn Store, limit: Duration, now: i64) -> Result<Plan, 
         }
     }
     Ok(plan)
+}
+
+/// By how much the store's clock is ahead of this machine's. The listings have told it.
+fn skew(store: &dyn Store) -> i64 {
+    let offset = store.clock_offset().unwrap_or_default();
+    if offset.abs() > WORTH_A_WORD {
+        let store = store.address();
+        tracing::warn!(
+            store,
+            "this machine's clock is {offset} s off the store's; ages are told by the store's"
+        );
+    }
+    offset
 }
 
 fn owner(key: &str) -> Option<Owner> {

@@ -123,7 +123,7 @@ fn a_job_that_fails_long_after_its_tool_ended_signals_nobody() {
         .args(["-f", "-qq", "-e", "trace=kill", "-e", "signal=none", "-o"])
         .arg(world.path("calls"))
         .arg(super::world::TAPLINE)
-        .arg("backup")
+        .args(["backup", "--retry-for", "1s"])
         .current_dir(world.folder.path())
         .output();
     let Ok(output) = traced else {

@@ -16,6 +16,7 @@ mod servers;
 mod sources;
 mod staged;
 mod store;
+mod store_http;
 mod store_write;
 mod use_console;
 mod use_inventory;

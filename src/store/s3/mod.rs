@@ -2,59 +2,75 @@
 //!
 //! What each server gets wrong is met by asking for less: the checksum of a part is computed before
 //! it is sent (the body then goes out as it is, in several buffers, with no copy), the algorithm is
-//! always named beside it, and the type beside the object's checksum. Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPart.html> and
-//! its neighbours.
+//! always named beside it, and the type beside the object's checksum. Source:
+//! <https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPart.html> and its neighbours.
+//!
+//! The SDK tries nothing again and times nothing but connecting: [`super::retry`] and `body` do.
+
+mod body;
+mod explain;
+mod keys;
+mod settings;
+mod wire;
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::{RetryConfig, RetryPartition};
+use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart,
     ExpirationStatus, ServerSideEncryption, StorageClass,
 };
-use aws_smithy_http_client::{Builder as HttpBuilder, tls};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
     Result, Store, StoreError, Upload, UploadInfo, Written,
 };
-use crate::config::StoreSettings;
+use body::{Progress, stream_of};
+use explain::{chain, explain};
+use keys::Keys;
+pub use keys::{AccessKey, KeySource};
+pub use settings::{S3Settings, Timeouts};
+use wire::ServerClock;
 
 /// The backup id in an object's metadata.
 const METADATA: &str = "tapline-backup-id";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const READ_TIMEOUT: Duration = Duration::from_mins(1);
-/// A part may take this long: 5 GiB at 10 MB/s.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(9);
 /// An abort is repeated while parts that were in flight still arrive.
 const ABORTS: usize = 5;
+/// A key that may do one of these may do the others; it need not be one that may look.
+const WRITES: [&str; 4] = [
+    "CreateMultipartUpload",
+    "UploadPart",
+    "CompleteMultipartUpload",
+    "PutObject",
+];
+const READS: [&str; 3] = ["HeadObject", "GetObject", "ListObjectsV2"];
 
 /// A bucket and prefix on an S3 server.
 #[derive(Debug, Clone)]
 pub struct S3Store {
     client: Client,
-    settings: StoreSettings,
-    /// The operations that the server has carried out at least once in this run: what is denied
-    /// after that may be a hiccup.
+    settings: Arc<S3Settings>,
+    /// Bucket, prefix and endpoint, for messages.
+    place: Arc<str>,
+    keys: Keys,
+    clock: ServerClock,
+    /// The operations that the server has carried out in this run: what is refused after that may
+    /// be a hiccup.
     accepted: Arc<Mutex<HashSet<&'static str>>>,
     /// Whether the server refuses conditions on writes (Backblaze B2 does). Keys are unique, so
     /// that it works without.
@@ -62,63 +78,53 @@ pub struct S3Store {
 }
 
 impl S3Store {
-    /// Connects to nothing yet: credentials and region are looked up by the standard AWS chain
-    /// where the settings have none, the rest happens with the first request.
-    pub async fn open(
-        settings: &StoreSettings,
-        credentials: Option<(SecretString, SecretString)>,
-    ) -> Self {
-        let http = HttpBuilder::new().tls_provider(tls::Provider::Rustls(
-            tls::rustls_provider::CryptoMode::Ring,
-        ));
-        let http = http.build_https();
-        let mut chain = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
-        if let Some(region) = &settings.region {
-            chain = chain.region(Region::new(region.clone()));
-        }
-        if let Some((access, secret)) = credentials {
-            let given = Credentials::new(
-                access.expose_secret(),
-                secret.expose_secret(),
-                None,
-                None,
-                "inventory",
-            );
-            chain = chain.credentials_provider(given);
-        }
-        let shared = chain.load().await;
+    /// Connects to nothing yet. Credentials come from `keys`, by default from the standard AWS
+    /// chain, which also says the region and the endpoint where the settings have none.
+    ///
+    /// # Errors
+    /// When the file with certificates cannot be used.
+    pub async fn open(settings: &S3Settings, keys: Option<Arc<dyn KeySource>>) -> Result<Self> {
+        let clock = ServerClock::default();
+        let http = wire::client(settings.ca_file.as_deref(), clock.clone())
+            .map_err(|why| StoreError::new(ErrorKind::Invalid, why))?;
+        let shared = keys::chain(&http, settings.region.clone().map(Region::new)).await;
+        let region = shared
+            .region()
+            .cloned()
+            .unwrap_or_else(|| Region::new("us-east-1"));
+        let endpoint = settings.endpoint.as_deref().or(shared.endpoint_url());
+        let keys = Keys::new(keys, http.clone(), region.clone());
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .connect_timeout(settings.timeouts.connect)
             .build();
         let mut config = aws_sdk_s3::config::Builder::from(&shared)
             .http_client(http)
-            .force_path_style(settings.path_style)
+            .region(region)
+            .credentials_provider(keys.clone())
+            .identity_cache(IdentityCache::no_cache())
+            .force_path_style(settings.path_style.unwrap_or(endpoint.is_some()))
             .timeout_config(timeouts)
-            .retry_config(RetryConfig::standard().with_max_attempts(2))
-            // By default one bucket of retries serves the whole process: many jobs would empty it
-            // for each other.
-            .retry_partition(RetryPartition::custom(settings.name.clone()).build())
-            .stalled_stream_protection(
-                StalledStreamProtectionConfig::enabled()
-                    .grace_period(Duration::from_mins(1))
-                    .build(),
-            )
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-        if shared.region().is_none() {
-            config = config.region(Region::new("us-east-1"));
+        if let Some(endpoint) = endpoint {
+            // Without a slash at its end the SDK glues bucket and path together.
+            config = config.endpoint_url(format!("{}/", endpoint.trim_end_matches('/')));
         }
-        if let Some(endpoint) = &settings.endpoint {
-            config = config.endpoint_url(endpoint);
-        }
-        Self {
+        let address = address(settings);
+        let place = endpoint.map_or(address.clone(), |endpoint| {
+            format!("{address} at {endpoint}")
+        });
+        Ok(Self {
             client: Client::from_conf(config.build()),
-            settings: settings.clone(),
+            settings: Arc::new(settings.clone()),
+            place: place.into(),
+            keys,
+            clock,
             accepted: Arc::default(),
             unconditional: Arc::default(),
-        }
+        })
     }
 
     /// Waits for the reply to one request.
@@ -126,38 +132,81 @@ impl S3Store {
         &self,
         operation: &'static str,
         key: Option<&str>,
-        request: impl Future<Output = std::result::Result<T, SdkError<E>>>,
+        request: impl Future<Output = std::result::Result<T, SdkError<E>>> + Send,
     ) -> Result<T>
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let error = match request.await {
+        let limit = match operation {
+            "CompleteMultipartUpload" => self.settings.timeouts.completion,
+            _ => self.settings.timeouts.small,
+        };
+        let timeout = async {
+            tokio::time::sleep(limit).await;
+            format!("no reply within {} s", limit.as_secs())
+        };
+        self.judge(operation, key, request, timeout).await
+    }
+
+    /// Waits for the reply to a request with a body, for as long as that moves.
+    async fn sent<T, E>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        progress: &Progress,
+        request: impl Future<Output = std::result::Result<T, SdkError<E>>> + Send,
+    ) -> Result<T>
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let standstill = progress.standstill(self.settings.timeouts);
+        self.judge(operation, Some(key), request, standstill).await
+    }
+
+    async fn judge<T, E>(
+        &self,
+        operation: &'static str,
+        key: Option<&str>,
+        request: impl Future<Output = std::result::Result<T, SdkError<E>>> + Send,
+        end: impl Future<Output = String> + Send,
+    ) -> Result<T>
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let accepted = || self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = tokio::select! {
+            biased;
+            result = Box::pin(request) => result.map_err(|error| explain(error, !accepted().is_empty())),
+            words = end => Err(StoreError::new(ErrorKind::Transient, words)
+                .maybe_done(true)
+                .maybe_coming(true)),
+        };
+        let error = match result {
             Ok(done) => {
-                self.accepted
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(operation);
+                accepted().insert(operation);
                 return Ok(done);
             }
-            Err(error) => explain(error),
+            Err(error) => error.with_request(operation, key).with_store(&*self.place),
         };
-        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        let hiccup = match error.kind() {
+        match error.kind() {
             ErrorKind::Denied => {
-                accepted.contains(operation)
-                    || (
-                        // A key that may write need not be one that may look.
-                        WRITES.contains(&operation)
-                            && accepted.iter().any(|other| WRITES.contains(other))
-                    )
+                self.keys.forget().await;
+                let accepted = accepted();
+                let is_write = |operation| WRITES.contains(operation);
+                // What may not be deleted may be locked, and what may not be looked at secret:
+                // only another of its kind says that this one was allowed.
+                let hiccup = explain::is_about_keys(&error) && !accepted.is_empty()
+                    || is_write(&operation) && accepted.iter().any(is_write)
+                    || READS.contains(&operation) && accepted.contains(operation);
+                Err(error.passing(hiccup))
             }
-            ErrorKind::Unreachable => !accepted.is_empty(),
-            _ => false,
-        };
-        Err(error
-            .passing(hiccup)
-            .with_request(operation, key)
-            .with_store(self.place()))
+            // The server knows who asks, and would have done it.
+            ErrorKind::NotFound | ErrorKind::AlreadyExists => {
+                accepted().insert(operation);
+                Err(error)
+            }
+            _ => Err(error),
+        }
     }
 
     /// An error about a reply that is none: whatever sent it, it is not known what was done.
@@ -165,14 +214,16 @@ impl S3Store {
         StoreError::new(ErrorKind::Transient, words)
             .maybe_done(true)
             .with_request(operation, Some(key))
-            .with_store(self.place())
+            .with_store(&*self.place)
     }
 
-    fn place(&self) -> String {
-        match &self.settings.endpoint {
-            Some(endpoint) => format!("{} at {endpoint}", self.address()),
-            None => self.address(),
-        }
+    fn half_a_listing(&self, operation: &'static str) -> StoreError {
+        StoreError::new(
+            ErrorKind::Transient,
+            "the listing says that there is more, and not where",
+        )
+        .with_request(operation, None)
+        .with_store(&*self.place)
     }
 
     /// `*` when the object must be new and the server can be told so.
@@ -237,153 +288,31 @@ impl S3Store {
     }
 }
 
-/// What changes the store.
-const WRITES: [&str; 4] = [
-    "CreateMultipartUpload",
-    "UploadPart",
-    "CompleteMultipartUpload",
-    "PutObject",
-];
+fn address(settings: &S3Settings) -> String {
+    let S3Settings { bucket, prefix, .. } = settings;
+    let slash = if prefix.is_empty() { "" } else { "/" };
+    format!("s3://{bucket}{slash}{prefix}")
+}
 
-/// An error and all that caused it, in words; what two levels say alike is said once.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut said = error.to_string();
-    for cause in std::iter::successors(error.source(), |error| error.source()) {
-        let cause = cause.to_string();
-        if !said.contains(&cause) {
-            said = format!("{said}: {cause}");
+/// Whether a reply of this `Content-Range` and length is the range that was asked for.
+fn covers(content_range: Option<&str>, length: Option<i64>, range: &Range<u64>) -> bool {
+    let size = range.end.saturating_sub(range.start);
+    if length.is_some_and(|length| length.unsigned_abs() != size) {
+        return false;
+    }
+    let bounds = content_range.and_then(|text| {
+        text.strip_prefix("bytes ")?
+            .split('/')
+            .next()?
+            .split_once('-')
+    });
+    match bounds {
+        Some((first, last)) => {
+            first.parse() == Ok(range.start) && last.parse() == Ok(range.end.saturating_sub(1))
         }
+        // The range is the whole object, and a server may say so by 200.
+        None => range.start == 0 && length.is_some(),
     }
-    said
-}
-
-/// What an SDK error means, with the server's own code and words.
-fn explain<E>(error: SdkError<E>) -> StoreError
-where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-{
-    let status = error
-        .raw_response()
-        .map(|response| response.status().as_u16());
-    let code = error.code().map(str::to_owned);
-    let kind = kind(&error, code.as_deref().unwrap_or_default(), status);
-    let unanswered = match (&error, status) {
-        (SdkError::ConstructionFailure(_), _) => false,
-        (_, None) => kind == ErrorKind::Transient,
-        // Throttled means not done; any other 5xx may come from a proxy that got no answer.
-        (_, Some(500..)) => !THROTTLED.contains(&code.as_deref().unwrap_or_default()),
-        (_, Some(status)) => status < 300,
-    };
-    let words = match (error.message().filter(|words| !words.is_empty()), &error) {
-        (Some(words), _) => words.to_owned(),
-        (None, SdkError::ServiceError(_) | SdkError::ResponseError(_)) => said(&error),
-        (None, _) => chain(&error),
-    };
-    let retry_after = error
-        .raw_response()
-        .and_then(|response| response.headers().get("retry-after")?.parse().ok())
-        .map(Duration::from_secs);
-    let explained = StoreError::new(kind, words)
-        .maybe_done(unanswered)
-        .maybe_coming(unanswered && status.is_none())
-        .with_reply(status, code.as_deref())
-        .with_retry_after(retry_after)
-        .with_source(Arc::new(error));
-    if kind == ErrorKind::Denied {
-        explained.with_advice(
-            "check the store's access_key and secret_key or the AWS environment, and what they may do",
-        )
-    } else {
-        explained
-    }
-}
-
-const THROTTLED: [&str; 3] = ["SlowDown", "Throttling", "ThrottlingException"];
-
-fn kind<E>(error: &SdkError<E>, code: &str, status: Option<u16>) -> ErrorKind
-where
-    E: std::error::Error + 'static,
-{
-    match (error, code, status) {
-        (SdkError::ConstructionFailure(_), ..) => ErrorKind::Denied,
-        // Nothing was sent: the standard chain found no credentials.
-        (SdkError::DispatchFailure(failure), ..)
-            if failure.is_other() && chain(error).contains("credentials") =>
-        {
-            ErrorKind::Denied
-        }
-        (
-            SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_),
-            ..,
-        ) => ErrorKind::Transient,
-        (_, "PreconditionFailed", _) | (_, _, Some(412)) => ErrorKind::AlreadyExists,
-        (_, "NotImplemented", _) | (_, _, Some(501)) => ErrorKind::Unsupported,
-        (_, _, Some(404)) => ErrorKind::NotFound,
-        (
-            _,
-            "AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken"
-            | "RequestTimeTooSkewed",
-            _,
-        )
-        | (_, _, Some(401 | 403)) => ErrorKind::Denied,
-        (_, "RequestTimeout" | "SlowDown" | "ConditionalRequestConflict" | "InternalError", _)
-        // A 200 that is no reply of S3's comes from something between, or says an error late.
-        | (_, _, Some(..300 | 408 | 409 | 429 | 500..)) => ErrorKind::Transient,
-        _ => ErrorKind::Invalid,
-    }
-}
-
-/// The beginning of a reply that S3's parser could make nothing of.
-fn said<E: std::error::Error + 'static>(error: &SdkError<E>) -> String {
-    const LONGEST: usize = 200;
-    let body = error
-        .raw_response()
-        .and_then(|response| response.body().bytes())
-        .unwrap_or_default();
-    let beginning = String::from_utf8_lossy(&body[..body.len().min(LONGEST)]);
-    let text: Vec<&str> = beginning.split_whitespace().collect();
-    if text.is_empty() {
-        return "the reply has no body that says more".into();
-    }
-    format!("the reply is not S3's, it begins {:?}", text.join(" "))
-}
-
-/// A part as an HTTP body: its buffers one after the other, of known length.
-struct Buffers {
-    buffers: std::vec::IntoIter<Bytes>,
-    left: u64,
-}
-
-impl http_body::Body for Buffers {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<http_body::Frame<Bytes>, Self::Error>>> {
-        let next = self.buffers.next();
-        self.left -= next.as_ref().map_or(0, |buffer| buffer.len() as u64);
-        Poll::Ready(next.map(|buffer| Ok(http_body::Frame::data(buffer))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        http_body::SizeHint::with_exact(self.left)
-    }
-}
-
-fn stream_of(body: PartBody) -> ByteStream {
-    ByteStream::new(SdkBody::retryable(move || {
-        let buffers = body.buffers().to_vec().into_iter();
-        SdkBody::from_body_1_x(Buffers {
-            buffers,
-            left: body.len(),
-        })
-    }))
 }
 
 fn algorithm(kind: ChecksumKind) -> ChecksumAlgorithm {
@@ -403,12 +332,11 @@ fn value(checksum: Option<Checksum>, kind: ChecksumKind) -> Option<String> {
 #[async_trait]
 impl Store for S3Store {
     fn address(&self) -> String {
-        let StoreSettings { bucket, prefix, .. } = &self.settings;
-        if prefix.is_empty() {
-            format!("s3://{bucket}")
-        } else {
-            format!("s3://{bucket}/{prefix}")
-        }
+        address(&self.settings)
+    }
+
+    fn clock_offset(&self) -> Option<i64> {
+        self.clock.offset()
     }
 
     fn limits(&self) -> Limits {
@@ -437,7 +365,9 @@ impl Store for S3Store {
             .set_server_side_encryption(sse)
             .set_ssekms_key_id(kms_key);
         let operation = "CreateMultipartUpload";
-        let created = self.reply(operation, Some(key), request.send()).await?;
+        let created = self
+            .reply(operation, Some(key), Box::pin(request.send()))
+            .await?;
         let id = created
             .upload_id
             .filter(|id| !id.is_empty())
@@ -457,6 +387,7 @@ impl Store for S3Store {
         checksum: Option<Checksum>,
     ) -> Result<PartReceipt> {
         let size = body.len();
+        let progress = Progress::of(size);
         let request = self
             .client
             .upload_part()
@@ -468,9 +399,9 @@ impl Store for S3Store {
             .set_checksum_algorithm(checksum.map(|checksum| algorithm(checksum.kind())))
             .set_checksum_crc64_nvme(value(checksum, ChecksumKind::Crc64Nvme))
             .set_checksum_crc32(value(checksum, ChecksumKind::Crc32))
-            .body(stream_of(body));
+            .body(stream_of(body, progress.clone()));
         let put = self
-            .reply("UploadPart", Some(&upload.key), request.send())
+            .sent("UploadPart", &upload.key, &progress, request.send())
             .await?;
         let etag = put
             .e_tag
@@ -548,7 +479,7 @@ impl Store for S3Store {
             return Err(StoreError::new(ErrorKind::Invalid, words)
                 .maybe_done(true)
                 .with_request(operation, Some(&upload.key))
-                .with_store(self.place()));
+                .with_store(&*self.place));
         }
         Ok(Written {
             etag: etag.map(str::to_owned),
@@ -587,7 +518,9 @@ impl Store for S3Store {
         let kind = self.settings.checksum;
         let checksum = kind.map(|kind| Checksum::of(kind, &body));
         let (sse, kms_key) = self.encryption();
+        let length = body.len() as u64;
         let send = async || {
+            let progress = Progress::of(length);
             let request = self
                 .client
                 .put_object()
@@ -600,9 +533,10 @@ impl Store for S3Store {
                 .set_checksum_algorithm(kind.map(algorithm))
                 .set_checksum_crc64_nvme(value(checksum, ChecksumKind::Crc64Nvme))
                 .set_checksum_crc32(value(checksum, ChecksumKind::Crc32))
-                .body(body.clone().into());
-            let sent = Box::pin(request.send());
-            self.reply("PutObject", Some(key), sent).await
+                .content_length(length.cast_signed())
+                .body(stream_of(body.clone().into(), progress.clone()));
+            let request = Box::pin(request.send());
+            self.sent("PutObject", key, &progress, request).await
         };
         let done = match send().await {
             Err(error) if self.without_condition(&error) => send().await?,
@@ -623,29 +557,40 @@ impl Store for S3Store {
         key: &str,
         range: Option<Range<u64>>,
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
-        let range =
-            range.map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        let asked = range
+            .clone()
+            .map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
         let request = self
             .client
             .get_object()
             .bucket(&self.settings.bucket)
             .key(self.full(key))
-            .set_range(range);
-        let body = self
-            .reply("GetObject", Some(key), request.send())
-            .await?
-            .body;
-        let (key, place) = (key.to_owned(), self.place());
-        let broken = move |error| {
-            StoreError::new(ErrorKind::Transient, format!("{error}"))
+            .set_range(asked);
+        let got = self.reply("GetObject", Some(key), request.send()).await?;
+        // A server that ignores ranges would be asked for the rest for ever.
+        if let Some(range) = range
+            && !covers(got.content_range(), got.content_length(), &range)
+        {
+            let has = got.content_range().unwrap_or("all of it");
+            let words = format!("bytes {range:?} were asked for, and the reply is {has}");
+            return Err(self.no_reply("GetObject", key, &words));
+        }
+        let (key, place) = (key.to_owned(), self.place.clone());
+        let stall = self.settings.timeouts.stall;
+        let broken = move |words: String| {
+            StoreError::new(ErrorKind::Transient, words)
                 .with_request("GetObject", Some(&key))
-                .with_store(&place)
+                .with_store(&*place)
         };
-        let next = |(mut body, broken): (ByteStream, _)| async move {
-            let bytes = body.next().await?.map_err(&broken);
-            Some((bytes, (body, broken)))
+        let next = move |(mut body, broken): (ByteStream, _)| async move {
+            let bytes = match tokio::time::timeout(stall, body.next()).await {
+                Ok(None) => return None,
+                Ok(Some(bytes)) => bytes.map_err(|error| chain(&error)),
+                Err(_) => Err(format!("not a byte came within {} s", stall.as_secs())),
+            };
+            Some((bytes.map_err(&broken), (body, broken)))
         };
-        Ok(stream::unfold((body, broken), next).boxed())
+        Ok(stream::unfold((got.body, broken), next).boxed())
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
@@ -701,13 +646,16 @@ impl Store for S3Store {
                 backup_id: None,
             })
         });
-        let more = found.is_truncated().unwrap_or_default();
+        let next = match found.next_continuation_token() {
+            Some(token) if found.is_truncated().unwrap_or_default() => Some(token.to_owned()),
+            None if found.is_truncated().unwrap_or_default() => {
+                return Err(self.half_a_listing("ListObjectsV2"));
+            }
+            _ => None,
+        };
         Ok(Page {
             items: items.collect(),
-            next: found
-                .next_continuation_token()
-                .filter(|_| more)
-                .map(str::to_owned),
+            next,
         })
     }
 
@@ -736,15 +684,16 @@ impl Store for S3Store {
                     .map_or(0, aws_sdk_s3::primitives::DateTime::secs),
             })
         });
-        let next = found
-            .next_key_marker()
-            .filter(|_| found.is_truncated().unwrap_or_default());
-        let next = next.map(|key| {
-            format!(
-                "{key}\n{}",
-                found.next_upload_id_marker().unwrap_or_default()
-            )
-        });
+        let next = match found.next_key_marker() {
+            Some(key) if found.is_truncated().unwrap_or_default() => {
+                let id = found.next_upload_id_marker().unwrap_or_default();
+                Some(format!("{key}\n{id}"))
+            }
+            None if found.is_truncated().unwrap_or_default() => {
+                return Err(self.half_a_listing("ListMultipartUploads"));
+            }
+            _ => None,
+        };
         Ok(Page {
             items: items.collect(),
             next,

@@ -1,0 +1,218 @@
+//! The HTTP client: whom it trusts, through which proxy it goes; and what is done to each reply
+//! before the SDK parses it.
+//!
+//! - The server's `Date` is remembered, for its clock is the one that dates what it has.
+//! - An XML root that means what it should and is called otherwise is renamed: `rclone serve s3`
+//!   says `InitiateMultipartUpload` for `InitiateMultipartUploadResult`, moto says
+//!   `ListPartsResponse`, and the SDK refuses both.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use aws_sdk_s3::config::{HttpClient, RuntimeComponents, SharedHttpClient};
+use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat, SdkBody};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider};
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// The offset of a server's clock against this machine's, in seconds, once a reply has told.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ServerClock(Arc<Mutex<Option<i64>>>);
+
+impl ServerClock {
+    pub(super) fn offset(&self) -> Option<i64> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn learn(&self, response: &HttpResponse) {
+        let date = response.headers().get("date");
+        let Some(server) =
+            date.and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok())
+        else {
+            return;
+        };
+        let here = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs().cast_signed());
+        let offset = server.secs().saturating_sub(here);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
+    }
+}
+
+/// The client for a store. `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are honoured; trusted are the
+/// system's certificates (`SSL_CERT_FILE`) and those of `ca_file`, or of `AWS_CA_BUNDLE`.
+///
+/// # Errors
+/// When that file cannot be used.
+pub(super) fn client(
+    ca_file: Option<&Path>,
+    clock: ServerClock,
+) -> Result<SharedHttpClient, String> {
+    let bundle = std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty());
+    let mut trusted = TrustStore::default();
+    if let Some((path, name)) = ca_file
+        .map(|path| (path.to_owned(), "ca_file"))
+        .or_else(|| Some((PathBuf::from(bundle?), "AWS_CA_BUNDLE")))
+    {
+        let pem =
+            certificates(&path).map_err(|why| format!("{name}: {}: {why}", path.display()))?;
+        trusted.add_pem_certificate(pem);
+    }
+    let context = TlsContext::builder()
+        .with_trust_store(trusted)
+        .build()
+        .map_err(|error| error.to_string())?;
+    let plain = Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut builder = Connector::builder();
+        if let Some(settings) = settings {
+            builder = builder.connector_settings(settings.clone());
+        }
+        builder.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+        builder
+            .proxy_config(ProxyConfig::from_env())
+            .tls_provider(Provider::Rustls(rustls_provider::CryptoMode::Ring))
+            .tls_context(context.clone())
+            .build()
+    });
+    let wrap = move |settings: &HttpConnectorSettings, components: &RuntimeComponents| {
+        let below = plain.http_connector(settings, components);
+        let clock = clock.clone();
+        SharedHttpConnector::new(Wire { below, clock })
+    };
+    Ok(http_client_fn(wrap))
+}
+
+/// The certificates in a file; the client would panic at one that is none.
+fn certificates(path: &Path) -> Result<Vec<u8>, String> {
+    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| format!("not PEM: {error}"))?;
+        roots
+            .add(certificate)
+            .map_err(|error| format!("not a certificate: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err("no certificate is in it (-----BEGIN CERTIFICATE-----)".into());
+    }
+    Ok(pem)
+}
+
+#[derive(Debug)]
+struct Wire {
+    below: SharedHttpConnector,
+    clock: ServerClock,
+}
+
+impl HttpConnector for Wire {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let root = root_of(request.method(), request.uri());
+        let (reply, clock) = (self.below.call(request), self.clock.clone());
+        HttpConnectorFuture::new(async move {
+            let mut response = reply.await?;
+            clock.learn(&response);
+            if let Some(root) = root
+                && response.status().is_success()
+            {
+                let body = ByteStream::new(response.take_body()).collect().await;
+                let body = body.map_err(|error| ConnectorError::io(error.into()))?;
+                let body = mended(body.into_bytes().into(), root);
+                response.headers_mut().remove("content-length");
+                *response.body_mut() = SdkBody::from(body);
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// What the root of the reply must be called.
+fn root_of(method: &str, uri: &str) -> Option<&'static str> {
+    let (_, query) = uri.split_once('?')?;
+    let has = |name| {
+        query
+            .split('&')
+            .any(|pair| pair.split('=').next() == Some(name))
+    };
+    match method {
+        "POST" if has("uploads") => Some("InitiateMultipartUploadResult"),
+        "POST" if has("uploadId") => Some("CompleteMultipartUploadResult"),
+        "GET" if has("uploadId") => Some("ListPartsResult"),
+        "GET" if has("uploads") => Some("ListMultipartUploadsResult"),
+        "GET" if has("list-type") => Some("ListBucketResult"),
+        _ => None,
+    }
+}
+
+/// The reply with its root called `root`, when what it is called differs in the ending alone.
+fn mended(body: Vec<u8>, root: &str) -> Vec<u8> {
+    let Some(text) = std::str::from_utf8(&body).ok() else {
+        return body;
+    };
+    let Some(found) = root_in(text) else {
+        return body;
+    };
+    let stem = root.trim_end_matches("Result");
+    if found == root || !found.starts_with(stem) {
+        return body;
+    }
+    let opened = text.replacen(&format!("<{found}"), &format!("<{root}"), 1);
+    let closing = format!("</{found}");
+    match opened.rsplit_once(&closing) {
+        Some((before, after)) => format!("{before}</{root}{after}").into_bytes(),
+        None => body,
+    }
+}
+
+/// Name of the first element, declarations and comments left aside.
+fn root_in(text: &str) -> Option<&str> {
+    let mut rest = text;
+    loop {
+        rest = &rest[rest.find('<')? + 1..];
+        if !rest.starts_with(['?', '!']) {
+            let end = rest.find(|c: char| c.is_whitespace() || c == '>' || c == '/')?;
+            return Some(&rest[..end]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_of_another_name_is_renamed_and_nothing_else() {
+        for (found, root) in [
+            ("InitiateMultipartUpload", "InitiateMultipartUploadResult"),
+            ("ListPartsResponse", "ListPartsResult"),
+        ] {
+            let reply = |name: &str| {
+                format!(
+                    "<?xml version=\"1.0\"?>\n<{name} xmlns=\"x\"><Key>{found}</Key></{name}>\n"
+                )
+            };
+            assert_eq!(mended(reply(found).into(), root), reply(root).into_bytes());
+            for other in [root, "Error", "html"] {
+                assert_eq!(mended(reply(other).into(), root), reply(other).into_bytes());
+            }
+        }
+        for odd in [
+            "",
+            "<",
+            "<?xml?>",
+            "<!doctype html",
+            "no xml at all",
+            "<ListParts/>",
+        ] {
+            assert_eq!(mended(odd.into(), "ListPartsResult"), odd.as_bytes());
+        }
+    }
+}
