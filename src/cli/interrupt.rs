@@ -94,7 +94,13 @@ impl Signals {
             done = &mut work => Ok((done, Some(exit))),
             second = async {
                 let second = self.next().await;
-                // What is being committed is past the point of no return.
+                if committing() {
+                    display.suspend(|| {
+                        console::notice(format_args!(
+                            "a backup is being committed, which has to end by itself"
+                        ));
+                    });
+                }
                 while committing() {
                     tokio::time::sleep(LOOK).await;
                 }

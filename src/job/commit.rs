@@ -20,7 +20,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{Job, JobError};
 use crate::catalog::{BackupId, Manifest, manifest_key};
@@ -31,8 +31,6 @@ use crate::store::{ErrorKind, SharedStore, StoreError, Upload};
 /// A commit ends after so long, whatever the store does: `cleanup` takes nothing away that is
 /// younger than an hour, so a sealed volume is safe for as long.
 const DEADLINE: Duration = Duration::from_mins(45);
-/// A volume that was begun longer ago needs a sign of life beside it while it has no manifest.
-const FRESH: SignedDuration = SignedDuration::from_mins(10);
 
 /// Every part of an archive is in the store, the head too, and nothing exists yet. Made by
 /// [`super::Dumping`] and by the staged upload, from a dump that is whole.
@@ -95,6 +93,7 @@ async fn complete_and_put(
     store: &SharedStore,
     meter: &Meter,
     Sealed {
+        job,
         ledger,
         volumes,
         manifest,
@@ -103,8 +102,10 @@ async fn complete_and_put(
     putting: &mut bool,
 ) -> Result<(), StoreError> {
     let key = manifest_key(&manifest.database, &manifest.backup_id);
-    let age = Timestamp::now().duration_since(manifest.started);
-    let sign_of_life = if age > FRESH {
+    let age = Timestamp::now()
+        .duration_since(manifest.started)
+        .unsigned_abs();
+    let sign_of_life = if age >= job.sign_of_life_after {
         Some(sign_of_life(store, ledger, &key, &manifest.backup_id).await?)
     } else {
         None

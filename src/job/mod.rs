@@ -57,6 +57,8 @@ pub use watch::stalled;
 
 /// How long a failed job tries to take away what it has put into the store.
 const ERASE_TIMEOUT: Duration = Duration::from_mins(1);
+/// `cleanup` leaves alone what is younger than an hour; a commit takes 45 minutes at most.
+pub const SIGN_OF_LIFE_AFTER: Duration = Duration::from_mins(10);
 /// How long one does whose run is interrupted: container engines kill after 10 seconds.
 const ERASE_WHEN_INTERRUPTED: Duration = Duration::from_secs(7);
 
@@ -96,6 +98,8 @@ pub struct Job {
     pub exit_timeout: Duration,
     /// When nothing moves for so long, the job is ended.
     pub stall_timeout: Option<Duration>,
+    /// A volume that was begun longer ago needs a sign of life beside it while it is committed.
+    pub sign_of_life_after: Duration,
 }
 
 impl Job {
@@ -130,6 +134,7 @@ impl Job {
             meter: Arc::default(),
             exit_timeout: Duration::from_mins(1),
             stall_timeout: None,
+            sign_of_life_after: SIGN_OF_LIFE_AFTER,
         }
     }
 }

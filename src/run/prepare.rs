@@ -10,7 +10,7 @@ use crate::archive::{Compression, Cores};
 use crate::catalog::Mode;
 use crate::config::{Container, Database, Selection};
 use crate::engine::{self, Engine, StagedDump};
-use crate::job::{FailureKind, Job, JobError, Layout};
+use crate::job::{FailureKind, Job, JobError, Layout, SIGN_OF_LIFE_AFTER};
 use crate::meter::Meter;
 use crate::store::retry::{RetryPolicy, Retrying};
 
@@ -83,7 +83,7 @@ pub async fn discover(
     }
     for name in missing {
         let why = "the server has no such database, or `exclude` leaves it out; it has: ";
-        let error = failed(FailureKind::Source)(format!("{why}{known}"));
+        let error = failed(FailureKind::Inventory)(format!("{why}{known}"));
         made.push((
             Database {
                 name,
@@ -173,6 +173,7 @@ pub async fn prepare(
         meter: meter.clone(),
         exit_timeout: settings.exit_timeout,
         stall_timeout: settings.stall_timeout,
+        sign_of_life_after: SIGN_OF_LIFE_AFTER,
     };
     Ok(PreparedJob {
         job: Arc::new(job),

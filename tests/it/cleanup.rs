@@ -178,47 +178,6 @@ fn the_newest_part_is_the_sign_of_life_of_all_that_belongs_to_a_backup() {
 }
 
 #[test]
-fn a_backup_of_days_that_is_being_committed_shows_a_sign_of_life() {
-    let world = World::new(
-        "[databases.x]\nengine = \"command\"\n\
-         command = [\"sh\", \"-c\", \"head -c 40000000 /dev/urandom; touch begun; while [ -e begun ]; do sleep 0.05; done\"]\n",
-    );
-    let store = world.server.store();
-    let running = world
-        .tapline(&["backup"])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
-    let wait = |what: &dyn Fn() -> bool| {
-        while !what() {
-            assert!(start.elapsed() < Duration::from_secs(30), "waited in vain");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    };
-    wait(&|| world.path("begun").exists() && store.open_uploads() == 1);
-    store.age_by(3 * DAY);
-    // The volume is complete, and its date is three days ago; the manifest does not get through.
-    world.server.faults().on(Op::Put).meets(Fault::SlowDown);
-    std::fs::remove_file(world.path("begun")).unwrap();
-    wait(&|| {
-        store
-            .effects()
-            .iter()
-            .any(|effect| matches!(effect, Effect::Completed(_)))
-    });
-    let run = world.run(&["cleanup", "--confirm"]);
-    assert!(
-        run.stdout.contains("2 young ones"),
-        "the volume and the sign of life"
-    );
-    world.server.faults().clear();
-    assert!(running.wait_with_output().unwrap().status.success());
-    assert_eq!(super::world::untar(&world.download("x")).len(), 40_000_000);
-    assert_eq!(store.open_uploads(), 0);
-}
-
-#[test]
 fn a_prune_that_is_cut_short_leaves_no_half_backup_and_cleanup_takes_the_rest() {
     let world = World::new(&format!("[run]\nretry_for = \"1s\"\n{INVENTORY}"));
     let store = world.server.store();

@@ -90,7 +90,7 @@ fn postgres_databases_load_back_equal() {
     for absent in ["all/nada", "all/copy"] {
         let run = world.run(&["backup", absent]);
         assert!(
-            run.code == Some(1) && run.stdout.contains("no such database"),
+            run.code == Some(3) && run.stdout.contains("no such database"),
             "{absent}"
         );
     }

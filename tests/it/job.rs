@@ -14,12 +14,13 @@ use tapline::catalog::{BackupId, backup_prefix};
 use tapline::dump::ToolCommand;
 use tapline::job::{FailedStep, FailureKind, Interruption, Job, Layout, back_up};
 use tapline::s3_server::{Fault, Op};
-use tapline::store::memory::MemoryStore;
+use tapline::store::memory::{Effect, MemoryStore};
 use tapline::store::retry::{RetryPolicy, Retrying};
 use tapline::store::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
     Result, SharedStore, Store, StoreError, Upload, UploadInfo, Written,
 };
+use tapline::upkeep::cleanup;
 use tokio_util::sync::CancellationToken;
 
 use super::world::{World, wait_until};
@@ -467,4 +468,43 @@ fn a_second_run_of_the_same_database_is_noticed() {
         report.contains("another backup of x is under way"),
         "{report}"
     );
+}
+
+/// S3 dates an object that came in parts by the begin of its upload: between its completion and its
+/// manifest, the volume of a dump of three days looks like something that nobody cares for.
+#[tokio::test]
+async fn a_backup_of_days_that_is_being_committed_shows_a_sign_of_life() {
+    const DAYS: Duration = Duration::from_hours(72);
+    let folder = tempfile::tempdir().unwrap();
+    let flag = folder.path().join("dumping");
+    std::fs::write(&flag, "").unwrap();
+    let store = Unlucky::new("put", Mishap::Slow(Duration::from_secs(2)));
+    let script = format!(
+        "{DUMP}; while [ -e {} ]; do sleep 0.05; done",
+        flag.display()
+    );
+    let mut job = job(&store, &script, Duration::from_secs(10));
+    job.sign_of_life_after = Duration::ZERO;
+    let interruption = Interruption::default();
+    let (id, cores) = (BackupId::now(), Cores::all());
+    let backup = back_up(Arc::new(job), id, &cores, &interruption);
+    let look = async {
+        let part = |effect: &Effect| matches!(effect, Effect::Part(..));
+        while !store.store.effects().iter().any(part) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        store.store.age_by(DAYS);
+        std::fs::remove_file(&flag).unwrap();
+        while !store.begun.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let now = jiff::Timestamp::now().as_second();
+        cleanup::plan(&store.store, Duration::from_hours(1), now)
+            .await
+            .unwrap()
+    };
+    let (committed, plan) = tokio::join!(backup, look);
+    assert!(committed.is_ok() && plan.leftovers.is_empty(), "{plan:?}");
+    assert_eq!(plan.young, 2, "the volume and the sign of life");
+    assert_eq!(store.store.open_uploads(), 0);
 }
