@@ -122,12 +122,16 @@ pub async fn prepare(
         }
     };
     let command = engine.dump_command().map_err(tool)?;
-    let version = engine.version().await.map_err(tool)?;
-    let expected = match entry.expected_size {
-        Some(size) => Some(size),
-        // A server that does not answer fails the dump, with better words than the size query's.
-        None => engine.estimate().await.unwrap_or_default(),
+    let estimate = async {
+        match entry.expected_size {
+            Some(size) => Some(size),
+            // A server that does not answer fails the dump, with better words than this query's.
+            None => engine.estimate().await.unwrap_or_default(),
+        }
     };
+    // At once: a server that does not answer takes `connect_timeout` for each that is asked of it.
+    let (version, identity, expected) = tokio::join!(engine.version(), engine.identity(), estimate);
+    let version = version.map_err(tool)?;
     let compression = (entry.compression, entry.level);
     let memory = plan.memory_per_job;
     let layout = Layout::new(
@@ -151,7 +155,7 @@ pub async fn prepare(
     let job = Job {
         database: entry.name.clone(),
         engine: entry.engine.name().into(),
-        source: engine.identity().await,
+        source: identity,
         mode: settings.mode,
         dump_format: dump_format.into(),
         tool: version,
