@@ -57,6 +57,8 @@ pub mod config;
 pub mod deposit;
 pub mod dump;
 pub mod engine;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod job;
 pub mod meter;
 pub mod restore;

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need (as root, with apt-get; otherwise says what is missing), then formats, lints, docs, tests.
+# Installs what the tests need (as root, with apt-get; otherwise says what is missing), then formats,
+# lints, docs, tests, and a few seconds of fuzzing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,5 +32,13 @@ cargo fmt --check
 cargo clippy --locked --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --locked --all-features --no-deps --document-private-items
 cargo test --locked --all-features
-# The production binary, without the demo, compiles too.
-cargo check --locked
+# The production binary is built without the demo.
+cargo clippy --locked -- -D warnings
+# Licences and sources of what is in it; advisories need the network, and cargo-deny takes minutes
+# to install, so both are for where they are at hand.
+if command -v cargo-deny >/dev/null; then
+    cargo deny --locked --offline check licenses bans sources
+else
+    echo "tests/run.sh: cargo-deny is not installed: licences and sources were not looked at" >&2
+fi
+tests/fuzz.sh 10

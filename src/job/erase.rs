@@ -20,6 +20,8 @@ use crate::store::{ErrorKind, SharedStore, StoreError, Upload, list_all, list_al
 const ROUNDS: u32 = 5;
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(300);
+/// How long a good backup may take to look for uploads that were left beside it.
+const STRAYS: Duration = Duration::from_secs(10);
 /// Requests at once.
 const AT_ONCE: usize = 16;
 
@@ -61,6 +63,31 @@ pub async fn erase(traces: Traces<'_>, within: Duration) -> Option<String> {
         "something may be left under {address}/{prefix}: {left}; \
          `tapline cleanup --store {store_name} --older-than 1h --confirm` removes it in an hour"
     ))
+}
+
+/// Ends the uploads that a backup has left beside it: one whose begin was answered to nobody and
+/// tried again has two. Without this they stay, and cost, until somebody runs `cleanup`; so what
+/// does not work is no failure.
+pub async fn abort_strays(store: &SharedStore, database: &str, id: &BackupId) {
+    let strays = async {
+        let open = list_all_uploads(&**store, &backup_prefix(database, id)).await?;
+        for open in open {
+            let upload = Upload {
+                key: open.key,
+                id: open.id,
+                backup_id: id.to_string(),
+            };
+            store.abort_upload(&upload).await?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    match tokio::time::timeout(STRAYS, strays).await {
+        Ok(Ok(())) => {}
+        // A key that may only write is a usual protection.
+        Ok(Err(error)) if error.kind() == ErrorKind::Denied => {}
+        Ok(Err(error)) => tracing::info!(database, %error, "an empty upload may have been left"),
+        Err(_) => tracing::info!(database, "an empty upload may have been left"),
+    }
 }
 
 impl Traces<'_> {
@@ -125,7 +152,13 @@ impl Traces<'_> {
             .into_iter()
             .map(|upload| (upload.key, upload.id))
             .collect();
-        self.remove(uploads, objects).await
+        let left = self.remove(uploads, objects).await;
+        // What was begun without an answer is not remembered, and was not looked for.
+        Some(
+            left.unwrap_or_else(|| {
+                format!("it could not be looked up whether all is gone: {cannot}")
+            }),
+        )
     }
 
     /// Aborts and deletes; tells what could not be. One that is refused does not keep the others.

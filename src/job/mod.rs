@@ -372,7 +372,10 @@ pub async fn settle(sealed: Sealed, interruption: &Interruption) -> Result<Commi
         let (job, ledger) = (sealed.job.clone(), sealed.ledger.clone());
         let (id, address) = (sealed.manifest.backup_id.clone(), job.store.address());
         match sealed.commit().await {
-            Ok(committed) => Ok(committed),
+            Ok(committed) => {
+                erase::abort_strays(&job.store, &job.database, &id).await;
+                Ok(committed)
+            }
             Err(CommitError {
                 error,
                 may_still_come: true,

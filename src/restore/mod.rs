@@ -12,7 +12,7 @@
 //! any failure it is ended before its stdin is. Verifying is restoring to nowhere.
 
 mod database;
-mod decode;
+pub(crate) mod decode;
 mod fetch;
 mod target;
 

@@ -58,7 +58,6 @@ pub fn options() -> [&'static str; 10] {
 }
 
 #[test]
-#[ignore = "some cells do not hold yet: run it with --ignored"]
 fn a_backup_is_stored_or_absent_or_says_what_is_left_whatever_a_request_meets() {
     let good = world(0);
     let run = good.quietly(&OPTIONS);

@@ -5,7 +5,7 @@
 mod backup;
 mod cells;
 mod docs;
-mod judge;
+pub mod judge;
 mod restore;
 mod signals;
 

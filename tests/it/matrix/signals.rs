@@ -36,7 +36,6 @@ impl Kill {
 }
 
 #[test]
-#[ignore = "some cells do not hold yet: run it with --ignored"]
 fn a_signal_at_any_request_leaves_a_backup_or_nothing() {
     let good = world(0);
     assert_eq!(good.quietly(&options()).code, Some(0));
