@@ -34,10 +34,10 @@ RUSTDOCFLAGS='-D warnings' cargo doc --locked --all-features --no-deps --documen
 cargo test --locked --all-features
 # The production binary is built without the demo.
 cargo clippy --locked -- -D warnings
-# Licences and sources of what is in it; advisories need the network, and cargo-deny takes minutes
-# to install, so both are for where they are at hand.
+# Licences and sources of what is in it. Advisories are for where their database can be fetched:
+# `cargo deny check`.
 if command -v cargo-deny >/dev/null; then
-    cargo deny --locked --offline check licenses bans sources
+    cargo deny --locked check licenses bans sources
 else
     echo "tests/run.sh: cargo-deny is not installed: licences and sources were not looked at" >&2
 fi
