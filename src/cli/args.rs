@@ -244,6 +244,7 @@ pub(super) struct BackupOptions {
     pub no_progress: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 #[derive(Debug, ClapArgs)]
 pub(super) struct RestoreOptions {
     /// Which backup: NAME or NAME@LATEST is the latest of that database, NAME@ID any
@@ -255,9 +256,37 @@ pub(super) struct RestoreOptions {
     /// postgres://user@host/database
     #[arg(long, value_name = "URL-OR-NAME", conflicts_with_all = ["stdout", "output"])]
     pub to: Option<String>,
-    /// Replace what the target holds
+    /// Replace what the target holds: by a database beside it, in one step, once all is loaded
     #[arg(long)]
     pub overwrite: bool,
+    /// Say what would happen, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask on a terminal before anything is replaced
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Replace the content of the database itself, where there is no room or right for two: a
+    /// PostgreSQL database in one transaction, others so that what was there is gone if it fails
+    #[arg(long, visible_alias = "replace-in-place", conflicts_with_all = ["stdout", "output"])]
+    pub in_place: bool,
+    /// End the sessions that keep a database from being replaced
+    #[arg(long)]
+    pub force: bool,
+    /// PostgreSQL: what is restored belongs to who restores it
+    #[arg(long)]
+    pub no_owner: bool,
+    /// PostgreSQL: nobody is granted anything
+    #[arg(long)]
+    pub no_privileges: bool,
+    /// PostgreSQL: restore as this role
+    #[arg(long, value_name = "NAME")]
+    pub role: Option<String>,
+    /// MySQL and MariaDB: views, routines, triggers and events are defined by who restores them
+    #[arg(long)]
+    pub skip_definer: bool,
+    /// How long to wait for a lock that another session holds
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    pub lock_timeout: Duration,
     /// Write the dump to stdout
     #[arg(long, conflicts_with = "output")]
     pub stdout: bool,

@@ -1,24 +1,25 @@
 //! `tapline restore`: a backup back into a database, a file, or stdout.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::args::RestoreOptions;
+use super::args::RestoreOptions as Options;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
 use crate::access::{access, open_patient_stores};
 use crate::catalog::{BackupName, Manifest, Named, look_up_one_source};
 use crate::config::{Database, Inventory, Secret, SecretFrom, Selection};
-use crate::engine::{self, Engine};
-use crate::restore::{RestoreError, Target, restore, restore_into};
+use crate::engine::{self, Contents, Engine, LoadOptions};
+use crate::restore::{Patience, RestoreError, RestoreOptions, Target, restore, restore_into};
 use crate::upkeep::{restore_target, stored};
 
 pub(super) async fn restore_backup(
     session: &mut Session,
-    options: &RestoreOptions,
+    options: &Options,
 ) -> Result<Exit, Failure> {
     let inventory = session.inventory_or(&options.from)?;
     let display = session.display.clone();
@@ -37,6 +38,18 @@ pub(super) async fn restore_backup(
         database: manifest.database.clone(),
         id: Some(manifest.backup_id.clone()),
     };
+    let how = how(options, &inventory);
+    if options.dry_run || asks(options) {
+        let plan = place.plan(&name, &manifest, &how).await?;
+        if options.dry_run {
+            console::out(&format!("{}\n", plan.words));
+            return Ok(Exit::Good);
+        }
+        if plan.replaces && !confirmed(&plan.words)? {
+            let why = format!("{name} was not restored: nothing was done");
+            return Err(Failure::new(Exit::Failed, why).step("restore"));
+        }
+    }
     let (backup, cancel, start) = (
         stored(store, manifest, &inventory.run),
         CancellationToken::new(),
@@ -54,21 +67,15 @@ pub(super) async fn restore_backup(
                 Place::File(path) => {
                     restore(
                         backup.clone(),
-                        Target::file(path, options.overwrite.then(Vec::new))?,
+                        Target::file(path, options.overwrite)?,
                         &cancel,
                     )
                     .await
                 }
                 Place::Database(engine, _) => {
                     let unpack_in = &inventory.staged.dir;
-                    restore_into(
-                        backup.clone(),
-                        &**engine,
-                        options.overwrite,
-                        unpack_in,
-                        &cancel,
-                    )
-                    .await
+                    let into = restore_into(backup.clone(), &**engine, &how, unpack_in, &cancel);
+                    Box::pin(into).await
                 }
             }
         };
@@ -121,6 +128,45 @@ pub(super) async fn restore_backup(
     }
 }
 
+/// How the command line wants it to be restored.
+fn how(options: &Options, inventory: &Inventory) -> RestoreOptions {
+    RestoreOptions {
+        replace: options.overwrite,
+        in_place: options.in_place,
+        load: LoadOptions {
+            no_owner: options.no_owner,
+            no_privileges: options.no_privileges,
+            role: options.role.clone(),
+            skip_definer: options.skip_definer,
+            force: options.force,
+        },
+        patience: Patience {
+            lock: options.lock_timeout,
+            stall: inventory.run.stall_timeout,
+        },
+    }
+}
+
+/// Whether there is somebody to ask before something is replaced.
+fn asks(options: &Options) -> bool {
+    options.overwrite && !options.yes && std::io::stdin().is_terminal()
+}
+
+/// Asks on the terminal.
+fn confirmed(plan: &str) -> std::io::Result<bool> {
+    eprint!("{plan}\nGo on? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// What a restore would do.
+struct Plan {
+    words: String,
+    /// Whether something that is there goes.
+    replaces: bool,
+}
+
 /// Where a backup is restored to.
 enum Place {
     Stdout,
@@ -132,7 +178,7 @@ enum Place {
 impl Place {
     async fn choose(
         inventory: &Inventory,
-        options: &RestoreOptions,
+        options: &Options,
         manifest: &Manifest,
     ) -> Result<Self, Failure> {
         let to_stdout = options.stdout || options.output.as_deref() == Some(Path::new("-"));
@@ -184,10 +230,64 @@ impl Place {
     }
 }
 
+impl Place {
+    /// What a restore to here would do, in words.
+    async fn plan(
+        &self,
+        name: &BackupName,
+        manifest: &Manifest,
+        how: &RestoreOptions,
+    ) -> Result<Plan, Failure> {
+        let from = format!("{name} ({})", text::size(manifest.dump_size()));
+        let is_there = |path: &Path| path.exists();
+        let (what, replaces) = match self {
+            Place::Stdout => ("is written there".to_owned(), false),
+            Place::File(path) if is_there(path) => ("is there and would be replaced".into(), true),
+            Place::File(_) | Place::Folder(_) => ("is made".to_owned(), false),
+            Place::Database(..) if manifest.dump_format == "globals" => {
+                ("keeps what it has, and gets what it has not".into(), false)
+            }
+            Place::Database(engine, _) => {
+                let contents = engine.contents().await.map_err(|error| {
+                    Failure::new(Exit::Failed, error.to_string()).step("restore")
+                })?;
+                match contents {
+                    Contents::Absent => ("is not there and would be made".into(), false),
+                    Contents::Empty => ("is there and empty".into(), false),
+                    Contents::Unknown => (
+                        "is asked for nothing: what it holds cannot be told".into(),
+                        true,
+                    ),
+                    Contents::Holds(holds) if !how.replace => (
+                        format!("holds {holds}: without --overwrite nothing would be done"),
+                        false,
+                    ),
+                    Contents::Holds(holds) if how.in_place => (
+                        format!("holds {holds}: they would be replaced in place"),
+                        true,
+                    ),
+                    Contents::Holds(holds) => (
+                        format!(
+                            "holds {holds}: they would be replaced in one step, once all is loaded"
+                        ),
+                        true,
+                    ),
+                }
+            }
+        };
+        let words = format!("restore of {from}\n  to {self}\n  which {what}");
+        Ok(Plan { words, replaces })
+    }
+}
+
 fn describe(database: &Database) -> String {
     let kind = database.engine.name();
+    let port = |host: &String| match database.port {
+        Some(port) => format!("{host}:{port}"),
+        None => host.clone(),
+    };
     let at = match (&database.host, &database.socket) {
-        (Some(host), _) => format!(" on {host}"),
+        (Some(host), _) => format!(" on {}", port(host)),
         (None, Some(socket)) => format!(" on {}", socket.display()),
         (None, None) => String::new(),
     };

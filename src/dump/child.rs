@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -154,6 +155,22 @@ impl Child {
             let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE);
             Ok(stdin)
         })
+    }
+
+    /// Starts `command`, spoken to through the pipes that are returned.
+    ///
+    /// # Errors
+    /// [`ChildError::Spawn`].
+    pub fn talking(command: &ToolCommand) -> Result<(Self, ChildStdin, ChildStdout), ChildError> {
+        let talk = Self::spawn(command, Stdio::piped(), Stdio::piped(), |process| {
+            let stdin = ChildStdin::from_std(process.stdin.take().expect("stdin is piped"))?;
+            let stdout = ChildStdout::from_std(process.stdout.take().expect("stdout is piped"))?;
+            for pipe in [stdin.as_fd(), stdout.as_fd()] {
+                let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
+            }
+            Ok((stdin, stdout))
+        });
+        talk.map(|(child, (stdin, stdout))| (child, stdin, stdout))
     }
 
     fn spawn<P>(

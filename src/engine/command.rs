@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::{Access, Engine, Load, Loader, Unit, file_stem, local_identity};
+use super::load::{ClientLoad, Destination, Load, LoadOptions, Loader, Unit};
+use super::{Access, Engine, file_stem, local_identity};
 use crate::catalog::SourceIdentity;
 use crate::config::Database;
 use crate::dump::{DumpShape, ToolCommand, ToolError};
@@ -68,16 +69,26 @@ impl Engine for Command {
 
 #[async_trait]
 impl Loader for Command {
-    fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
-        let load = |command| Load::Client {
-            command,
-            unit: Unit::None,
-        };
-        self.tool(&self.database.restore).map(load).ok_or_else(|| {
+    async fn load(
+        &self,
+        _: &str,
+        _: Destination,
+        options: &LoadOptions,
+    ) -> Result<Load, ToolError> {
+        options.only(&[])?;
+        let client = self.tool(&self.database.restore).ok_or_else(|| {
             let place = &self.database.place;
             ToolError::Cannot(format!(
-                "{place}: restore is missing; add restore = [\"program\", \"argument\"], or use --stdout or --output FILE"
+                "{place}: restore is missing; add restore = [\"program\", \"argument\"], or use \
+                 --stdout or --output FILE"
             ))
-        })
+        })?;
+        Ok(Load::Client(ClientLoad {
+            client,
+            converter: None,
+            prelude: String::new(),
+            rules: None,
+            unit: Unit::None,
+        }))
     }
 }

@@ -9,6 +9,8 @@ mod identity;
 mod load;
 mod mysql;
 mod postgres;
+mod script;
+mod session;
 pub mod sqlite;
 
 use std::path::PathBuf;
@@ -23,7 +25,11 @@ use crate::config::{Database, EngineKind};
 use crate::dump::{DumpShape, ToolCommand, ToolError};
 use identity::{local_identity, server_identity};
 use load::ADMIN_TIMEOUT;
-pub use load::{Contents, Load, Loader, Unit};
+pub use load::{
+    Activity, Beside, ClientLoad, Contents, Destination, Load, LoadOptions, Loader, Purpose,
+    Replacement, Settle, Unit,
+};
+pub use script::Script;
 
 /// How a dump becomes files in a folder, for a staged backup.
 #[derive(Debug, Clone)]
@@ -127,7 +133,7 @@ pub fn open(database: &Database, access: Access) -> Arc<dyn Engine> {
     let database = database.clone();
     match database.engine {
         EngineKind::Postgres => Arc::new(postgres::Postgres::new(database, access)),
-        EngineKind::Mysql | EngineKind::Mariadb => Arc::new(mysql::Mysql { database, access }),
+        EngineKind::Mysql | EngineKind::Mariadb => Arc::new(mysql::Mysql::new(database, access)),
         EngineKind::Sqlite => Arc::new(sqlite::Sqlite { database, access }),
         EngineKind::Command => Arc::new(command::Command { database, access }),
     }

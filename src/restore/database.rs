@@ -1,144 +1,280 @@
 //! A backup into a database: one that is there, one that is made for it, or one that only lives for
 //! a drill.
+//!
+//! Where the engine can have databases beside one another, the dump is loaded into a new one, which
+//! takes the target's place when all of it has been read, checked and loaded: whatever ends this
+//! program, the target is what it was or what was restored. Elsewhere, and where a person says so,
+//! the target's own content is replaced.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::client::Client;
 use super::target::failed;
+use super::watch::{Patience, watch};
 use super::{RestoreError, Stored, Target, check, restore};
-use crate::dump::Child;
-use crate::engine::{Contents, Engine, Load, Unit};
-use crate::scratch::RunFolder;
-use crate::scratch::check_free;
+use crate::engine::{
+    Beside, Contents, Destination, Engine, Load, LoadOptions, Purpose, Replacement, Unit,
+};
+use crate::scratch::{RunFolder, check_free};
 
-/// Restores a backup into the engine's database. One that is not there is made, and taken away
-/// again when the restore fails; one that holds something is refused, or with `replace` emptied.
+/// How a backup is to be restored into a database.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// Whether what the target holds may be replaced.
+    pub replace: bool,
+    /// Whether it is replaced in place.
+    pub in_place: bool,
+    /// How the dump is loaded.
+    pub load: LoadOptions,
+    /// How long it waits.
+    pub patience: Patience,
+}
+
+/// What is the same for every way to restore one backup.
+struct Work<'a> {
+    stored: Arc<Stored>,
+    options: &'a RestoreOptions,
+    /// Where a dump is unpacked whose client reads a folder.
+    unpack_in: &'a Path,
+    cancel: &'a CancellationToken,
+}
+
+/// Restores a backup into the engine's database. One that holds something is refused, or replaced.
 ///
 /// # Errors
-/// [`RestoreError`]; what was unpacked for a client that reads a folder is gone again. The store is
-/// asked for the volumes before the database is touched.
+/// [`RestoreError`]. The store is asked for the volumes before the database is touched.
 pub async fn restore_into(
     stored: Arc<Stored>,
     engine: &dyn Engine,
-    replace: bool,
+    options: &RestoreOptions,
     unpack_in: &Path,
     cancel: &CancellationToken,
 ) -> Result<(), RestoreError> {
     check(&stored).await?;
-    let contents = engine.contents().await?;
-    let replaces = match &contents {
-        Contents::Holds(what) if !replace => {
-            return Err(RestoreError::Target(format!(
-                "the target holds {what}: nothing was done; --overwrite replaces them, --to names another target"
-            )));
-        }
-        Contents::Holds(_) => true,
-        Contents::Absent | Contents::Empty | Contents::Unknown => false,
+    // Roles and tablespaces are added to a server's, and no database's content.
+    let is_of_server = stored.manifest.dump_format == "globals";
+    let contents = if is_of_server {
+        Contents::Unknown
+    } else {
+        engine.contents().await?
     };
-    let load = engine.load(&stored.manifest.dump_format, replaces)?;
-    let parts_stay = matches!(
-        load,
-        Load::Client {
-            unit: Unit::None | Unit::Lenient,
-            ..
+    if let Contents::Holds(what) = &contents
+        && !options.replace
+    {
+        return Err(RestoreError::Target(format!(
+            "the target holds {what}: nothing was done; --overwrite replaces them, --to names \
+             another target"
+        )));
+    }
+    let work = Work {
+        stored,
+        options,
+        unpack_in,
+        cancel,
+    };
+    if !options.in_place && !is_of_server {
+        match engine.beside(Purpose::Restore, &options.load).await? {
+            Replacement::Beside(mut beside) => {
+                work.beside(&mut *beside).await?;
+                // From here on nothing is given up: it is one step, and short.
+                if let Err(error) = beside.switch().await {
+                    discard(&mut *beside).await;
+                    return Err(error.into());
+                }
+                return Ok(());
+            }
+            Replacement::InPlace(why) if !matches!(contents, Contents::Empty) => {
+                let what = match contents {
+                    Contents::Absent => "cannot be made",
+                    _ => "cannot be replaced by one beside it",
+                };
+                let way = match contents {
+                    Contents::Absent => "let somebody make it, and restore again",
+                    _ => "--in-place replaces its content, and says what that risks",
+                };
+                return Err(RestoreError::Target(format!(
+                    "the database {what}: {why}; nothing was done; {way}"
+                )));
+            }
+            Replacement::InPlace(_) | Replacement::Other => {}
         }
-    );
-    let (made, is_file) = (
-        contents == Contents::Absent,
-        matches!(load, Load::File { .. }),
-    );
-    if let Load::Folder(_) = load {
-        let what = "the dump, which its client reads from a folder";
-        std::fs::create_dir_all(unpack_in)
-            .and_then(|()| check_free(unpack_in, stored.manifest.dump_size(), what))
-            .map_err(failed(unpack_in))?;
     }
-    if replaces && parts_stay {
-        // What is there goes before the dump comes, and cannot come back: first be sure of every
-        // byte.
-        tracing::info!("reading the whole backup before the target is emptied");
-        restore(stored.once_more(), Target::Nowhere, cancel).await?;
-    }
-    match contents {
-        Contents::Absent => engine.create().await?,
-        Contents::Holds(_) => engine.clear().await?,
-        Contents::Empty | Contents::Unknown => {}
-    }
+    work.in_place(engine, contents).await
+}
 
-    let Err(error) = into(stored, load, !made, unpack_in, cancel).await else {
-        return Ok(());
-    };
-    // A file has had another name until it was whole: what has its name now is not this one's.
-    if made && !is_file {
-        if let Err(left) = engine.remove().await {
-            tracing::error!(
-                "the database that was made for the restore could not be removed again: {left}"
-            );
-        }
-    } else if parts_stay && !made {
+async fn discard(beside: &mut dyn Beside) {
+    if let Err(left) = beside.discard().await {
         tracing::error!(
-            "the target holds a part of the dump now: this engine cannot load a dump in one transaction"
+            "the database that was made for the restore could not be removed again; the next \
+             restore tries to: {left}"
         );
     }
-    Err(error)
 }
 
-async fn into(
-    stored: Arc<Stored>,
-    load: Load,
-    is_there: bool,
-    unpack_in: &Path,
-    cancel: &CancellationToken,
-) -> Result<(), RestoreError> {
-    match load {
-        Load::Client { command, unit } => {
-            restore(stored, Target::client(&command, unit).await?, cancel).await
+impl Work<'_> {
+    /// Into a new database, which goes again when that fails.
+    async fn beside(&self, beside: &mut dyn Beside) -> Result<(), RestoreError> {
+        let loaded = self.load(beside.engine(), Destination::Scratch).await;
+        if loaded.is_err() {
+            discard(beside).await;
         }
-        Load::File { path, stale } => {
-            let stale = is_there.then_some(stale);
-            restore(stored, Target::file(&path, stale)?, cancel).await
-        }
-        Load::Folder(command) => {
-            // Dropped, it is removed with all that is in it; when this program is killed, by the
-            // next that makes one.
-            let folder = RunFolder::create(unpack_in).map_err(failed(unpack_in))?;
-            let dump = folder.path().join("dump");
-            restore(stored, Target::folder(&dump)?, cancel).await?;
-            let (mut client, stdin) = Child::writing(&command.args([dump.display().to_string()]))?;
-            drop(stdin);
-            let result = tokio::select! {
-                biased;
-                () = cancel.cancelled() => Err(RestoreError::Cancelled),
-                ended = client.wait() => ended.map_err(RestoreError::from),
-            };
-            if result.is_err() {
-                client.kill().await;
+        loaded
+    }
+
+    /// Into the database itself.
+    async fn in_place(&self, engine: &dyn Engine, contents: Contents) -> Result<(), RestoreError> {
+        let replace = matches!(contents, Contents::Holds(_));
+        let into = Destination::Place { replace };
+        let made = contents == Contents::Absent;
+        let format = &self.stored.manifest.dump_format;
+        let load = engine.load(format, into, &self.options.load).await?;
+        let (is_file, is_whole) = match &load {
+            Load::File { .. } => (true, true),
+            Load::Client(load) | Load::Folder(load) => {
+                (false, matches!(load.unit, Unit::Transaction(_)))
             }
-            result
+        };
+        if replace && !is_whole {
+            tracing::warn!(
+                "the content is replaced in place, which this engine cannot do in one transaction: \
+                 if it fails, what the target held is gone"
+            );
+            // First be sure of every byte.
+            tracing::info!("reading the whole backup before the target is emptied");
+            restore(self.stored.once_more(), Target::Nowhere, self.cancel).await?;
+        }
+        if made && !is_file {
+            engine.create().await?;
+        } else if replace {
+            engine.clear().await?;
+        }
+        let Err(error) = self.put(engine, load, replace).await else {
+            return Ok(());
+        };
+        // A file has had another name until it was whole: what has its name now is not this one's.
+        if made && !is_file {
+            if let Err(left) = engine.remove().await {
+                tracing::error!(
+                    "the database that was made for the restore could not be removed again: {left}"
+                );
+            }
+        } else if !is_whole && contents != Contents::Unknown {
+            tracing::error!("the target holds a part of the dump now");
+        }
+        Err(error)
+    }
+
+    async fn load(&self, engine: &dyn Engine, into: Destination) -> Result<(), RestoreError> {
+        let format = &self.stored.manifest.dump_format;
+        let load = engine.load(format, into, &self.options.load).await?;
+        self.put(engine, load, false).await
+    }
+
+    /// The dump to where it goes, unless it takes too long.
+    async fn put(
+        &self,
+        engine: &dyn Engine,
+        load: Load,
+        replace: bool,
+    ) -> Result<(), RestoreError> {
+        // What was begun must be ended in any case, so the watch only fires a token.
+        let given_up = self.cancel.child_token();
+        let mut why = None;
+        let mut put = std::pin::pin!(self.carry(load, replace, &given_up));
+        let watch = watch(engine, &self.stored.progress, self.options.patience);
+        let result = tokio::select! {
+            done = &mut put => done,
+            error = watch => {
+                why = Some(error);
+                given_up.cancel();
+                put.await
+            }
+        };
+        match (result, why) {
+            (Err(RestoreError::Cancelled), Some(why)) => Err(why),
+            (result, _) => result,
+        }
+    }
+
+    async fn carry(
+        &self,
+        load: Load,
+        replace: bool,
+        cancel: &CancellationToken,
+    ) -> Result<(), RestoreError> {
+        let stored = self.stored.clone();
+        match load {
+            Load::Client(load) => restore(stored, Target::client(load).await?, cancel).await,
+            Load::File { path, settle } => {
+                restore(
+                    stored,
+                    Target::database_file(&path, replace, settle)?,
+                    cancel,
+                )
+                .await
+            }
+            Load::Folder(load) => {
+                let unpack_in = self.unpack_in;
+                let what = "the dump, which its client reads from a folder";
+                std::fs::create_dir_all(unpack_in)
+                    .and_then(|()| check_free(unpack_in, stored.manifest.dump_size(), what))
+                    .map_err(failed(unpack_in))?;
+                // Dropped, it is removed with all that is in it; when this program is killed, by
+                // the next that makes one.
+                let folder = RunFolder::create(unpack_in).map_err(failed(unpack_in))?;
+                let dump = folder.path().join("dump");
+                restore(stored, Target::folder(&dump)?, cancel).await?;
+                let client = Client::start_on_folder(load, &dump).await?;
+                tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => Err(RestoreError::Cancelled),
+                    loaded = client.finish() => loaded,
+                }
+            }
         }
     }
 }
 
-/// Restores a backup into a scratch database that the engine stands for, counts its tables, and
-/// removes it. `None` where the engine has no tables to count.
+/// Restores a backup into a scratch database beside the engine's, looks at it, and removes it: how
+/// many tables it has. `None` where the engine has no tables to count.
 ///
 /// # Errors
-/// [`RestoreError`], also when something of that name is there already or cannot be removed.
+/// [`RestoreError`], also when it cannot be made, is not sound, or cannot be removed.
 pub async fn drill(
     stored: Arc<Stored>,
     engine: &dyn Engine,
+    patience: Patience,
     unpack_in: &Path,
     cancel: &CancellationToken,
 ) -> Result<Option<u64>, RestoreError> {
-    if engine.contents().await? != Contents::Absent {
-        return Err(RestoreError::Target(
-            "the scratch database is there already".into(),
-        ));
+    check(&stored).await?;
+    let options = RestoreOptions {
+        replace: false,
+        in_place: false,
+        load: LoadOptions::default(),
+        patience,
+    };
+    let work = Work {
+        stored,
+        options: &options,
+        unpack_in,
+        cancel,
+    };
+    match engine.beside(Purpose::Drill, &options.load).await? {
+        Replacement::Beside(mut beside) => {
+            work.beside(&mut *beside).await?;
+            let tables = beside.engine().examine().await;
+            beside.discard().await?;
+            Ok(tables?)
+        }
+        Replacement::InPlace(why) => Err(RestoreError::Target(format!(
+            "there cannot be a scratch database: {why}"
+        ))),
+        Replacement::Other => Err(RestoreError::Target(
+            "there is no scratch database for it".into(),
+        )),
     }
-    restore_into(stored, engine, false, unpack_in, cancel).await?;
-    let tables = engine.count_tables().await;
-    engine.remove().await?;
-    Ok(tables?)
 }

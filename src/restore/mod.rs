@@ -11,14 +11,16 @@
 //! the one that was stored, and a client that works in one transaction has nothing to commit: on
 //! any failure it is ended before its stdin is. Verifying is restoring to nowhere.
 
+mod client;
 mod database;
 pub(crate) mod decode;
 mod fetch;
 mod target;
+mod watch;
 
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -30,10 +32,11 @@ use crate::catalog::{Manifest, Volume};
 use crate::dump::ToolError;
 use crate::store::retry::RetryPolicy;
 use crate::store::{SharedStore, StoreError};
-pub use database::{drill, restore_into};
+pub use database::{RestoreOptions, drill, restore_into};
 pub use decode::{DecodeError, Piece, decode};
 pub use fetch::check;
 pub use target::Target;
+pub use watch::Patience;
 
 /// Pieces and fetched buffers on their way: enough that no step waits for a wake-up, a few MiB at
 /// most.
@@ -77,6 +80,15 @@ pub struct Progress {
     fetched: AtomicU64,
     written: AtomicU64,
     retries: AtomicU64,
+    /// Whether it waits for the target, and not for the store.
+    at_target: AtomicBool,
+}
+
+/// What a restore waits for when nothing moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    Store,
+    Target,
 }
 
 impl Progress {
@@ -93,6 +105,19 @@ impl Progress {
     /// Connections that broke and were taken up again.
     pub fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
+    }
+
+    fn wait_for(&self, what: Waiting) {
+        self.at_target
+            .store(what == Waiting::Target, Ordering::Relaxed);
+    }
+
+    fn waits_for(&self) -> Waiting {
+        if self.at_target.load(Ordering::Relaxed) {
+            Waiting::Target
+        } else {
+            Waiting::Store
+        }
     }
 
     fn add_fetched(&self, bytes: u64) {
@@ -142,18 +167,26 @@ pub async fn restore(
     mut target: Target,
     cancel: &CancellationToken,
 ) -> Result<(), RestoreError> {
-    let result = tokio::select! {
+    let whole = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(RestoreError::Cancelled),
-        result = async {
-            let whole = read(stored, &mut target).await?;
-            target.finish(whole).await
-        } => result,
+        whole = read(stored.clone(), &mut target) => whole,
     };
-    if result.is_err() {
-        target.abandon().await;
+    match whole {
+        Ok(whole) => {
+            stored.progress.wait_for(Waiting::Target);
+            // Dropped when it is cancelled, which ends a client as well, but without its words.
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(RestoreError::Cancelled),
+                finished = target.finish(whole) => finished,
+            }
+        }
+        Err(error) => {
+            target.abandon().await;
+            Err(error)
+        }
     }
-    result
 }
 
 /// The path itself: every byte goes to the target, the last ones when all is known to be right.
@@ -178,7 +211,12 @@ async fn read(stored: Arc<Stored>, target: &mut Target) -> Result<Whole, Restore
 
     let progress = &stored.progress;
     let mut held = Bytes::new();
-    while let Some(piece) = pieces.recv().await {
+    loop {
+        progress.wait_for(Waiting::Store);
+        let Some(piece) = pieces.recv().await else {
+            break;
+        };
+        progress.wait_for(Waiting::Target);
         let next = match &piece {
             Piece::Begin(_) => Bytes::new(),
             Piece::Data(bytes) => bytes.clone(),

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use tempfile::{NamedTempFile, TempDir, TempPath};
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt, Stdout};
-use tokio::process::ChildStdin;
 
+use super::client::Client;
 use super::{RestoreError, Whole};
-use crate::dump::{Child, ChildError, ToolCommand};
-use crate::engine::Unit;
+use crate::engine::{ClientLoad, Settle};
+use crate::scratch::{file_beside, folder_beside};
 
 /// Where a dump goes.
 pub enum Target {
@@ -36,8 +36,10 @@ pub struct NewFile {
     file: File,
     beside: Option<TempPath>,
     path: PathBuf,
-    /// What is replaced with it; `None` when nothing may be.
-    stale: Option<Vec<PathBuf>>,
+    replace: bool,
+    /// Whether it is whoever's the folder is, where nobody's file is replaced.
+    of_folder: bool,
+    settle: Option<Settle>,
 }
 
 /// A folder that has its name only when it is whole.
@@ -45,21 +47,7 @@ pub struct NewFolder {
     beside: Option<TempDir>,
     path: PathBuf,
     open: Option<File>,
-}
-
-/// A running client.
-pub struct Client {
-    // Before its stdin: whoever is dropped first goes first, and a client must never see an end
-    // that is not one.
-    child: Child,
-    stdin: Option<ChildStdin>,
-    unit: Unit,
-}
-
-impl From<ChildError> for RestoreError {
-    fn from(error: ChildError) -> Self {
-        Self::Target(error.to_string())
-    }
+    _lock: std::fs::File,
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -74,24 +62,43 @@ pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> RestoreError {
 }
 
 impl Target {
-    /// A file at `path`, written beside it and renamed in the end. `stale` is what goes with a file
-    /// that it replaces; without it none is.
+    /// A file at `path`, written beside it and renamed in the end; without `replace` only where
+    /// there is none.
     ///
     /// # Errors
     /// When no file can be made in its folder.
-    pub fn file(path: &Path, stale: Option<Vec<PathBuf>>) -> Result<Self, RestoreError> {
+    pub fn file(path: &Path, replace: bool) -> Result<Self, RestoreError> {
         let folder = folder_of(path);
-        let made = tempfile::Builder::new()
-            .prefix(".tapline-")
-            .tempfile_in(folder)
-            .map_err(failed(folder))?;
+        // Nobody may read meanwhile what nobody but its owner may read in the end.
+        let private = path.exists();
+        let made = file_beside(folder, private).map_err(failed(folder))?;
         let (file, beside) = NamedTempFile::into_parts(made);
         Ok(Self::File(NewFile {
             file: File::from_std(file),
             beside: Some(beside),
             path: path.to_owned(),
-            stale,
+            replace,
+            of_folder: false,
+            settle: None,
         }))
+    }
+
+    /// A database's own file, which its application is to use: a new one belongs to whom its folder
+    /// belongs.
+    ///
+    /// # Errors
+    /// As for [`Target::file`].
+    pub(super) fn database_file(
+        path: &Path,
+        replace: bool,
+        settle: Option<Settle>,
+    ) -> Result<Self, RestoreError> {
+        let mut target = Self::file(path, replace)?;
+        if let Target::File(new) = &mut target {
+            new.of_folder = true;
+            new.settle = settle;
+        }
+        Ok(target)
     }
 
     /// A folder at `path`, filled beside it and renamed in the end.
@@ -100,14 +107,12 @@ impl Target {
     /// When no folder can be made there.
     pub fn folder(path: &Path) -> Result<Self, RestoreError> {
         let folder = folder_of(path);
-        let beside = tempfile::Builder::new()
-            .prefix(".tapline-")
-            .tempdir_in(folder)
-            .map_err(failed(folder))?;
+        let (beside, lock) = folder_beside(folder).map_err(failed(folder))?;
         Ok(Self::Folder(NewFolder {
             beside: Some(beside),
             path: path.to_owned(),
             open: None,
+            _lock: lock,
         }))
     }
 
@@ -115,18 +120,8 @@ impl Target {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn client(command: &ToolCommand, unit: Unit) -> Result<Self, RestoreError> {
-        let (child, stdin) = Child::writing(command)?;
-        let mut client = Client {
-            child,
-            stdin: Some(stdin),
-            unit,
-        };
-        if let Unit::Between(before, _) = &client.unit {
-            let before = before.clone();
-            client.write(before.as_bytes()).await?;
-        }
-        Ok(Self::Client(client))
+    pub(super) async fn client(load: ClientLoad) -> Result<Self, RestoreError> {
+        Client::start(load).await.map(Self::Client)
     }
 
     /// The next file of the dump begins. Where there is only one place for bytes, files follow one
@@ -162,12 +157,12 @@ impl Target {
     ///
     /// # Errors
     /// When the client fails after all, or the file cannot take its place.
-    pub(super) async fn finish(&mut self, _whole: Whole) -> Result<(), RestoreError> {
+    pub(super) async fn finish(self, _whole: Whole) -> Result<(), RestoreError> {
         match self {
             Target::Nowhere => Ok(()),
-            Target::Stdout(stdout) => stdout.flush().await.map_err(failed(Path::new("stdout"))),
-            Target::File(new) => new.finish().await,
-            Target::Folder(new) => new.finish().await,
+            Target::Stdout(mut stdout) => stdout.flush().await.map_err(failed(Path::new("stdout"))),
+            Target::File(mut new) => new.finish().await,
+            Target::Folder(mut new) => new.finish().await,
             Target::Client(client) => client.finish().await,
         }
     }
@@ -179,53 +174,8 @@ impl Target {
             // dropped.
             Target::Nowhere | Target::Stdout(_) | Target::File(_) | Target::Folder(_) => {}
             // Its stdin is still open: it has not seen the end.
-            Target::Client(mut client) => client.child.kill().await,
+            Target::Client(mut client) => client.kill().await,
         }
-    }
-}
-
-impl Client {
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
-        let stdin = self.stdin.as_mut().expect("open until finished");
-        let mut write = std::pin::pin!(stdin.write_all(bytes));
-        let written = loop {
-            tokio::select! {
-                written = &mut write => break written,
-                // A client that failed may leave its stdin open in a process of its own.
-                ended = self.child.wait(), if !self.child.has_exited_well() => ended?,
-            }
-        };
-        if written.is_ok() {
-            return Ok(());
-        }
-        self.child.wait().await?;
-        Err(RestoreError::Target(format!(
-            "{} exited before it had read the whole dump",
-            self.child.program()
-        )))
-    }
-
-    async fn finish(&mut self) -> Result<(), RestoreError> {
-        if let Unit::Between(_, after) = self.unit {
-            self.write(after.as_bytes()).await?;
-        }
-        let mut stdin = self.stdin.take().expect("finished once");
-        // Fails when the client is gone already; then its exit status tells.
-        let _ = stdin.shutdown().await;
-        drop(stdin);
-        self.child.wait().await?;
-        let said = self.child.last_words().await;
-        let matters = |line: &&str| line.contains("ERROR:") && !line.contains("already exists");
-        if self.unit == Unit::Lenient && said.lines().any(|line| matters(&line)) {
-            return Err(RestoreError::Target(format!(
-                "{} went on after errors:\n{said}",
-                self.child.program()
-            )));
-        }
-        if !said.is_empty() {
-            tracing::warn!("{} said: {said}", self.child.program());
-        }
-        Ok(())
     }
 }
 
@@ -274,17 +224,30 @@ impl NewFile {
         self.file.flush().await.map_err(&failed)?;
         self.file.sync_all().await.map_err(&failed)?;
         let beside = self.beside.take().expect("finished once");
-        if let (Ok(old), Some(_)) = (std::fs::metadata(&self.path), &self.stale) {
-            // Whoever used the old file uses the new one.
-            std::fs::set_permissions(&beside, old.permissions()).map_err(&failed)?;
-            let _ = chown(&beside, Some(old.uid()), Some(old.gid()));
+        let temporary = self::failed(&self.path);
+        match std::fs::metadata(&self.path) {
+            // Whoever used the old file uses the new one. A new owner takes bits of the mode away,
+            // so it comes first; only root can give a file away.
+            Ok(old) if self.replace => {
+                if let Err(error) = chown(&beside, Some(old.uid()), Some(old.gid())) {
+                    let (path, uid) = (self.path.display(), old.uid());
+                    tracing::warn!("{path} belonged to user {uid}, and cannot again: {error}");
+                }
+                std::fs::set_permissions(&beside, old.permissions()).map_err(temporary)?;
+            }
+            _ if self.of_folder && rustix::process::geteuid().is_root() => {
+                let folder = std::fs::metadata(folder_of(&self.path)).map_err(&failed)?;
+                chown(&beside, Some(folder.uid()), Some(folder.gid())).map_err(temporary)?;
+            }
+            _ => {}
         }
-        for path in self.stale.iter().flatten().filter(|path| path.exists()) {
-            std::fs::remove_file(path).map_err(self::failed(path))?;
+        if let Some(settle) = self.settle.take() {
+            settle()?;
         }
-        match self.stale {
-            Some(_) => beside.persist(&self.path),
-            None => beside.persist_noclobber(&self.path),
+        if self.replace {
+            beside.persist(&self.path)
+        } else {
+            beside.persist_noclobber(&self.path)
         }
         .map_err(|error| failed(error.error))?;
         std::fs::File::open(folder_of(&self.path))

@@ -13,7 +13,7 @@ use crate::access::access;
 use crate::catalog::{Backup, BackupId, BackupName, Found, find, look_up, read_manifests};
 use crate::config::{ConfigError, Inventory};
 use crate::engine;
-use crate::restore::{RestoreError, Stored, Target, check, drill, restore};
+use crate::restore::{Patience, RestoreError, Stored, Target, check, drill, restore};
 use crate::store::{ErrorKind, SharedStore, StoreError};
 
 /// How closely a backup is looked at.
@@ -312,14 +312,7 @@ async fn drilled(
     cancel: &CancellationToken,
 ) -> Result<Option<u64>, VerifyError> {
     let manifest = &stored.manifest;
-    let scratch = format!("tapline_drill_{}", BackupId::now())
-        .to_lowercase()
-        .replace('-', "_");
-    let place = match manifest.engine.as_str() {
-        "sqlite" => std::env::temp_dir().join(scratch).display().to_string(),
-        _ => scratch,
-    };
-    let database = restore_target(inventory, manifest, Some(&place), None)?;
+    let database = restore_target(inventory, manifest, None, None)?;
     let own = std::env::current_exe().map_err(|error| VerifyError {
         kind: VerifyErrorKind::Drill,
         message: format!("this program's own binary: {error}"),
@@ -327,5 +320,10 @@ async fn drilled(
     let access = access(&database, &inventory.run, own).await?;
     let engine = engine::open(&database, access);
     let folder = &inventory.staged.dir;
-    Ok(drill(stored.clone(), &*engine, folder, cancel).await?)
+    let patience = Patience {
+        lock: inventory.run.connect_timeout,
+        stall: inventory.run.stall_timeout,
+    };
+    let drill = drill(stored.clone(), &*engine, patience, folder, cancel);
+    Ok(Box::pin(drill).await?)
 }

@@ -74,7 +74,7 @@ async fn round_trip(
     };
     restore(
         Arc::new(stored),
-        Target::file(&back, Some(Vec::new())).unwrap(),
+        Target::file(&back, true).unwrap(),
         &CancellationToken::new(),
     )
     .await

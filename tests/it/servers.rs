@@ -77,6 +77,11 @@ pub struct Postgres(Server);
 
 impl Postgres {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With more options for the server.
+    pub fn start_with(options: &[&str]) -> Self {
         let folder = folder();
         let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
         let newest = versions
@@ -112,6 +117,7 @@ impl Postgres {
                 "-k",
             ])
             .arg(folder.path())
+            .args(options)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
             .spawn()

@@ -52,6 +52,13 @@ impl World {
         std::fs::write(self.path(name), content).unwrap();
     }
 
+    /// Makes a script of the folder one that can be run.
+    pub fn executable(&self, name: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.path(name), mode).unwrap();
+    }
+
     pub fn inventory(&self, databases: &str) {
         self.write("access", ACCESS_KEY);
         self.write("secret", SECRET_KEY);

@@ -29,15 +29,13 @@ impl Mysql {
         if self.database.options.is_empty() {
             return Ok(());
         }
-        let nowhere = Self {
-            database: Database {
-                host: None,
-                socket: Some("/dev/null/nowhere".into()),
-                database: Selection::One("nowhere".into()),
-                ..self.database.clone()
-            },
-            access: self.access.clone(),
+        let nowhere = Database {
+            host: None,
+            socket: Some("/dev/null/nowhere".into()),
+            database: Selection::One("nowhere".into()),
+            ..self.database.clone()
         };
+        let nowhere = Self::new(nowhere, self.access.clone());
         match nowhere.dump_command()?.query(self.access.timeout).await {
             Err(ToolError::Child(ChildError::Failed { last_words, .. }))
                 if !last_words.contains("/dev/null/nowhere") =>
@@ -108,7 +106,7 @@ impl Mysql {
         }))
     }
 
-    fn program(&self) -> std::path::PathBuf {
+    pub(super) fn program(&self) -> std::path::PathBuf {
         self.database
             .dump_tool
             .clone()

@@ -2,24 +2,56 @@
 
 use async_trait::async_trait;
 
-use super::super::{Contents, Load, Loader, Unit, number};
+use super::super::load::{
+    Activity, ClientLoad, Contents, Destination, Load, LoadOptions, Loader, Purpose, Replacement,
+    Unit,
+};
+use super::super::number;
 use super::Mysql;
+use super::script::Changes;
 use crate::dump::ToolError;
+
+/// What the server takes from a client at once, at most: its own limit can be anything below.
+const PACKET: &str = "--max-allowed-packet=1G";
+
+/// No timeout of the server's ends a load that waits for the store: a year is the most.
+const PATIENCE: &str = "set session wait_timeout = 31536000, session net_read_timeout = 31536000, \
+                        session net_write_timeout = 31536000;\n";
 
 #[async_trait]
 impl Loader for Mysql {
-    fn load(&self, _: &str, _: bool) -> Result<Load, ToolError> {
+    async fn load(
+        &self,
+        _: &str,
+        into: Destination,
+        options: &LoadOptions,
+    ) -> Result<Load, ToolError> {
+        // A dump holds no owners and no grants.
+        options.only(&["--skip-definer"])?;
+        let mut rules = Changes::new(self.identifier()?);
+        rules.skip_definer = options.skip_definer;
+        if into == Destination::Scratch {
+            rules.put_to_sleep = Some(self.events.clone());
+        }
         // In batch mode the client ends at the first error. DDL commits by itself here: one
-        // transaction cannot be had. A dump that was made with --databases would go where its own
-        // USE says.
-        Ok(Load::Client {
-            command: self.client().args(["--one-database", self.name()?]),
+        // transaction cannot be had.
+        Ok(Load::Client(ClientLoad {
+            client: self.client().args([PACKET, self.name()?]),
+            converter: None,
+            prelude: PATIENCE.into(),
+            rules: Some(Box::new(rules)),
             unit: Unit::None,
-        })
+        }))
     }
 
     async fn contents(&self) -> Result<Contents, ToolError> {
         let name = self.literal()?;
+        if ["mysql", "sys", "information_schema", "performance_schema"].contains(&self.name()?) {
+            return Err(ToolError::Cannot(format!(
+                "{:?} is the server's own: nothing can be restored into it",
+                self.name()?
+            )));
+        }
         let query =
             format!("select count(*) from information_schema.schemata where schema_name = {name}");
         if number(&self.ask(&query).await?) == Some(0) {
@@ -28,15 +60,28 @@ impl Loader for Mysql {
         let query = format!(
             "select (select count(*) from information_schema.tables where table_schema = {name})
                   + (select count(*) from information_schema.routines where routine_schema = {name})
-                  + (select count(*) from information_schema.events where event_schema = {name})"
+                  + (select count(*) from information_schema.events where event_schema = {name}),
+               (select coalesce(sum(data_length + index_length), 0)
+                from information_schema.tables where table_schema = {name})"
         );
-        match number(&self.ask(&query).await?) {
+        let answer = self.ask(&query).await?;
+        let (count, size) = answer.trim().split_once('\t').unwrap_or((&answer, "0"));
+        match number(count) {
             Some(0) => Ok(Contents::Empty),
             Some(count) => Ok(Contents::Holds(format!(
-                "{count} tables, views, routines and events"
+                "{count} tables, views, routines and events, {}",
+                crate::units::size(number(size).unwrap_or_default())
             ))),
             None => Err(ToolError::Cannot("no count of tables".into())),
         }
+    }
+
+    async fn beside(
+        &self,
+        purpose: Purpose,
+        options: &LoadOptions,
+    ) -> Result<Replacement, ToolError> {
+        super::beside::make(self, purpose, options).await
     }
 
     async fn create(&self) -> Result<(), ToolError> {
@@ -45,26 +90,52 @@ impl Loader for Mysql {
     }
 
     async fn clear(&self) -> Result<(), ToolError> {
-        let (identifier, name) = (self.identifier()?, self.literal()?);
-        let query = format!(
-            "select default_character_set_name, default_collation_name from information_schema.schemata \
-             where schema_name = {name}"
-        );
-        let answer = self.ask(&query).await?;
-        let (charset, collation) = answer
-            .trim()
-            .split_once('\t')
-            .ok_or_else(|| ToolError::Cannot("no character set of the database".into()))?;
-        let made =
-            format!("create database {identifier} character set {charset} collate {collation}");
-        self.administer(&format!("drop database {identifier}; {made}"))
-            .await
+        let (identifier, like) = (self.identifier()?, self.like().await?);
+        self.administer(&format!(
+            "drop database {identifier}; create database {identifier}{like}"
+        ))
+        .await
     }
 
-    async fn count_tables(&self) -> Result<Option<u64>, ToolError> {
+    async fn activity(&self) -> Activity {
+        let Ok(name) = self.literal() else {
+            return Activity::Unknown;
+        };
+        let query = format!(
+            "select coalesce(state, ''), command from information_schema.processlist
+             where db = {name} and id <> connection_id()"
+        );
+        let Ok(answer) = self.ask(&query).await else {
+            return Activity::Unknown;
+        };
+        let mut states = answer.lines().filter_map(|line| line.split_once('\t'));
+        if states.clone().any(|(state, _)| state.contains("lock")) {
+            let holders = "select concat('connection ', id, ' (', user, '@', host, ', in a \
+                           transaction since ', trx_started, ')') from information_schema.innodb_trx
+                           join information_schema.processlist on id = trx_mysql_thread_id
+                           where id <> connection_id() order by trx_started limit 3";
+            let holders = self.ask(holders).await.unwrap_or_default();
+            let holders: Vec<&str> = holders.lines().collect();
+            return Activity::Locked(if holders.is_empty() {
+                "a session that its server does not name".into()
+            } else {
+                holders.join("; ")
+            });
+        }
+        if states.any(|(_, command)| command == "Query") {
+            Activity::Working
+        } else {
+            Activity::Unknown
+        }
+    }
+
+    async fn examine(&self) -> Result<Option<u64>, ToolError> {
         let name = self.literal()?;
         let query = format!(
-            "select count(*) from information_schema.tables where table_type = 'BASE TABLE' and table_schema = {name}"
+            "select count(*) from information_schema.tables
+             where table_type in ('BASE TABLE', 'SYSTEM VERSIONED') and table_schema = {name}
+               and table_name <> '{MARK}'",
+            MARK = super::beside::MARK
         );
         Ok(number(&self.ask(&query).await?))
     }
@@ -72,5 +143,22 @@ impl Loader for Mysql {
     async fn remove(&self) -> Result<(), ToolError> {
         self.administer(&format!("drop database if exists {}", self.identifier()?))
             .await
+    }
+}
+
+impl Mysql {
+    /// How a database is made as this one was.
+    pub(super) async fn like(&self) -> Result<String, ToolError> {
+        let query = format!(
+            "select default_character_set_name, default_collation_name \
+             from information_schema.schemata where schema_name = {}",
+            self.literal()?
+        );
+        let answer = self.ask(&query).await?;
+        let (charset, collation) = answer
+            .trim()
+            .split_once('\t')
+            .ok_or_else(|| ToolError::Cannot("no character set of the database".into()))?;
+        Ok(format!(" character set {charset} collate {collation}"))
     }
 }

@@ -3,10 +3,13 @@
 //! Whom to connect to is said in arguments; the password is in an option file that is a memfd
 //! (<https://mariadb.com/kb/en/configuring-mariadb-with-option-files/>).
 
+mod beside;
 mod connection;
 mod dump;
 mod flavor;
 mod load;
+mod script;
+mod switch;
 
 use super::Access;
 use crate::config::{Database, Selection};
@@ -15,9 +18,19 @@ use crate::dump::ToolError;
 pub(super) struct Mysql {
     pub(super) database: Database,
     pub(super) access: Access,
+    /// The events of a dump that has been loaded which are to run.
+    pub(super) events: script::Events,
 }
 
 impl Mysql {
+    pub(super) fn new(database: Database, access: Access) -> Self {
+        Self {
+            database,
+            access,
+            events: script::Events::default(),
+        }
+    }
+
     fn name(&self) -> Result<&str, ToolError> {
         match &self.database.database {
             // The tools take no `--` before a name.

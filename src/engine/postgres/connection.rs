@@ -78,7 +78,7 @@ impl Postgres {
 
     /// psql with a query's options: names come and go as UTF-8, whatever the database is encoded
     /// in.
-    fn psql(&self, database: &str) -> ToolCommand {
+    pub(super) fn psql(&self, database: &str) -> ToolCommand {
         let mut psql = self.tool(self.program("psql"), database).args([
             "-Xq",
             "--no-password",

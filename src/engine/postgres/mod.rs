@@ -3,10 +3,12 @@
 //! The password reaches libpq through a password file that is a memfd
 //! (<https://www.postgresql.org/docs/current/libpq-pgpass.html>: a regular file, mode 0600).
 
+mod beside;
 mod connection;
 mod dump;
 mod load;
 mod programs;
+mod script;
 
 use connection::MAINTENANCE;
 use programs::ServerVersion;

@@ -55,6 +55,19 @@ impl Postgres {
     }
 }
 
+impl Postgres {
+    /// The newest of a program that is not connected to a server: it reads what all older ones have
+    /// written.
+    pub(super) fn newest(&self, name: &str) -> PathBuf {
+        let chosen = self.program(name);
+        if self.database.tools.is_some() || !is_packaged(&chosen) {
+            return chosen;
+        }
+        let newest = installed(name).into_iter().max();
+        newest.map_or(chosen, |(_, path)| path)
+    }
+}
+
 /// The program of the server's version, or of the next above.
 fn fitting(mut installed: Vec<(u32, PathBuf)>, server: u32) -> Option<PathBuf> {
     installed.sort();

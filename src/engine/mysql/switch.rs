@@ -1,0 +1,304 @@
+//! The content of a new database takes the place of the target's.
+//!
+//! ```text
+//! old triggers go ─▶ RENAME TABLE shop.a TO old.a, …, new.a TO shop.a, …   one statement
+//!                 ─▶ old views, routines, events go; those of the new one are made
+//! ```
+//!
+//! Tables move in one statement, and with them all rows. What has no table cannot move: its
+//! definitions are taken from the new database, where they have already been made once. All of it is
+//! one script, in one process of its own that has its whole input when it starts and that does not
+//! end with this program: whatever ends this one, the target is soon the old database or the new
+//! one.
+
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::super::script::Script;
+use super::super::session::Session;
+use super::super::unhex;
+use super::Mysql;
+use super::beside::{MARK, Pair, lock};
+use super::script::Changes;
+use crate::dump::{ToolCommand, ToolError};
+
+/// How long a statement of the switch waits for whoever uses a table, in seconds.
+const LOCK_WAIT: u32 = 30;
+/// How long definitions may take to be read.
+const DEFINITIONS: Duration = Duration::from_mins(10);
+
+/// What a database holds, by name.
+#[derive(Debug, Default)]
+struct Inside {
+    tables: Vec<String>,
+    views: Vec<String>,
+    triggers: Vec<String>,
+    routines: Vec<(String, String)>,
+    events: Vec<String>,
+}
+
+/// Why the content of `target` cannot be switched.
+pub(super) async fn hindrance(
+    target: &Mysql,
+    session: &mut Session,
+) -> Result<Option<String>, ToolError> {
+    let name = target.literal()?;
+    let query = format!(
+        "select distinct concat(constraint_schema, '.', table_name)
+         from information_schema.referential_constraints
+         where unique_constraint_schema = {name} and constraint_schema <> {name} limit 3"
+    );
+    let others = session.run(&query).await?;
+    Ok((!others.is_empty()).then(|| {
+        format!(
+            "foreign keys of other databases refer to its tables ({})",
+            others.join(", ")
+        )
+    }))
+}
+
+/// Everything below happens once the new database is loaded and checked.
+pub(super) async fn switch(pair: &mut Pair) -> Result<(), ToolError> {
+    let (target, new, old) = (&pair.target, &pair.new, &pair.old);
+    let exists = !matches!(
+        super::super::Loader::contents(target).await?,
+        super::super::Contents::Absent
+    );
+    let was = if exists {
+        inside(target, &mut pair.session).await?
+    } else {
+        Inside::default()
+    };
+    let is = inside(new, &mut pair.session).await?;
+    // What would be lost if the tables could not move after all.
+    let triggers = definitions(target, target, &was, Part::Triggers).await?;
+    let programs = definitions(new, target, &is, Part::Programs).await?;
+    let views = definitions(new, target, &is, Part::Views).await?;
+
+    let (here, there, away) = (target.identifier()?, new.identifier()?, old.identifier()?);
+    let mut script = format!(
+        "do get_lock({}, 60);\nset session lock_wait_timeout = {LOCK_WAIT}, session \
+         foreign_key_checks = 0;\n",
+        lock(&new.literal()?, true)
+    );
+    let mut say = |statement: String| {
+        script += &statement;
+        script += ";\n";
+    };
+    say(format!("create database {away}{}", new.like().await?));
+    say(format!(
+        "create table {away}.`{MARK}` (what text) comment 'a restore has replaced this'"
+    ));
+    if !exists {
+        say(format!("create database {here}{}", new.like().await?));
+    }
+    if !was.tables.is_empty() {
+        // Nobody is in the way now, and whoever comes waits.
+        let tables = was
+            .tables
+            .iter()
+            .map(|table| format!("{here}.{} write", quoted(table)));
+        say(format!(
+            "lock tables {}",
+            tables.collect::<Vec<_>>().join(", ")
+        ));
+        say("unlock tables".into());
+    }
+    for trigger in &was.triggers {
+        say(format!("drop trigger {here}.{}", quoted(trigger)));
+    }
+    for trigger in &is.triggers {
+        say(format!("drop trigger {there}.{}", quoted(trigger)));
+    }
+    let moves = |tables: &[String], from: &str, to: &str| {
+        let names = tables.iter().map(|table| quoted(table));
+        names
+            .map(|name| format!("{from}.{name} to {to}.{name}"))
+            .collect::<Vec<_>>()
+    };
+    let renames = [
+        moves(&was.tables, &here, &away),
+        moves(&is.tables, &there, &here),
+    ]
+    .concat();
+    if !renames.is_empty() {
+        say(format!("rename table {}", renames.join(", ")));
+    }
+    for view in &was.views {
+        say(format!("drop view if exists {here}.{}", quoted(view)));
+    }
+    for (kind, routine) in &was.routines {
+        say(format!("drop {kind} if exists {here}.{}", quoted(routine)));
+    }
+    for event in &was.events {
+        say(format!("drop event if exists {here}.{}", quoted(event)));
+    }
+    say(format!("use {here}"));
+    script += &programs;
+    script += "\n";
+    script += &views;
+    script += &format!("\ndrop database {there};\ndrop database {away};\n");
+
+    let Err(error) = apart(target, &script).await else {
+        return Ok(());
+    };
+    let now = inside(target, &mut pair.session).await?;
+    if now.tables != was.tables || !inside(old, &mut pair.session).await?.tables.is_empty() {
+        pair.moved = true;
+        return Err(ToolError::Cannot(format!(
+            "the tables are the restored ones, and what follows them failed: what was there before \
+             is in {away}, the rest in {there}: look at them before the next restore, which removes \
+             them: {error}"
+        )));
+    }
+    // The tables have not moved. Their triggers come back, if any is gone.
+    if now.triggers != was.triggers {
+        let mut again = String::new();
+        for trigger in &was.triggers {
+            again += &format!("drop trigger if exists {here}.{};\n", quoted(trigger));
+        }
+        again += &format!("use {here};\n{triggers}");
+        if let Err(second) = apart(target, &again).await {
+            return Err(ToolError::Cannot(format!(
+                "{error}\nthe tables are what they were, but their triggers are gone ({second}): \
+                 make them again\n{triggers}"
+            )));
+        }
+    }
+    Err(error)
+}
+
+/// What is in a database.
+async fn inside(database: &Mysql, session: &mut Session) -> Result<Inside, ToolError> {
+    let name = database.literal()?;
+    let hex = |column: &str| format!("hex(convert({column} using utf8mb4))");
+    let query = format!(
+        "select table_type, {} from information_schema.tables
+           where table_schema = {name} and table_name <> '{MARK}'
+         union all select 'TRIGGER', {} from information_schema.triggers
+           where trigger_schema = {name}
+         union all select routine_type, {} from information_schema.routines
+           where routine_schema = {name}
+         union all select 'EVENT', {} from information_schema.events where event_schema = {name}",
+        hex("table_name"),
+        hex("trigger_name"),
+        hex("routine_name"),
+        hex("event_name")
+    );
+    let mut inside = Inside::default();
+    for line in session.run(&query).await? {
+        let Some((kind, name)) = line.split_once('\t') else {
+            continue;
+        };
+        let name = unhex(name).ok_or_else(|| ToolError::Cannot("no names of tables".into()))?;
+        match kind {
+            "VIEW" | "SYSTEM VIEW" => inside.views.push(name),
+            "TRIGGER" => inside.triggers.push(name),
+            "EVENT" => inside.events.push(name),
+            "PROCEDURE" | "FUNCTION" | "PACKAGE" => inside.routines.push((kind.into(), name)),
+            // Goes with its package.
+            "PACKAGE BODY" => {}
+            _ => inside.tables.push(name),
+        }
+    }
+    inside.tables.sort();
+    inside.triggers.sort();
+    Ok(inside)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Triggers,
+    /// Triggers, routines, events.
+    Programs,
+    Views,
+}
+
+/// Definitions of what is in `from`, to be made in `to`.
+async fn definitions(
+    from: &Mysql,
+    to: &Mysql,
+    inside: &Inside,
+    part: Part,
+) -> Result<String, ToolError> {
+    let none = match part {
+        Part::Triggers => inside.triggers.is_empty(),
+        Part::Programs => {
+            inside.triggers.is_empty() && inside.routines.is_empty() && inside.events.is_empty()
+        }
+        Part::Views => inside.views.is_empty(),
+    };
+    if none {
+        return Ok(String::new());
+    }
+    let mut command = from.tool(from.program()).args([
+        "--no-data",
+        "--skip-lock-tables",
+        "--single-transaction",
+        "--default-character-set=utf8mb4",
+    ]);
+    let options: &[&str] = match part {
+        Part::Triggers => &["--no-create-info", "--triggers"],
+        Part::Programs => &["--no-create-info", "--triggers", "--routines", "--events"],
+        Part::Views => &["--skip-triggers"],
+    };
+    command = command.args(options.iter().copied()).args([from.name()?]);
+    if part == Part::Views {
+        command = command.args(inside.views.iter().cloned());
+    } else {
+        let mark = format!("--ignore-table={}.{MARK}", from.name()?);
+        let at = command.args.len() - 1;
+        command.args.insert(at, mark);
+    }
+    let text = command.query(DEFINITIONS).await?;
+    let mut rules = Changes::new(to.identifier()?);
+    rules.wake = Some(from.events.clone());
+    let mut script = Script::new(Box::new(rules));
+    let edited = [script.edit(text.as_bytes()), script.end()];
+    let mut out = String::new();
+    for piece in edited {
+        let piece = piece.map_err(ToolError::Cannot)?;
+        out += std::str::from_utf8(&piece)
+            .map_err(|_| ToolError::Cannot("definitions that are not UTF-8".into()))?;
+    }
+    Ok(out)
+}
+
+/// Runs a script in a client that does not end with this program.
+async fn apart(server: &Mysql, script: &str) -> Result<(), ToolError> {
+    let failed = |error: std::io::Error| ToolError::Cannot(format!("the switch: {error}"));
+    let mut input = File::from(
+        memfd_create("tapline-switch", MemfdFlags::CLOEXEC)
+            .map_err(|error| failed(error.into()))?,
+    );
+    input.write_all(script.as_bytes()).map_err(failed)?;
+    input.rewind().map_err(failed)?;
+    let command: ToolCommand = server.client();
+    let run = move || {
+        let mut command = command.to_command()?;
+        command
+            .stdin(Stdio::from(input))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?
+            .wait_with_output()
+    };
+    let output = tokio::task::spawn_blocking(run).await;
+    let output = output.map_err(|error| ToolError::Cannot(error.to_string()))?;
+    let output = output.map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(ToolError::Cannot(format!(
+        "the switch: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    )))
+}
+
+fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}

@@ -1,0 +1,79 @@
+//! What keeps a restore from waiting for ever without a word: who holds a lock is named, and there is
+//! an end to patience.
+
+use std::time::{Duration, Instant};
+
+use super::{Progress, RestoreError, Waiting};
+use crate::engine::{Activity, Engine};
+use crate::units;
+
+/// How long nothing moves before the server is asked what it is doing; and how often then.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How long a restore waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For a lock that another session holds.
+    pub lock: Duration,
+    /// While nothing moves and the server does nothing; for ever without it.
+    pub stall: Option<Duration>,
+}
+
+/// Ends when patience does, and says what was waited for.
+pub(super) async fn watch(
+    engine: &dyn Engine,
+    progress: &Progress,
+    patience: Patience,
+) -> RestoreError {
+    let state = || (progress.fetched(), progress.written());
+    let (mut last, mut moved) = (state(), Instant::now());
+    let mut locked: Option<(String, Instant)> = None;
+    loop {
+        let look = patience
+            .stall
+            .map_or(LOOK, |stall| stall.min(LOOK))
+            .min(patience.lock);
+        tokio::time::sleep(look).await;
+        let now = state();
+        if now != last {
+            (last, moved, locked) = (now, Instant::now(), None);
+            continue;
+        }
+        let words = |duration: Duration| units::time(duration.as_secs_f64());
+        match engine.activity().await {
+            Activity::Working => {
+                (moved, locked) = (Instant::now(), None);
+                continue;
+            }
+            Activity::Locked(holder) => {
+                let since = match &locked {
+                    Some((_, since)) => *since,
+                    None => moved,
+                };
+                if locked.as_ref().is_none_or(|(named, _)| *named != holder) {
+                    tracing::warn!("the restore waits for a lock that is held by {holder}");
+                }
+                if since.elapsed() >= patience.lock {
+                    return RestoreError::Target(format!(
+                        "it waited {} for a lock (--lock-timeout) that is held by {holder}",
+                        words(since.elapsed())
+                    ));
+                }
+                locked = Some((holder, since));
+            }
+            Activity::Unknown => locked = None,
+        }
+        if let Some(stall) = patience.stall
+            && moved.elapsed() >= stall
+        {
+            let what = match progress.waits_for() {
+                Waiting::Store => "the store to send more of the backup",
+                Waiting::Target => "the target to take what it was given",
+            };
+            return RestoreError::Target(format!(
+                "nothing moved for {} (stall_timeout): it waited for {what}",
+                words(moved.elapsed())
+            ));
+        }
+    }
+}

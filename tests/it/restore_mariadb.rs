@@ -1,0 +1,258 @@
+//! A MariaDB database that is replaced is the old one or the new one, and no statement of a dump
+//! reaches another.
+
+use std::process::Stdio;
+
+use super::servers::{Mariadb, PASSWORD};
+use super::world::{World, wait_until};
+
+const LEFT: &str =
+    "select count(*) from information_schema.schemata where schema_name regexp 'tapline'";
+
+fn world(server: &Mariadb, entries: &str) -> World {
+    let world = World::new(&format!(
+        "[defaults]\nengine = \"mariadb\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"admin\"\n\
+         password = {{ file = \"password\" }}\ndatabase = \"shop\"\n{entries}",
+        server.port()
+    ));
+    world.write("password", PASSWORD);
+    world
+}
+
+/// A database with every kind of thing in it, whose routine is older than its character set.
+const EVERYTHING: &str = "\
+create database shop character set latin1;
+use shop;
+create procedure p(x varchar(10)) select concat(x, 'ä');
+alter database shop character set utf8mb4 collate utf8mb4_unicode_ci;
+create table parent (id int primary key, note text) engine=InnoDB;
+create table child (id int primary key, parent int,
+  constraint fk_parent foreign key (parent) references parent (id)) engine=InnoDB;
+create table `it's ``odd``` (a int, b blob, fulltext (note), note text) engine=MyISAM;
+create sequence s start with 100;
+insert into parent values (1, 'one; drop table x;'), (2, 'zwei ä');
+insert into child values (10, 1), (20, 2);
+insert into `it's ``odd``` values (1, x'00ff27', 'word');
+create view v as select p.note, c.id from parent p join child c on c.parent = p.id;
+create view `w``w` as select count(*) as n from v;
+create function f() returns int deterministic return 42;
+create trigger tr before insert on parent for each row set new.note = concat(new.note, '!');
+create event awake on schedule every 1 second do insert into watch.log values (database());
+create event asleep on schedule every 1 second disable do insert into watch.log values ('no');
+";
+
+/// All of that, in words.
+fn everything(server: &Mariadb, database: &str) -> String {
+    let quoted = database.replace('`', "``");
+    server.sql(&format!(
+        "use `{quoted}`; select * from parent order by id; select * from child order by id;
+         select a, hex(b) from `it's ``odd```; select * from v order by 2; select * from `w``w`;
+         select f(); call p('x'); show create procedure p; show create function f;
+         select trigger_name, event_manipulation, action_timing, action_statement,
+         definer, sql_mode, database_collation from information_schema.triggers
+         where trigger_schema = database(); select table_name, engine, table_collation from
+         information_schema.tables where table_schema = database() order by 1;
+         select event_name, status, definer, sql_mode from information_schema.events
+         where event_schema = database() order by 1;
+         select constraint_name, table_name, referenced_table_name, unique_constraint_schema = database()
+         from information_schema.referential_constraints where constraint_schema = database();
+         select default_character_set_name, default_collation_name from information_schema.schemata
+         where schema_name = database(); show create view v; show create view `w``w`;
+         select nextval(s) > 99"
+    ))
+}
+
+#[test]
+fn a_database_is_replaced_in_one_step_and_nothing_else_on_the_server_is_touched() {
+    let server = Mariadb::start();
+    server.sql("create database watch; create table watch.log (t varchar(64))");
+    server.sql(EVERYTHING);
+    let world = world(&server, "[databases.shop]\n");
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    let original = everything(&server, "shop");
+    // Under another name: the original is not told to change its character set.
+    let charset = "select default_character_set_name from information_schema.schemata \
+                   where schema_name = 'shop'";
+    server.sql("create database `co``py` character set utf8mb4 collate utf8mb4_unicode_ci");
+    assert_eq!(
+        world.run(&["restore", "shop", "--to", "co`py"]).code,
+        Some(0)
+    );
+    assert_eq!(server.sql(charset).trim(), "utf8mb4");
+    assert_eq!(everything(&server, "co`py"), original);
+    server.sql("drop database `co``py`");
+    // A drill runs no events.
+    server.sql("truncate watch.log");
+    let drill = world.run(&["verify", "shop", "--drill"]);
+    assert!(drill.code == Some(0) && drill.stdout.contains("3 tables"));
+    let other = "select count(*) from watch.log where t <> 'shop'";
+    assert_eq!(server.sql(other).trim(), "0");
+    assert_eq!(server.sql(charset).trim(), "utf8mb4");
+
+    server.sql(
+        "use shop; insert into parent values (3, 'new'); drop view v; drop procedure p;
+         create table more (x int references parent (id)); create procedure q() select 1;
+         create trigger tr2 after insert on child for each row set @x = 1; drop event asleep;
+         create event third on schedule every 1 year do select 1; create view u as select 1",
+    );
+    assert_eq!(world.run(&["restore", "shop", "--overwrite"]).code, Some(0));
+    assert_eq!(everything(&server, "shop"), original);
+    let rest =
+        "select (select count(*) from information_schema.tables where table_schema = 'shop'),
+        (select count(*) from information_schema.routines where routine_schema = 'shop'),
+        (select count(*) from information_schema.triggers where trigger_schema = 'shop'),
+        (select count(*) from information_schema.events where event_schema = 'shop')";
+    assert_eq!(
+        server.sql(rest).trim(),
+        "6\t2\t1\t2",
+        "and nothing that was new"
+    );
+    assert_eq!(server.sql(LEFT).trim(), "0");
+    // Where it was not, and where its name is free.
+    server.sql("drop database shop");
+    assert_eq!(world.run(&["restore", "shop"]).code, Some(0));
+    assert_eq!(server.sql(rest).trim(), "6\t2\t1\t2");
+}
+
+#[test]
+fn what_cannot_be_switched_is_refused_with_the_way_out() {
+    let server = Mariadb::start();
+    server.sql(
+        "create database shop; create database other; create table shop.t (id int primary key);
+         create table other.u (x int, foreign key (x) references shop.t (id));
+         insert into shop.t values (1); create user app identified by 'guest';
+         grant all on shop.* to app; grant all on free.* to app",
+    );
+    let world = world(&server, "[databases.shop]\n");
+    world.write("guest", "guest");
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    server.sql("insert into shop.t values (2)");
+    let refused = world.run(&["restore", "shop", "--overwrite"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("foreign keys of other databases"));
+    assert!(refused.stderr.contains("other.u") && refused.stderr.contains("--in-place"));
+    let url = format!("mysql://app@127.0.0.1:{}/shop", server.port());
+    let args = [
+        "restore",
+        "shop",
+        "--to",
+        &url,
+        "--password-file",
+        "guest",
+        "--overwrite",
+    ];
+    server.sql("drop database other");
+    let refused = world.run(&args);
+    assert!(refused.code == Some(1) && refused.stderr.contains("may not create"));
+    assert_eq!(server.sql("select count(*) from shop.t").trim(), "2");
+    let run = world.run(&[args.as_slice(), &["--replace-in-place"]].concat());
+    assert!(run.code == Some(0) && run.stderr.contains("what the target held is gone"));
+    assert_eq!(server.sql("select count(*) from shop.t").trim(), "1");
+    // Another session in the middle of a transaction: the switch waits, then all is as it was.
+    server.sql("create trigger shop.tr before insert on shop.t for each row set @a = 1");
+    server.sql("insert into shop.t values (2)");
+    let mut holder = server
+        .client()
+        .args(["-e", "begin; select * from shop.t; select sleep(120)"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let sleeping =
+        "select count(*) from information_schema.processlist where info like '%sleep(120)'";
+    wait_until(|| server.sql(sleeping).trim() != "0");
+    let failed = world.run(&["restore", "shop", "--overwrite"]);
+    assert!(failed.code == Some(1) && failed.stderr.contains("Lock wait timeout"));
+    assert_eq!(server.sql("select count(*) from shop.t").trim(), "2");
+    let triggers = "select count(*) from information_schema.triggers where trigger_schema = 'shop'";
+    assert_eq!(server.sql(triggers).trim(), "1");
+    assert_eq!(server.sql(LEFT).trim(), "0");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let system = world.run(&["restore", "shop", "--to", "mysql", "--overwrite"]);
+    assert!(system.code == Some(1) && system.stderr.contains("the server's own"));
+}
+
+#[test]
+fn definers_that_are_gone_and_statements_about_the_server_are_left_out() {
+    let server = Mariadb::start();
+    server.sql(
+        "create database shop; create user gone; grant all on shop.* to gone; use shop;
+         create table t (id int);
+         create definer=gone view v as select * from t;
+         create definer=gone procedure p() select 1",
+    );
+    server.sql("create user app identified by 'guest'; grant all on `copy%`.* to app");
+    let world = world(&server, "[databases.shop]\ndump_tool = \"./gtid\"\n");
+    world.write("guest", "guest");
+    // As Oracle's mysqldump writes it where GTIDs are on, and as --master-data does.
+    world.write(
+        "gtid",
+        "#!/bin/sh\nset -e\necho 'SET @@SESSION.SQL_LOG_BIN= 0;'\n\
+         echo \"SET @@GLOBAL.GTID_PURGED=/*!80000 '+'*/ 'x:1-5';\"\n\
+         echo \"CHANGE MASTER TO MASTER_LOG_FILE='x', MASTER_LOG_POS=4;\"\nexec mariadb-dump \"$@\"\n",
+    );
+    world.executable("gtid");
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    server.sql("drop user gone");
+    let url = format!("mysql://app@127.0.0.1:{}/copy", server.port());
+    let args = ["restore", "shop", "--to", &url, "--password-file", "guest"];
+    let refused = world.run(&args);
+    assert!(refused.code == Some(1) && refused.stderr.contains("--skip-definer"));
+    assert_eq!(server.sql(LEFT).trim(), "0");
+    let run = world.run(&[args.as_slice(), &["--skip-definer"]].concat());
+    assert_eq!(run.code, Some(0));
+    let definer = "select definer from information_schema.views where table_schema = 'copy'";
+    assert_eq!(server.sql(definer).trim(), "app@%");
+    assert_eq!(server.sql("select count(*) from copy.v").trim(), "0");
+    assert_eq!(server.sql("show slave status").trim(), "");
+}
+
+#[test]
+fn killed_at_any_instant_a_restore_leaves_the_old_database_or_the_new_one() {
+    let server = Mariadb::start();
+    server.sql("create database watch; create table watch.log (t varchar(64))");
+    server.sql(EVERYTHING);
+    server.sql(
+        "use shop; drop event awake; create table big (id int primary key, note text);
+        insert into big select seq, md5(seq) from seq_1_to_30000",
+    );
+    let world = world(&server, "[databases.shop]\n");
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    let look = || {
+        everything(&server, "shop")
+            + &server.sql(
+                "use shop; checksum table big, parent, child;
+            select trigger_name from information_schema.triggers where trigger_schema = 'shop'",
+            )
+    };
+    let make_old = "use shop; insert into parent values (3, 'precious');
+        create trigger tr2 after insert on child for each row set @x = 1; drop view `w``w`;
+        create view `w``w` as select 'precious' as n";
+    let new = look();
+    server.sql(make_old);
+    let old = look();
+    super::restore_kills::at_random_instants(
+        "mariadb",
+        &world,
+        |_| vec!["restore", "shop", "--overwrite"],
+        || {
+            // The switch does not end with the restore.
+            wait_until(|| {
+                let others = "select count(*) from information_schema.processlist
+                    where user = 'admin'";
+                server.sql(others).trim() == "0"
+            });
+            let found = look();
+            assert!(
+                found == old || found == new,
+                "neither the old one nor the new one:\n{found}\nold:\n{old}\nnew:\n{new}"
+            );
+            if found == new {
+                server.sql(make_old);
+            }
+            found == new
+        },
+    );
+    assert_eq!(world.run(&["restore", "shop", "--overwrite"]).code, Some(0));
+    assert_eq!(look(), new);
+    assert_eq!(server.sql(LEFT).trim(), "0", "the next one leaves nothing");
+}
