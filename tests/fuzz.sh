@@ -9,12 +9,13 @@ targets=("${@:2}")
 [ ${#targets[@]} -gt 0 ] || targets=($(ls fuzz_targets | sed 's/\.rs$//'))
 
 export CARGO_TARGET_DIR=${FUZZ_TARGET_DIR:-target}
+# Its lock file follows the dependencies of the main one, so it is not held against it.
 host=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0 \
 --cfg fuzzing -Cdebug-assertions" \
-    cargo build --quiet --locked --release --target "$host"
+    cargo build --quiet --release --target "$host"
 for target in "${targets[@]}"; do
     echo "fuzz: $target, $seconds s"
     mkdir -p "corpus/$target"
