@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 
+use super::super::load::BESIDE_PATTERN;
 use super::super::{Engine, StagedDump, file_stem, number, server_identity, unhex};
 use super::Mysql;
 use super::connection::DEFAULT_PORT;
@@ -244,9 +245,12 @@ impl Engine for Mysql {
     }
 
     async fn discover(&self) -> Result<Option<Vec<String>>, ToolError> {
-        let query = "select hex(convert(schema_name using utf8mb4)) from information_schema.schemata where schema_name \
-                     not in ('information_schema', 'performance_schema', 'mysql', 'sys') order by schema_name";
-        let answer = self.ask(query).await?;
+        let query = format!(
+            "select hex(convert(schema_name using utf8mb4)) from information_schema.schemata \
+             where schema_name not in ('information_schema', 'performance_schema', 'mysql', 'sys') \
+             and schema_name not regexp '{BESIDE_PATTERN}' order by schema_name"
+        );
+        let answer = self.ask(&query).await?;
         answer
             .lines()
             .map(unhex)

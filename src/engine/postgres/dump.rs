@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+use super::super::load::BESIDE_PATTERN;
 use super::super::{Access, Engine, StagedDump, file_stem, number, server_identity, unhex};
 use super::connection::MAINTENANCE;
 use super::{Postgres, programs};
@@ -209,9 +210,12 @@ impl Engine for Postgres {
 
     async fn discover(&self) -> Result<Option<Vec<String>>, ToolError> {
         // A NUL cannot be in a name, nor in an answer: names come as hex.
-        let query = "select encode(convert_to(datname, 'UTF8'), 'hex') from pg_database \
-                     where datallowconn and not datistemplate order by datname";
-        let answer = self.ask(MAINTENANCE, query).await?;
+        let query = format!(
+            "select encode(convert_to(datname, 'UTF8'), 'hex') from pg_database \
+             where datallowconn and not datistemplate and datname !~ '{BESIDE_PATTERN}' \
+             order by datname"
+        );
+        let answer = self.ask(MAINTENANCE, &query).await?;
         answer
             .lines()
             .map(unhex)
