@@ -5,7 +5,7 @@ pub fn size(bytes: u64) -> String {
     bytesize::ByteSize::b(bytes).display().iec().to_string()
 }
 
-/// `3.4 s`, `12 min 5 s`, `2 h 3 min`
+/// `3.4 s`, `12 min 5 s`, `2 h 3 min`, `3 d 4 h`
 pub fn time(seconds: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
@@ -16,7 +16,8 @@ pub fn time(seconds: f64) -> String {
     match whole {
         0..60 => format!("{seconds:.1} s"),
         60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+        3600..172_800 => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+        _ => format!("{} d {} h", whole / 86_400, whole / 3600 % 24),
     }
 }
 
@@ -64,8 +65,8 @@ mod tests {
     #[test]
     fn times_are_as_long_as_they_need_to_be() {
         assert_eq!(
-            [time(3.44), time(725.0), time(7400.0)],
-            ["3.4 s", "12 min 5 s", "2 h 3 min"]
+            [3.44, 725.0, 7400.0, 90_000.0, 273_600.0].map(time),
+            ["3.4 s", "12 min 5 s", "2 h 3 min", "25 h 0 min", "3 d 4 h"]
         );
     }
 }

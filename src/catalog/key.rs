@@ -33,6 +33,11 @@ pub fn database_prefix(database: &str) -> String {
     format!("{}/", component(database))
 }
 
+/// Under which the backups of all databases called `entry/…` are: `all%2F`.
+pub fn fan_out_prefix(entry: &str) -> String {
+    component(&format!("{entry}/"))
+}
+
 /// Under which all objects of one backup are: `shop/20261123T180327Z-k3f9ax/`.
 pub fn backup_prefix(database: &str, id: &BackupId) -> String {
     format!("{}{id}/", database_prefix(database))

@@ -64,9 +64,16 @@ impl Found {
 /// # Errors
 /// When the store cannot be listed.
 pub async fn find(store: &dyn Store, database: Option<&str>) -> Result<Vec<Found>, StoreError> {
+    find_under(store, &database.map(database_prefix).unwrap_or_default()).await
+}
+
+/// Lists what backups have under a prefix of keys, by database and id.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub async fn find_under(store: &dyn Store, prefix: &str) -> Result<Vec<Found>, StoreError> {
     let mut found = BTreeMap::<_, Vec<ObjectInfo>>::new();
-    let prefix = database.map(database_prefix).unwrap_or_default();
-    let mut objects = objects(store, &prefix);
+    let mut objects = objects(store, prefix);
     while let Some(object) = objects.try_next().await? {
         if let Some(located) = locate(&object.key) {
             found

@@ -14,11 +14,11 @@ pub use history::{StoredSource, describe_sources, stored_sources};
 pub use id::BackupId;
 pub use identity::SourceIdentity;
 pub use key::{
-    Located, archive_key, backup_prefix, check_key, database_prefix, is_check_key, locate,
-    manifest_key, volume_name,
+    Located, archive_key, backup_prefix, check_key, database_prefix, fan_out_prefix, is_check_key,
+    locate, manifest_key, volume_name,
 };
 pub use listing::{
-    Backup, BackupName, Found, find, read_manifest, read_manifest_text, read_manifests,
+    Backup, BackupName, Found, find, find_under, read_manifest, read_manifest_text, read_manifests,
 };
 pub use lookup::{LookupError, Named, look_up, look_up_one_source};
 pub use manifest::{Archive, Entry, Manifest, ManifestError, Mode, Volume};

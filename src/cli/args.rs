@@ -141,6 +141,8 @@ pub(super) enum Task {
     List(ListOptions),
     /// Show what one backup is, and how to read it without this program
     Show(ShowOptions),
+    /// Say how each database stands: its last good backup and its age, and what should be looked at
+    Status(StatusOptions),
     /// Remove the backups that no rule keeps, never the newest good one; without --confirm only say
     /// which
     Prune(PruneOptions),
@@ -382,6 +384,22 @@ pub(super) struct FromOptions {
     /// Its region [default: by the AWS chain]
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct StatusOptions {
+    /// Only these databases; NAME/DATABASE is one of those that `database = "*"` stands for
+    pub names: Vec<String>,
+    /// End with 5 when a last good backup began longer ago, such as 26h [default: by expect_every
+    /// of the inventory]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub max_age: Option<Duration>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write metrics for Prometheus' textfile collector, too
+    #[arg(long, value_name = "FILE.prom")]
+    pub prometheus: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

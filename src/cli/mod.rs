@@ -18,6 +18,7 @@ mod prune;
 mod report;
 mod restore;
 mod show;
+mod status;
 mod text;
 mod verify;
 
@@ -128,6 +129,7 @@ async fn dispatch(args: Args, signals: Signals) -> Result<Exit, Failure> {
         Task::Bench(options) => bench::bench(session, &options).await,
         Task::List(options) => list::list(session, &options).await,
         Task::Show(options) => show::show(session, &options).await,
+        Task::Status(options) => status::status(session, &options).await,
         Task::Prune(options) => prune::prune(session, &options).await,
         Task::Cleanup(options) => cleanup::cleanup(session, &options).await,
         Task::Check(options) => check::check(session, &options).await,

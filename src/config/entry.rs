@@ -186,6 +186,7 @@ pub(super) fn database(
         level,
         store: chosen_store(file, &here, &place, value!(store), stores)?,
         expected_size: file.size(value!(expected_size), &key("expected_size"))?,
+        expect_every: file.duration(value!(expect_every), &key("expect_every"))?,
         retention: Retention {
             last: file.number(value!(keep_last), &key("keep_last"))?,
             hourly: file.number(value!(keep_hourly), &key("keep_hourly"))?,

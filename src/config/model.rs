@@ -218,6 +218,8 @@ pub struct Database {
     pub store: String,
     /// Expected size of the dump, in bytes; the engine's estimate when absent.
     pub expected_size: Option<u64>,
+    /// How often a backup of it is to be made; `tapline status` says when one is overdue.
+    pub expect_every: Option<Duration>,
     /// Which of its backups `tapline prune` keeps.
     pub retention: Retention,
 }
@@ -274,6 +276,21 @@ pub enum Selection {
     Globals,
     /// SQLite and `command`: the question does not arise.
     Whole,
+}
+
+impl Selection {
+    /// Whether `exclude` leaves out the server's database called `name`.
+    pub fn excludes(&self, name: &str) -> bool {
+        let Selection::All { exclude } = self else {
+            return false;
+        };
+        exclude
+            .iter()
+            .any(|pattern| match pattern.strip_suffix('*') {
+                Some(start) => name.starts_with(start),
+                None => name == pattern,
+            })
+    }
 }
 
 /// A PostgreSQL dump's format.

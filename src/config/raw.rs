@@ -102,6 +102,7 @@ pub(super) struct Database {
     pub level: Option<Spanned<i32>>,
     pub store: Option<Spanned<String>>,
     pub expected_size: Option<Spanned<Size>>,
+    pub expect_every: Option<Spanned<String>>,
     pub keep_last: Option<Spanned<u32>>,
     pub keep_hourly: Option<Spanned<u32>>,
     pub keep_daily: Option<Spanned<u32>>,

@@ -177,6 +177,7 @@ fn url(
         level: 0,
         store: String::new(),
         expected_size: None,
+        expect_every: None,
         retention: Retention::default(),
     })
 }

@@ -39,17 +39,10 @@ pub async fn discover(
     plan: &Plan,
     entry: &Database,
 ) -> Result<Vec<(Database, Option<JobError>)>, JobError> {
-    let Selection::All { exclude } = &entry.database else {
+    if !matches!(entry.database, Selection::All { .. }) {
         return Ok(vec![(entry.clone(), None)]);
-    };
-    let excluded = |name: &str| {
-        exclude
-            .iter()
-            .any(|pattern| match pattern.strip_suffix('*') {
-                Some(start) => name.starts_with(start),
-                None => name == pattern,
-            })
-    };
+    }
+    let excluded = |name: &str| entry.database.excludes(name);
     let engine = open(plan, entry).await?;
     let found = engine.discover().await.map_err(|error| {
         failed(FailureKind::Source)(format!("cannot list the databases: {error}"))

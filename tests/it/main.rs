@@ -21,6 +21,7 @@ mod runs;
 mod servers;
 mod sources;
 mod staged;
+mod status;
 mod store;
 mod store_http;
 mod store_write;

@@ -28,10 +28,20 @@ pub fn id(text: &str) -> BackupId {
 /// Puts a backup into the store as if it had been made, and tells the keys of its volume and its
 /// manifest.
 pub fn put_backup(world: &World, database: &str, id: &BackupId) -> [String; 2] {
+    put_backup_as(world, database, id, |_| {})
+}
+
+/// The same of a backup of which the manifest says something else.
+pub fn put_backup_as(
+    world: &World,
+    database: &str,
+    id: &BackupId,
+    change: impl FnOnce(&mut Manifest),
+) -> [String; 2] {
     let volume = archive_key(database, id, "tar.gz");
     let name = volume.rsplit_once('/').unwrap().1.to_owned();
     let size = VOLUME.len() as u64;
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         format: Manifest::FORMAT,
         tapline: "0".into(),
         database: database.into(),
@@ -61,6 +71,7 @@ pub fn put_backup(world: &World, database: &str, id: &BackupId) -> [String; 2] {
             }],
         },
     };
+    change(&mut manifest);
     let keys = [volume, manifest_key(database, id)].map(|key| format!("backups/{key}"));
     world.server.store().overwrite(&keys[0], VOLUME.into());
     world

@@ -1,0 +1,221 @@
+//! `tapline status`: a line for each database, and a word about each that is not well.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::args::StatusOptions;
+use super::exit::{Exit, Failure};
+use super::{Session, console, text};
+use crate::access::open_patient_stores;
+use crate::upkeep::status::{Health, LastBackup, Standing, Status, status as look};
+
+pub(super) async fn status(
+    session: &mut Session,
+    options: &StatusOptions,
+) -> Result<Exit, Failure> {
+    let inventory = session.inventory()?;
+    let work = async {
+        let stores = open_patient_stores(&inventory, None).await?;
+        let (names, now) = (&options.names, Timestamp::now());
+        Ok(look(&inventory, &stores, names, options.max_age, now).await?)
+    };
+    let status = session.signals.unless(work).await?;
+    if options.json {
+        console::out(&text::json(&status));
+    } else {
+        show(&status);
+    }
+    let written = options
+        .prometheus
+        .as_ref()
+        .map_or(Ok(()), |file| replace(file, &metrics(&status)));
+    if let Err(failure) = &written {
+        console::error(failure);
+    }
+    Ok(match exit(&status) {
+        Exit::Good if written.is_err() => Exit::Untold,
+        exit => exit,
+    })
+}
+
+/// What is known to be wrong comes before what is not known.
+fn exit(status: &Status) -> Exit {
+    let any = |wrong: fn(Health) -> bool| {
+        let mut all = status.databases.iter();
+        all.any(|one| wrong(one.health))
+    };
+    if any(|health| !matches!(health, Health::Good | Health::Unknown)) {
+        Exit::Check
+    } else if any(|health| health == Health::Unknown) {
+        Exit::Store
+    } else {
+        Exit::Good
+    }
+}
+
+fn show(status: &Status) {
+    let header = ["DATABASE", "LAST BACKUP", "AGE", "DUMP", "BEFORE", "STATE"];
+    console::remark(&text::table_of_names(
+        header,
+        status.databases.iter().map(row),
+    ));
+    let mut lines = String::new();
+    for one in &status.databases {
+        if let Some(why) = &one.why {
+            lines += &format!("FAIL  {}  {why}\n", one.database);
+        }
+        for warning in &one.warnings {
+            lines += &format!("warn  {}  {warning}\n", one.database);
+        }
+    }
+    for remark in &status.remarks {
+        lines += &format!("warn  {remark}\n");
+    }
+    if !lines.is_empty() {
+        console::remark("\n");
+        console::out(&lines);
+    }
+}
+
+fn row(one: &Standing) -> [String; 6] {
+    let nothing = || "-".to_owned();
+    let of_last = |words: fn(&LastBackup) -> String| one.last.as_ref().map_or_else(nothing, words);
+    [
+        one.database.clone(),
+        of_last(|last| text::begun(&last.backup_id)),
+        of_last(|last| age(last.age_seconds)),
+        of_last(|last| text::size(last.dump_bytes)),
+        one.previous_dump_bytes.map_or_else(nothing, text::size),
+        state(one),
+    ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for display")]
+fn age(seconds: u64) -> String {
+    text::time(seconds as f64)
+}
+
+fn state(one: &Standing) -> String {
+    let health = match one.health {
+        Health::Good => "good",
+        Health::TooOld => "too old",
+        Health::Damaged => "damaged",
+        Health::Missing => "none",
+        Health::Unknown => "unknown",
+    };
+    match &one.open {
+        Some(open) if open.alive => format!("{health}, running"),
+        _ => health.to_owned(),
+    }
+}
+
+/// What `--prometheus` writes: gauges, each with a line for each database that it is known of.
+/// That the file itself is fresh is `tapline_status_timestamp_seconds`.
+fn metrics(status: &Status) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "samples are floating point")]
+    let number = |value: u64| value as f64;
+    #[expect(clippy::cast_precision_loss, reason = "samples are floating point")]
+    let asked = status.asked.as_second() as f64;
+    let mut text = format!(
+        "# HELP tapline_status_timestamp_seconds When the stores were asked.\n\
+         # TYPE tapline_status_timestamp_seconds gauge\n\
+         tapline_status_timestamp_seconds {asked}\n"
+    );
+    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&Standing) -> Option<f64>| {
+        let samples: Vec<String> = status
+            .databases
+            .iter()
+            .filter_map(|one| {
+                let (database, store) = (label(&one.database), label(&one.store));
+                let value = value(one)?;
+                Some(format!(
+                    "tapline_{name}{{database=\"{database}\",store=\"{store}\"}} {value}\n"
+                ))
+            })
+            .collect();
+        if !samples.is_empty() {
+            let head = format!("# HELP tapline_{name} {help}\n# TYPE tapline_{name} gauge\n");
+            text += &(head + &samples.concat());
+        }
+    };
+    let truth = |holds: bool| Some(f64::from(u8::from(holds)));
+    gauge(
+        "database_good",
+        "1 when the newest backup is good and young enough; absent when the store did not tell.",
+        &|one| match one.health {
+            Health::Unknown => None,
+            health => truth(health == Health::Good),
+        },
+    );
+    gauge(
+        "last_backup_timestamp_seconds",
+        "The time of the data of the last good backup: when it began.",
+        &|one| Some(asked - number(one.last.as_ref()?.age_seconds)),
+    );
+    gauge(
+        "last_backup_duration_seconds",
+        "How long the last good backup took.",
+        &|one| Some(number(one.last.as_ref()?.took_seconds)),
+    );
+    gauge(
+        "last_backup_dump_bytes",
+        "Size of the dump of the last good backup.",
+        &|one| Some(number(one.last.as_ref()?.dump_bytes)),
+    );
+    gauge(
+        "last_backup_archive_bytes",
+        "Size of the archive of the last good backup.",
+        &|one| Some(number(one.last.as_ref()?.archive_bytes)),
+    );
+    gauge(
+        "previous_backup_dump_bytes",
+        "Size of the dump of the good backup before.",
+        &|one| one.previous_dump_bytes.map(number),
+    );
+    gauge(
+        "last_backup_warnings",
+        "How many warnings the last good backup had.",
+        &|one| Some(number(one.last.as_ref()?.warnings as u64)),
+    );
+    gauge(
+        "backup_max_age_seconds",
+        "How old the last good backup may be.",
+        &|one| one.max_age_seconds.map(number),
+    );
+    gauge(
+        "backup_running",
+        "1 when a backup seems to be on its way.",
+        &|one| truth(one.open.as_ref().is_some_and(|open| open.alive)),
+    );
+    text
+}
+
+/// A label's value, escaped as the text format wants it.
+fn label(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+/// Writes a file that is never seen half written. Its collector runs as another user, so all may
+/// read it; a name without `.prom` is none of its business.
+fn replace(file: &Path, text: &str) -> Result<(), Failure> {
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    let write = || {
+        let mut half = tempfile::Builder::new()
+            .prefix(".tapline-")
+            .permissions(std::fs::Permissions::from_mode(0o644))
+            .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        half.write_all(text.as_bytes())?;
+        half.persist(file).map_err(|error| error.error)
+    };
+    let failed = |error: std::io::Error| {
+        let why = format!("cannot write {}: {error}", file.display());
+        Failure::new(Exit::Untold, why).step("metrics")
+    };
+    write().map(drop).map_err(failed)
+}
