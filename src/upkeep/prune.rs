@@ -249,13 +249,20 @@ pub async fn consider(
         considered
             .iter_mut()
             .filter(good)
-            .zip(catalog::plan(policy, &ids, jiff::Timestamp::now()))
+            .zip(catalog::plan(policy, &ids, present(store)))
     {
         if !decision.kept_by.is_empty() {
             considered.verdict = Verdict::Keep(decision.kept_by);
         }
     }
     Ok(considered)
+}
+
+/// The present by the store's clock, where it has told: this host's may be wrong by days.
+fn present(store: &dyn Store) -> jiff::Timestamp {
+    let offset = jiff::SignedDuration::from_secs(store.clock_offset().unwrap_or_default());
+    let now = jiff::Timestamp::now();
+    now.checked_add(offset).unwrap_or(now)
 }
 
 /// The reason for which a database is left alone, once for each.
