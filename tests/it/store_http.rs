@@ -201,7 +201,7 @@ async fn a_part_may_take_as_long_as_its_bytes_move() {
     let server = Server::start(1 << 20, |_| reply(200, "ETag: \"e\"", "")).await;
     let settings = S3Settings {
         timeouts: Timeouts {
-            stall: Duration::from_secs(2),
+            stall: Duration::from_secs(5),
             ..Timeouts::default()
         },
         ..server.settings()

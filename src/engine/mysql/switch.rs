@@ -125,6 +125,9 @@ pub(super) async fn switch(pair: &mut Pair) -> Result<(), ToolError> {
         moves(&is.tables, &there, &here),
     ]
     .concat();
+    // From here on each of the two may be all that there is of something: without its mark the next
+    // restore names it and does not remove it.
+    say(format!("drop table {away}.`{MARK}`, {there}.`{MARK}`"));
     if !renames.is_empty() {
         say(format!("rename table {}", renames.join(", ")));
     }
@@ -151,8 +154,7 @@ pub(super) async fn switch(pair: &mut Pair) -> Result<(), ToolError> {
         pair.moved = true;
         return Err(ToolError::Cannot(format!(
             "the tables are the restored ones, and what follows them failed: what was there before \
-             is in {away}, the rest in {there}: look at them before the next restore, which removes \
-             them: {error}"
+             is in {away}, the rest in {there}; both stay until somebody drops them: {error}"
         )));
     }
     // The tables have not moved. Their triggers come back, if any is gone.

@@ -567,6 +567,11 @@ impl Store for S3Store {
             .key(self.full(key))
             .set_range(asked);
         let got = self.reply("GetObject", Some(key), request.send()).await?;
+        // A proxy's page, or an error in a 200: no object comes without either.
+        if range.is_none() && got.e_tag().is_none() && got.last_modified().is_none() {
+            let words = "the reply has neither an ETag nor a date: it is no object's";
+            return Err(self.no_reply("GetObject", key, words));
+        }
         // A server that ignores ranges would be asked for the rest for ever.
         if let Some(range) = range
             && !covers(got.content_range(), got.content_length(), &range)

@@ -44,7 +44,6 @@ fn make(world: &World) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "some cells do not hold yet: run it with --ignored"]
 fn a_restore_gives_the_backup_or_leaves_what_was_there_whatever_a_request_meets() {
     let world = World::new(INVENTORY);
     let backup = make(&world);
