@@ -2,7 +2,7 @@
 //!
 //! The first part of the first volume is short by the head's length and **held**: the head can only
 //! be written when the dump has ended well, and S3 takes parts in any order. When a volume's part
-//! numbers run out, the next volume begins.
+//! numbers run out, the next volume begins; on a store that takes parts in order, after the held one.
 //!
 //! ```text
 //! push → filling → full? → slot free? → UploadPart (volume 1: 2, 3, … then volume 2: 1, 2, …)
@@ -169,6 +169,17 @@ impl Deposit {
         self.held.is_none() && self.full.is_empty() && self.writing.parts == 0
     }
 
+    /// Most parts of the volume being written. A store that takes parts in order could not keep
+    /// all those that come before part 1, so the held part is a volume of its own there; those that
+    /// follow go in order.
+    fn most_parts(&self) -> u32 {
+        if self.full.is_empty() && self.store.limits().in_order {
+            1
+        } else {
+            self.window.max_parts
+        }
+    }
+
     /// Sends the part that was filled on its way, or holds it.
     async fn close_part(&mut self) -> Result<()> {
         if self.fills_held() {
@@ -178,7 +189,7 @@ impl Deposit {
             return Ok(());
         }
         let slot = self.slot().await?;
-        if self.writing.parts == self.window.max_parts {
+        if self.writing.parts >= self.most_parts() {
             let number = u32::try_from(self.full.len() + 2).unwrap_or(u32::MAX);
             let names = (self.key.as_str(), self.backup_id.as_str());
             let begun = begin_volume(&self.store, &self.meter, &self.ledger, names, number);

@@ -17,6 +17,9 @@ use super::{
     Result, Store, StoreError, Upload, UploadInfo, Written,
 };
 
+/// Parts that a store with `in_order` holds until it is their turn.
+const BEFORE_THEIR_TURN: u32 = 4;
+
 /// Entries of one page of a listing, as S3 has it.
 const PAGE: usize = 1000;
 
@@ -309,6 +312,13 @@ impl Store for MemoryStore {
             .uploads
             .get_mut(&upload.id)
             .ok_or_else(|| no_upload(&upload.id))?;
+        let next = (1..=number)
+            .find(|part| !open.parts.contains_key(part))
+            .unwrap_or(number);
+        if self.limits.in_order && number > next + BEFORE_THEIR_TURN {
+            let why = format!("part {number} comes too early: {next} is not there");
+            return Err(invalid(why));
+        }
         let body = if self.discard { PartBody::new() } else { body };
         open.parts.insert(
             number,

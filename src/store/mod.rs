@@ -43,6 +43,9 @@ pub struct Limits {
     pub max_part: u64,
     /// Most parts in one upload (S3: 10,000; Scaleway: 1,000).
     pub max_parts: u32,
+    /// Whether parts are taken in their order, and only a few before their turn. Some stores tell
+    /// only in the reply to an upload that is begun.
+    pub in_order: bool,
 }
 
 impl Limits {
@@ -51,6 +54,7 @@ impl Limits {
         min_part: 5 << 20,
         max_part: 5 << 30,
         max_parts: 10_000,
+        in_order: false,
     };
 }
 

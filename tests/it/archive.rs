@@ -25,12 +25,13 @@ async fn round_trip(
     dump: &std::path::Path,
     size: usize,
     compression: Compression,
-    max_parts: u32,
+    (max_parts, in_order): (u32, bool),
 ) -> (Vec<u8>, usize) {
     let limits = Limits {
         min_part: PART,
         max_part: PART,
         max_parts,
+        in_order,
     };
     let store = MemoryStore::new(limits, Some(ChecksumKind::Crc32));
     let size_arg = size.to_string();
@@ -119,12 +120,32 @@ fn dumps_that_end_on_an_edge_come_back_whole() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
         for size in edges.into_iter().chain(nearby) {
-            let (back, _) = runtime.block_on(round_trip(&path, size, compression, 10_000));
+            let (back, _) = runtime.block_on(round_trip(&path, size, compression, (10_000, false)));
             assert!(back == dump[..size], "{size} bytes, {compression:?}");
         }
-        let (back, volumes) = runtime.block_on(round_trip(&path, dump.len(), compression, 3));
+        let (back, volumes) =
+            runtime.block_on(round_trip(&path, dump.len(), compression, (3, false)));
         assert!(back == dump, "many volumes, {compression:?}");
         assert!(volumes >= 5, "{volumes}");
+    }
+}
+
+/// `rclone serve s3` is one: part 1 comes last, and the others would have to be held for it.
+#[test]
+fn a_store_that_takes_parts_in_order_gets_the_held_part_as_a_volume_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dump");
+    let mut dump = vec![0; 300_000];
+    fastrand::Rng::with_seed(7).fill(&mut dump);
+    std::fs::write(&path, &dump).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        for (size, expected) in [(100, 1), (dump.len(), 2)] {
+            let stored = round_trip(&path, size, compression, (10_000, true));
+            let (back, volumes) = runtime.block_on(stored);
+            assert!(back == dump[..size], "{size} bytes, {compression:?}");
+            assert_eq!(volumes, expected, "{size} bytes, {compression:?}");
+        }
     }
 }
 

@@ -52,6 +52,7 @@ impl Unlucky {
             min_part: 1,
             max_part: 5 << 30,
             max_parts: 100,
+            in_order: false,
         };
         let store = MemoryStore::new(limits, Some(ChecksumKind::Crc64Nvme));
         Self {

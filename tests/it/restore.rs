@@ -506,6 +506,7 @@ async fn stored(dump: &Path, compression: Compression) -> (MemoryStore, Manifest
             min_part: 20_000,
             max_part: 20_000,
             max_parts: 5,
+            in_order: false,
         },
         None,
     );

@@ -365,7 +365,9 @@ async fn replies_whose_root_is_called_otherwise_are_understood() {
     })
     .await;
     let store = server.store().await;
+    assert!(!store.limits().in_order);
     assert_eq!(store.create_upload("x", "id").await.unwrap().id, "u-1");
+    assert!(store.limits().in_order, "the reply is rclone's");
     let info = store.upload_info("x", "u-1").await.unwrap();
     assert_eq!((info.parts, info.size), (1, 7));
 }

@@ -206,7 +206,10 @@ fn check_tries_what_a_backup_will_ask_of_the_store() {
     let world = World::new(SHOP);
     let run = world.run(&["check", "--json"]);
     assert_eq!(run.code, Some(0));
-    for what in ["put", "multipart upload", "head", "read", "list", "delete"] {
+    let steps = [
+        "put", "begin", "part", "complete", "head", "read", "list", "uploads", "abort", "delete",
+    ];
+    for what in steps {
         let report = json(&run);
         let findings = report["findings"].as_array().unwrap();
         assert!(
@@ -221,7 +224,8 @@ fn check_tries_what_a_backup_will_ask_of_the_store() {
     faults.on(Op::Complete).meets(Fault::Denied);
     let run = world.run(&["check"]);
     assert_eq!(run.code, Some(5));
-    assert!(run.stdout.contains("FAIL  store s3 multipart upload"));
+    let words = "FAIL  store s3 complete: no backup without it, which takes s3:PutObject";
+    assert!(run.stdout.contains(words), "{}", run.stdout);
     world.assert_store_is_clean();
     // A key that may only write makes backups.
     faults.clear();
@@ -229,10 +233,13 @@ fn check_tries_what_a_backup_will_ask_of_the_store() {
     faults.on(Op::List).meets(Fault::Denied);
     let run = world.run(&["check"]);
     assert_eq!(run.code, Some(0));
-    assert!(
-        run.stdout
-            .contains("warn  store s3 read: these credentials may not")
-    );
+    for words in [
+        "warn  store s3 read: these credentials may not, which takes s3:GetObject",
+        "warn  store s3 list: these credentials may not, which takes s3:ListBucket",
+        "there is no restore, verify or prune from here",
+    ] {
+        assert!(run.stdout.contains(words), "{}", run.stdout);
+    }
 }
 
 #[test]

@@ -83,6 +83,8 @@ where
         };
     let words = match error.message().filter(|words| !words.is_empty()) {
         Some(words) => words.to_owned(),
+        // Ceph has a code and no words.
+        None if code.is_some() && status.is_some() => "the server says no more".into(),
         None if status.is_some() => beginning(&error),
         None => chain(&error),
     };

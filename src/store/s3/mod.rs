@@ -10,12 +10,12 @@
 mod body;
 mod explain;
 mod keys;
+mod quirks;
 mod settings;
 mod wire;
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -29,8 +29,8 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart,
-    ExpirationStatus, ServerSideEncryption, StorageClass,
+    BucketVersioningStatus, ChecksumAlgorithm, ChecksumMode, ChecksumType,
+    CompletedMultipartUpload, CompletedPart, ExpirationStatus, ServerSideEncryption, StorageClass,
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -44,6 +44,7 @@ use body::{Progress, stream_of};
 use explain::{chain, explain};
 use keys::Keys;
 pub use keys::{AccessKey, KeySource};
+use quirks::Quirks;
 pub use settings::{S3Settings, Timeouts};
 use wire::ServerClock;
 
@@ -72,9 +73,7 @@ pub struct S3Store {
     /// The operations that the server has carried out in this run: what is refused after that may
     /// be a hiccup.
     accepted: Arc<Mutex<HashSet<&'static str>>>,
-    /// Whether the server refuses conditions on writes (Backblaze B2 does). Keys are unique, so
-    /// that it works without.
-    unconditional: Arc<AtomicBool>,
+    quirks: Quirks,
 }
 
 impl S3Store {
@@ -85,7 +84,8 @@ impl S3Store {
     /// When the file with certificates cannot be used.
     pub async fn open(settings: &S3Settings, keys: Option<Arc<dyn KeySource>>) -> Result<Self> {
         let clock = ServerClock::default();
-        let http = wire::client(settings.ca_file.as_deref(), clock.clone())
+        let quirks = Quirks::default();
+        let http = wire::client(settings.ca_file.as_deref(), clock.clone(), quirks.clone())
             .map_err(|why| StoreError::new(ErrorKind::Invalid, why))?;
         let shared = keys::chain(&http, settings.region.clone().map(Region::new)).await;
         let region = shared
@@ -123,7 +123,7 @@ impl S3Store {
             keys,
             clock,
             accepted: Arc::default(),
-            unconditional: Arc::default(),
+            quirks,
         })
     }
 
@@ -228,12 +228,12 @@ impl S3Store {
 
     /// `*` when the object must be new and the server can be told so.
     fn none_match(&self) -> Option<String> {
-        (!self.unconditional.load(Ordering::Relaxed)).then(|| "*".to_owned())
+        (!self.quirks.unconditional()).then(|| "*".to_owned())
     }
 
     /// Remembers that conditions are refused; whether the request is worth another try without.
     fn without_condition(&self, error: &StoreError) -> bool {
-        error.kind() == ErrorKind::Unsupported && !self.unconditional.swap(true, Ordering::Relaxed)
+        error.kind() == ErrorKind::Unsupported && self.quirks.learn_unconditional()
     }
 
     /// Server-side encryption and its key.
@@ -269,6 +269,16 @@ impl S3Store {
                 .strip_prefix('/')?
                 .to_owned(),
         )
+    }
+
+    /// Whether what is deleted stays as a version; `None` when the bucket would not say.
+    pub async fn keeps_versions(&self) -> Option<bool> {
+        let request = self
+            .client
+            .get_bucket_versioning()
+            .bucket(&self.settings.bucket);
+        let found = request.send().await.ok()?;
+        Some(found.status() == Some(&BucketVersioningStatus::Enabled))
     }
 
     /// Whether the bucket has a rule that aborts incomplete uploads; `None` when it would not say.
@@ -342,6 +352,7 @@ impl Store for S3Store {
     fn limits(&self) -> Limits {
         Limits {
             max_parts: self.settings.max_parts,
+            in_order: self.quirks.in_order(),
             ..Limits::S3
         }
     }

@@ -2,9 +2,7 @@
 //! before the SDK parses it.
 //!
 //! - The server's `Date` is remembered, for its clock is the one that dates what it has.
-//! - An XML root that means what it should and is called otherwise is renamed: `rclone serve s3`
-//!   says `InitiateMultipartUpload` for `InitiateMultipartUploadResult`, moto says
-//!   `ListPartsResponse`, and the SDK refuses both.
+//! - An XML root that means what it should and is called otherwise is renamed (`quirks`).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +21,8 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+
+use super::quirks::{Quirks, root_of};
 
 /// The offset of a server's clock against this machine's, in seconds, once a reply has told.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +56,7 @@ impl ServerClock {
 pub(super) fn client(
     ca_file: Option<&Path>,
     clock: ServerClock,
+    quirks: Quirks,
 ) -> Result<SharedHttpClient, String> {
     let bundle = std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty());
     let mut trusted = TrustStore::default();
@@ -85,8 +86,11 @@ pub(super) fn client(
     });
     let wrap = move |settings: &HttpConnectorSettings, components: &RuntimeComponents| {
         let below = plain.http_connector(settings, components);
-        let clock = clock.clone();
-        SharedHttpConnector::new(Wire { below, clock })
+        SharedHttpConnector::new(Wire {
+            below,
+            clock: clock.clone(),
+            quirks: quirks.clone(),
+        })
     };
     Ok(http_client_fn(wrap))
 }
@@ -111,12 +115,14 @@ fn certificates(path: &Path) -> Result<Vec<u8>, String> {
 struct Wire {
     below: SharedHttpConnector,
     clock: ServerClock,
+    quirks: Quirks,
 }
 
 impl HttpConnector for Wire {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let root = root_of(request.method(), request.uri());
-        let (reply, clock) = (self.below.call(request), self.clock.clone());
+        let reply = self.below.call(request);
+        let (clock, quirks) = (self.clock.clone(), self.quirks.clone());
         HttpConnectorFuture::new(async move {
             let mut response = reply.await?;
             clock.learn(&response);
@@ -125,94 +131,11 @@ impl HttpConnector for Wire {
             {
                 let body = ByteStream::new(response.take_body()).collect().await;
                 let body = body.map_err(|error| ConnectorError::io(error.into()))?;
-                let body = mended(body.into_bytes().into(), root);
+                let body = quirks.mended(body.into_bytes().into(), root);
                 response.headers_mut().remove("content-length");
                 *response.body_mut() = SdkBody::from(body);
             }
             Ok(response)
         })
-    }
-}
-
-/// What the root of the reply must be called.
-fn root_of(method: &str, uri: &str) -> Option<&'static str> {
-    let (_, query) = uri.split_once('?')?;
-    let has = |name| {
-        query
-            .split('&')
-            .any(|pair| pair.split('=').next() == Some(name))
-    };
-    match method {
-        "POST" if has("uploads") => Some("InitiateMultipartUploadResult"),
-        "POST" if has("uploadId") => Some("CompleteMultipartUploadResult"),
-        "GET" if has("uploadId") => Some("ListPartsResult"),
-        "GET" if has("uploads") => Some("ListMultipartUploadsResult"),
-        "GET" if has("list-type") => Some("ListBucketResult"),
-        _ => None,
-    }
-}
-
-/// The reply with its root called `root`, when what it is called differs in the ending alone.
-fn mended(body: Vec<u8>, root: &str) -> Vec<u8> {
-    let Some(text) = std::str::from_utf8(&body).ok() else {
-        return body;
-    };
-    let Some(found) = root_in(text) else {
-        return body;
-    };
-    let stem = root.trim_end_matches("Result");
-    if found == root || !found.starts_with(stem) {
-        return body;
-    }
-    let opened = text.replacen(&format!("<{found}"), &format!("<{root}"), 1);
-    let closing = format!("</{found}");
-    match opened.rsplit_once(&closing) {
-        Some((before, after)) => format!("{before}</{root}{after}").into_bytes(),
-        None => body,
-    }
-}
-
-/// Name of the first element, declarations and comments left aside.
-fn root_in(text: &str) -> Option<&str> {
-    let mut rest = text;
-    loop {
-        rest = &rest[rest.find('<')? + 1..];
-        if !rest.starts_with(['?', '!']) {
-            let end = rest.find(|c: char| c.is_whitespace() || c == '>' || c == '/')?;
-            return Some(&rest[..end]);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_root_of_another_name_is_renamed_and_nothing_else() {
-        for (found, root) in [
-            ("InitiateMultipartUpload", "InitiateMultipartUploadResult"),
-            ("ListPartsResponse", "ListPartsResult"),
-        ] {
-            let reply = |name: &str| {
-                format!(
-                    "<?xml version=\"1.0\"?>\n<{name} xmlns=\"x\"><Key>{found}</Key></{name}>\n"
-                )
-            };
-            assert_eq!(mended(reply(found).into(), root), reply(root).into_bytes());
-            for other in [root, "Error", "html"] {
-                assert_eq!(mended(reply(other).into(), root), reply(other).into_bytes());
-            }
-        }
-        for odd in [
-            "",
-            "<",
-            "<?xml?>",
-            "<!doctype html",
-            "no xml at all",
-            "<ListParts/>",
-        ] {
-            assert_eq!(mended(odd.into(), "ListPartsResult"), odd.as_bytes());
-        }
     }
 }

@@ -1,0 +1,232 @@
+# What is done with each server, step by step; each is a function step_NAME that fails when something
+# is not as it must be, and returns 77 when it says why it cannot be tried
+# (78: why no more of it can be).
+
+steps=(
+    "check|\`check\`"
+    "crc64nvme|backup, \`checksum = \"crc64nvme\"\`; gzip, zstd, none; one part and several"
+    "crc32|backup, \`checksum = \"crc32\"\`, the same"
+    "none|backup, \`checksum = \"none\"\`, the same"
+    "list|\`list\`, \`show\`"
+    "verify|\`verify\` of every byte, \`verify --quick\`"
+    "restore|\`restore\` of each, compared"
+    "stock|each archive read by another client and \`tar\`"
+    "volumes|an archive of several volumes"
+    "forty|40 parts"
+    "many|more than 1,000 parts"
+    "failing|a dump that fails leaves nothing"
+    "sigterm|SIGTERM in the middle leaves nothing"
+    "sigkill|SIGKILL in the middle, then \`cleanup\`"
+    "prune|\`prune\`"
+    "writer|a key that may only put objects"
+)
+checksums=(crc64nvme crc32 none)
+compressions=(gzip zstd none)
+
+# The dumps: 34 MiB that do not compress are five parts of 8 MiB.
+make_dumps() {
+    seq 1 20000 >"$work/small"
+    openssl enc -aes-128-ctr -K 00 -iv 00 -in /dev/zero 2>/dev/null | head -c 34M >"$work/big" || true
+}
+
+# The inventories for the server at hand: matrix.toml has what every server should hold in the end,
+# others.toml what is made to fail, be killed or be pruned.
+write_inventories() {
+    store() { # store NAME [KEY=VALUE…]
+        echo "[stores.$1]"
+        echo "url = \"s3://$BUCKET/$1\""
+        echo "endpoint = \"$AWS_ENDPOINT_URL\""
+        echo "region = \"$AWS_DEFAULT_REGION\""
+        shift
+        printf '%s\n' 'access_key = { env = "AWS_ACCESS_KEY_ID" }' \
+            'secret_key = { env = "AWS_SECRET_ACCESS_KEY" }' "$@"
+    }
+    database() { # database NAME STORE SHELL-COMMAND [KEY=VALUE…]
+        echo "[databases.$1]"
+        echo "store = \"$2\""
+        echo "engine = \"command\""
+        echo "command = [\"sh\", \"-c\", \"$3\"]"
+        shift 3
+        printf '%s\n' "$@"
+    }
+    run() {
+        printf '%s\n' '[run]' 'jobs = 2' 'retry_for = "20s"'
+    }
+    local checksum compression size
+    {
+        run
+        for checksum in "${checksums[@]}"; do
+            store "$checksum" "checksum = \"$checksum\""
+            for compression in "${compressions[@]}"; do
+                for size in small big; do
+                    database "$size-$checksum-$compression" "$checksum" "cat $work/$size" \
+                        "compression = \"$compression\""
+                done
+            done
+        done
+    } >"$dir/matrix.toml"
+    {
+        run
+        store volumes 'max_parts = 2'
+        store crc64nvme
+        other_databases
+    } >"$dir/others.toml"
+}
+
+other_databases() {
+    database volumes volumes "cat $work/big" 'compression = "none"'
+    database forty crc64nvme "head -c 320M /dev/zero" 'compression = "none"'
+    database many crc64nvme "head -c 5600M /dev/zero" 'compression = "none"'
+    database failing crc64nvme "cat $work/big; echo the disk is broken >&2; exit 3"
+    database endless crc64nvme "cat $work/big $work/big; exec sleep 60"
+    database pruned crc64nvme "cat $work/small"
+    database writer crc64nvme "cat $work/big"
+}
+
+of_checksum() { # of_checksum CHECKSUM: its databases
+    for compression in "${compressions[@]}"; do
+        echo "small-$1-$compression" "big-$1-$compression"
+    done
+}
+
+nothing_is_left() { # nothing_is_left PREFIX
+    local left
+    left=$(s3 left "$1")
+    [ -z "$left" ] || { echo "left behind: $left"; return 1; }
+}
+
+step_check() { others check pruned; }
+step_crc64nvme() { tapline backup $(of_checksum crc64nvme); }
+step_crc32() { tapline backup $(of_checksum crc32); }
+step_none() { tapline backup $(of_checksum none); }
+
+step_list() {
+    tapline list >"$dir/list"
+    grep -q big-crc64nvme-gzip "$dir/list"
+    grep -q small-none-none "$dir/list"
+    tapline show big-crc32-zstd >"$dir/show"
+    grep -qi 'sha-\?256' "$dir/show"
+}
+
+step_verify() {
+    tapline verify
+    tapline verify --quick
+}
+
+step_restore() {
+    local size checksum compression
+    for size in small big; do
+        for checksum in "${checksums[@]}"; do
+            for compression in "${compressions[@]}"; do
+                tapline restore "$size-$checksum-$compression" --output "$dir/restored"
+                cmp "$dir/restored" "$work/$size"
+                rm "$dir/restored"
+            done
+        done
+    done
+}
+
+step_stock() {
+    local checksum
+    for checksum in "${checksums[@]}"; do
+        s3 read "$checksum/small-" "$work/small"
+        s3 read "$checksum/big-" "$work/big"
+    done
+}
+
+step_volumes() {
+    others backup volumes
+    [ "$(s3 left volumes/ | grep -c '^object')" = 4 ] # three volumes and the manifest
+    others verify volumes
+    others restore volumes --output "$dir/restored"
+    cmp "$dir/restored" "$work/big"
+    s3 read volumes/ "$work/big"
+}
+
+step_forty() {
+    others backup forty
+    others verify forty
+    has_parts forty 40
+}
+
+step_many() {
+    [ "${INTEROP_MANY:-}" = 1 ] || { echo "not tried: INTEROP_MANY=1 does, with 5.9 GB"; return 77; }
+    # In the least memory that a job can do with, its parts have the least size, too.
+    local least
+    least=$(others backup many --jobs 1 --memory 1MiB 2>&1 |
+        sed -n 's/.* \([0-9]*\) MiB are needed.*/\1/p' | sed -n 1p)
+    patience=900 others backup many --jobs 1 --memory "${least}MiB"
+    patience=900 others verify many
+    has_parts many 1001
+}
+
+has_parts() { # has_parts DATABASE COUNT: at least, in its latest backup
+    others show "$1" --json >"$dir/manifest"
+    python3 -c 'import json, sys
+parts = sum(volume["parts"] for volume in json.load(open(sys.argv[1]))["archive"]["volumes"])
+sys.exit(0 if parts >= int(sys.argv[2]) else f"only {parts} parts")' "$dir/manifest" "$2"
+}
+
+step_failing() {
+    local status=0
+    others backup failing || status=$?
+    [ $status = 1 ]
+    nothing_is_left crc64nvme/failing/
+}
+
+# interrupt SIGNAL: sends it to a backup that has parts in the store; `status` is what it ends with
+interrupt() {
+    "$binary" --config "$dir/others.toml" backup endless &
+    local pid=$!
+    s3 parts crc64nvme/endless/ || { kill -KILL $pid; return 1; }
+    kill -"$1" $pid
+    status=0
+    wait $pid || status=$?
+}
+
+step_sigterm() {
+    interrupt TERM
+    [ "$status" = 143 ]
+    nothing_is_left crc64nvme/endless/
+}
+
+step_sigkill() {
+    interrupt KILL
+    [ -n "$(s3 left crc64nvme/endless/)" ]
+    others list --store crc64nvme >"$dir/list"
+    if grep endless "$dir/list"; then return 1; fi
+    # What is young may be a backup that runs.
+    others cleanup --store crc64nvme --older-than 1h --confirm
+    [ -n "$(s3 left crc64nvme/endless/)" ]
+    if ! command -v faketime >/dev/null || ! [ -e "$dir/clock" ]; then
+        s3 abort crc64nvme/endless/
+        echo "what is young stays; no more was tried, for its clock cannot be moved"
+        return 78
+    fi
+    echo '+2h' >"$dir/clock"
+    sleep 2
+    faketime -f +2h "$binary" --config "$dir/others.toml" \
+        cleanup --store crc64nvme --older-than 1h --confirm
+    echo '+0' >"$dir/clock"
+    nothing_is_left crc64nvme/endless/
+}
+
+step_prune() {
+    others backup pruned
+    others backup pruned
+    others prune pruned --keep-last 1 --confirm
+    [ "$(s3 left crc64nvme/pruned/ | grep -c manifest.json)" = 1 ]
+    [ "$(s3 left crc64nvme/pruned/ | grep -c .)" = 2 ]
+    others verify pruned
+}
+
+step_writer() {
+    declare -F "${server}_write_only" >/dev/null || { echo "not tried: no such keys"; return 77; }
+    local WRITE_KEY WRITE_SECRET
+    "${server}_write_only"
+    AWS_ACCESS_KEY_ID=$WRITE_KEY AWS_SECRET_ACCESS_KEY=$WRITE_SECRET others check writer
+    AWS_ACCESS_KEY_ID=$WRITE_KEY AWS_SECRET_ACCESS_KEY=$WRITE_SECRET others backup writer
+    others verify writer
+    # What such a key cannot do is said, and an earlier backup is not touched by it.
+    if AWS_ACCESS_KEY_ID=$WRITE_KEY AWS_SECRET_ACCESS_KEY=$WRITE_SECRET others list; then return 1; fi
+}

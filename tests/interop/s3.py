@@ -1,0 +1,140 @@
+"""The other side of tests/interop.sh: a stock S3 client that looks at what tapline has stored.
+
+The bucket, the endpoint and the keys are in the environment: BUCKET, AWS_ENDPOINT_URL,
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION.
+
+    s3.py bucket                  makes the bucket, when the server answers, within a minute
+    s3.py left PREFIX             prints every object and open upload below PREFIX
+    s3.py parts PREFIX            returns as soon as an upload below PREFIX has a part
+    s3.py abort PREFIX            aborts every open upload below PREFIX
+    s3.py read PREFIX FILE…       every archive below PREFIX, with tar alone, is one of FILEs
+    s3.py put-only WRITER OWNER   lets WRITER put objects and nothing else, and OWNER do everything
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+BUCKET = os.environ["BUCKET"]
+S3 = boto3.client(
+    "s3", config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1})
+)
+
+
+def patiently(seconds, what, attempt):
+    """Calls `attempt` until it returns something."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if found := attempt():
+                return found
+            why = "not yet"
+        except (BotoCoreError, ClientError) as error:
+            why = error
+        if time.monotonic() > end:
+            sys.exit(f"{what}: {why}, after {seconds} s")
+        time.sleep(0.2)
+
+
+def bucket():
+    def attempt():
+        try:
+            return S3.create_bucket(Bucket=BUCKET)
+        except ClientError as error:
+            if "BucketAlready" in str(error):
+                return True
+            raise
+
+    patiently(60, "making the bucket", attempt)
+
+
+def objects(prefix):
+    pages = S3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    return [found["Key"] for page in pages for found in page.get("Contents", [])]
+
+
+def uploads(prefix):
+    found = S3.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix).get("Uploads", [])
+    return [(upload["Key"], upload["UploadId"]) for upload in found]
+
+
+def left(prefix):
+    for key in objects(prefix):
+        print("object", key)
+    for key, upload in uploads(prefix):
+        print("open upload", key, upload)
+
+
+def parts(prefix):
+    def attempt():
+        return any(
+            S3.list_parts(Bucket=BUCKET, Key=key, UploadId=upload).get("Parts")
+            for key, upload in uploads(prefix)
+        )
+
+    patiently(60, "waiting for a part", attempt)
+
+
+def abort(prefix):
+    for key, upload in uploads(prefix):
+        S3.abort_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload)
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read(prefix, *files):
+    wanted = {sha256(file): file for file in files}
+    archives = defaultdict(list)
+    for key in objects(prefix):
+        if not key.endswith("manifest.json"):
+            archives[key.rsplit("/", 1)[0]].append(key)
+    for volumes in archives.values():
+        how = "--zstd" if ".zst" in volumes[0] else "-z" if ".gz" in volumes[0] else None
+        command = ["tar", "-xO", *filter(None, [how])]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tar:
+            # tar writes while it is fed; a second pair of hands takes what it writes.
+            hasher = subprocess.Popen(["sha256sum"], stdin=tar.stdout, stdout=subprocess.PIPE)
+            tar.stdout.close()
+            for volume in sorted(volumes):
+                body = S3.get_object(Bucket=BUCKET, Key=volume)["Body"]
+                for chunk in body.iter_chunks(1 << 20):
+                    tar.stdin.write(chunk)
+            tar.stdin.close()
+            digest = hasher.communicate()[0].decode().split()[0]
+        if tar.returncode or digest not in wanted:
+            sys.exit(f"{volumes[0]}: tar exits with {tar.returncode}, and reads what was not dumped")
+    if not archives:
+        sys.exit(f"no archive below {prefix}")
+    print(len(archives), "archives read")
+
+
+def put_only(writer, owner):
+    # An object belongs to who put it, who may therefore do everything with it, and the bucket's
+    # owner nothing: both is to be said (AWS has abolished that, other servers have not).
+    def rule(effect, who, **actions):
+        what = {"Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]}
+        return {"Effect": effect, "Principal": {"AWS": [who]}, **what, **actions}
+
+    rules = [
+        rule("Allow", writer, Action="s3:PutObject"),
+        rule("Deny", writer, NotAction="s3:PutObject"),
+        rule("Allow", owner, Action="s3:*"),
+    ]
+    document = {"Version": "2012-10-17", "Statement": rules}
+    S3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(document))
+
+
+if __name__ == "__main__":
+    commands = {f.__name__: f for f in (bucket, left, parts, abort, read, put_only)}
+    commands[sys.argv[1].replace("-", "_")](*sys.argv[2:])
