@@ -28,6 +28,7 @@
 //! |---|---|
 //! | [`cli`] | what a person types and sees: words and pictures only |
 //! | [`run`] | many jobs: plan, places, signals, the report |
+//! | [`notify`] | how a run went, told to services, webhooks and commands |
 //! | [`upkeep`] | what looks after the backups that are there: verify, prune, cleanup, check |
 //! | [`staged`] | the baseline: one job as dump → archive → upload, by pools of workers |
 //! | [`job`] | one job: Planned → Dumping → Sealed → Committed, and erasing |
@@ -61,6 +62,7 @@ pub mod engine;
 pub mod fuzz;
 pub mod job;
 pub mod meter;
+pub mod notify;
 pub mod restore;
 pub mod run;
 #[cfg(feature = "demo")]

@@ -143,6 +143,12 @@ pub(super) enum Task {
     Show(ShowOptions),
     /// Say how each database stands: its last good backup and its age, and what should be looked at
     Status(StatusOptions),
+    /// Try who is told how a run went, as the inventory says it
+    Notify {
+        /// Send a notice that says it is a test; a ping counts as a success
+        #[arg(long, required = true)]
+        test: bool,
+    },
     /// Remove the backups that no rule keeps, never the newest good one; without --confirm only say
     /// which
     Prune(PruneOptions),

@@ -7,6 +7,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::args::{BackupOptions, Timeline};
 use super::exit::{Exit, Failure};
+use super::notify::Notifier;
 use super::{Session, console, inventory, report, text};
 use crate::charts::{plot, timeline};
 use crate::config::Database;
@@ -31,11 +32,30 @@ pub(super) async fn backup(
         };
         Ok((plan, found))
     };
-    let (plan, found) = session.signals.unless(work).await?;
-    if options.dry_run {
-        console::out(&describe(&plan, &found));
-        return Ok(Exit::Good);
+    // What is made up is nobody's backup, and a dry run none.
+    let is_real = !options.dry_run && options.source.is_none();
+    let is_told = is_real && inventory.notify.names_anybody();
+    let notifier = is_told.then(|| Notifier::begin(&inventory));
+    let ended = match session.signals.unless(work).await {
+        Ok((plan, found)) if options.dry_run => {
+            console::out(&describe(&plan, &found));
+            return Ok(Exit::Good);
+        }
+        Ok((plan, _)) => carry_out(session, options, plan).await,
+        Err(failure) => Err(failure),
+    };
+    if let Some(notifier) = notifier {
+        notifier.end(session, &ended).await;
     }
+    ended.map(|(_, exit)| exit)
+}
+
+/// The run, shown and told.
+async fn carry_out(
+    session: &mut Session,
+    options: &BackupOptions,
+    plan: Plan,
+) -> Result<(RunReport, Exit), Failure> {
     let (display, board) = (session.display.clone(), Arc::<Board>::default());
     let show = {
         let (display, board, bars) = (display.clone(), board.clone(), !options.no_progress);
@@ -59,11 +79,12 @@ pub(super) async fn backup(
         Some(failure) => Some(Exit::of_job(failure.kind)),
         None => job.prune_error.as_ref().map(|_| Exit::Failed),
     });
-    Ok(match (interrupted, Exit::of_all(codes)) {
+    let exit = match (interrupted, Exit::of_all(codes)) {
         (_, Exit::Good) if untold => Exit::Untold,
         (_, Exit::Good) => Exit::Good,
         (Some(exit), _) | (None, exit) => exit,
-    })
+    };
+    Ok((report, exit))
 }
 
 /// A folder that is not there is found out now, and not when hours have passed.

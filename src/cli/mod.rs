@@ -13,6 +13,7 @@ mod interrupt;
 mod inventory;
 mod list;
 mod log;
+mod notify;
 mod progress;
 mod prune;
 mod report;
@@ -130,6 +131,7 @@ async fn dispatch(args: Args, signals: Signals) -> Result<Exit, Failure> {
         Task::List(options) => list::list(session, &options).await,
         Task::Show(options) => show::show(session, &options).await,
         Task::Status(options) => status::status(session, &options).await,
+        Task::Notify { test: _ } => notify::test(session).await,
         Task::Prune(options) => prune::prune(session, &options).await,
         Task::Cleanup(options) => cleanup::cleanup(session, &options).await,
         Task::Check(options) => check::check(session, &options).await,

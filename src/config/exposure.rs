@@ -4,7 +4,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::{Inventory, Secret, SecretFrom};
+use super::{Address, Inventory, Secret, SecretFrom};
 
 const OTHERS_WRITE: u32 = 0o002;
 const OTHERS_READ: u32 = 0o004;
@@ -62,7 +62,17 @@ fn secrets(inventory: &Inventory) -> impl Iterator<Item = &Secret> {
         .databases
         .iter()
         .flat_map(|database| database.password.iter().chain(database.env.values()));
-    of_stores.chain(of_databases)
+    let notify = &inventory.notify;
+    let addresses = notify.ping.iter().chain(&notify.webhook);
+    let of_notices = addresses.filter_map(|address| match address {
+        Address::Secret(secret) => Some(secret),
+        Address::Text(_) => None,
+    });
+    let of_headers = notify.headers.iter().map(|(_, secret)| secret);
+    of_stores
+        .chain(of_databases)
+        .chain(of_notices)
+        .chain(of_headers)
 }
 
 /// Its mode, when it is a regular file or a folder: `/dev/stdin`, or a pipe of a shell, is nobody's.

@@ -6,6 +6,7 @@
 //! | `raw` | the tables as they are written |
 //! | `exposure` | who else may read or change the files |
 //! | `validate`, `entry` | from the file as written to the model, every error with file, line, key and fix |
+//! | `notify` | the table of that name |
 //! | `place` | that file: places for messages, and values of common kinds |
 //! | `options` | options for dump tools that cannot be let through |
 //! | `model` | the model that the rest of the program sees |
@@ -15,6 +16,7 @@
 mod entry;
 mod exposure;
 mod model;
+mod notify;
 mod options;
 mod place;
 mod raw;
@@ -26,6 +28,7 @@ mod validate;
 use std::path::Path;
 
 pub use model::*;
+pub(crate) use notify::address_flaw;
 pub use place::{LONGEST, MOST_MEMORY};
 pub use secret::StoreKeySource;
 pub use target::target;

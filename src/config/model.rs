@@ -18,6 +18,8 @@ pub struct Inventory {
     pub run: RunSettings,
     /// `[staged]`.
     pub staged: StagedSettings,
+    /// `[notify]`.
+    pub notify: NotifySettings,
     /// `[stores.NAME]`.
     pub stores: BTreeMap<String, Arc<StoreSettings>>,
     /// `[databases.NAME]`, in the file's order, with `[defaults]` filled in.
@@ -87,6 +89,41 @@ pub struct RunSettings {
     pub connect_timeout: Duration,
     /// Whether a database is pruned after its own success, by its own policy.
     pub prune_after_backup: bool,
+}
+
+/// `[notify]`: who is told how a run went.
+#[derive(Debug, Clone, Default)]
+pub struct NotifySettings {
+    /// Whether `webhook` and `command` are told of a run in which something failed.
+    pub on_failure: bool,
+    /// Of the first good run after one in which something failed.
+    pub on_recovery: bool,
+    /// Of every good run.
+    pub on_success: bool,
+    /// A healthchecks service's URL for this run: `/start`, nothing and `/fail` are added to it.
+    pub ping: Option<Address>,
+    /// Where a notice is posted to, as JSON.
+    pub webhook: Option<Address>,
+    /// Headers of that, by name.
+    pub headers: Vec<(String, Secret)>,
+    /// argv that reads a notice from its stdin, as JSON.
+    pub command: Vec<String>,
+}
+
+impl NotifySettings {
+    /// Whether anybody is to be told at all.
+    pub fn names_anybody(&self) -> bool {
+        self.ping.is_some() || self.webhook.is_some() || !self.command.is_empty()
+    }
+}
+
+/// A URL that may be a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// As it stands in the inventory.
+    Text(String),
+    /// Kept elsewhere.
+    Secret(Secret),
 }
 
 /// `[stores.NAME]`.

@@ -15,6 +15,8 @@ pub(super) struct Inventory {
     #[serde(default)]
     pub staged: Staged,
     #[serde(default)]
+    pub notify: Notify,
+    #[serde(default)]
     pub stores: BTreeMap<Spanned<String>, Store>,
     #[serde(default)]
     pub defaults: Database,
@@ -46,6 +48,24 @@ pub(super) struct Staged {
     pub queue: Option<Spanned<usize>>,
     pub parallel: Option<Spanned<usize>>,
     pub container: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Notify {
+    pub on: Option<Spanned<Vec<String>>>,
+    pub ping: Option<Spanned<Address>>,
+    pub webhook: Option<Spanned<Address>>,
+    pub headers: Option<BTreeMap<Spanned<String>, Spanned<Secret>>>,
+    pub command: Option<Spanned<Vec<String>>>,
+}
+
+/// A URL, or where it comes from: many are secrets themselves.
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+pub(super) enum Address {
+    Text(String),
+    Secret(Secret),
 }
 
 #[derive(Deserialize)]

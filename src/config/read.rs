@@ -100,6 +100,7 @@ fn unknown_keys(file: &File, document: &DeTable) -> Result<()> {
         let (one, each) = match name {
             "run" => (Some(fields::<raw::Run>()), None),
             "staged" => (Some(fields::<raw::Staged>()), None),
+            "notify" => (Some(fields::<raw::Notify>()), None),
             "defaults" => (Some(fields::<raw::Database>()), None),
             "stores" => (None, Some(fields::<raw::Store>())),
             "databases" => (None, Some(fields::<raw::Database>())),
@@ -206,7 +207,7 @@ mod tests {
     fn the_keys_of_a_table_are_those_of_its_struct() {
         assert_eq!(
             fields::<raw::Inventory>(),
-            ["run", "staged", "stores", "defaults", "databases"]
+            ["run", "staged", "notify", "stores", "defaults", "databases"]
         );
         assert!(fields::<raw::Database>().contains(&"keep_within"));
     }

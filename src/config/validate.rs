@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::entry::database;
+use super::notify::notify;
 use super::place::{File, MOST_MEMORY, Result};
 use super::{
     ConfigError, Container, Database, Inventory, RunSettings, Selection, StagedSettings, StoreKeys,
@@ -21,6 +22,7 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
     let file = File { path, text };
     let run = run(&file, &raw.run)?;
     let staged = staged(&file, &raw.staged)?;
+    let notify = notify(&file, &raw.notify)?;
     let stores: BTreeMap<String, Arc<StoreSettings>> = raw
         .stores
         .iter()
@@ -78,6 +80,7 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
         path: path.to_owned(),
         run,
         staged,
+        notify,
         stores,
         databases,
         warnings: Vec::new(),

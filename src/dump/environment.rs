@@ -46,7 +46,7 @@ const PASSED_ON: &[&str] = &[
 ];
 
 /// The variables that a child inherits.
-pub(super) fn passed_on() -> impl Iterator<Item = (&'static str, OsString)> {
+pub(crate) fn passed_on() -> impl Iterator<Item = (&'static str, OsString)> {
     PASSED_ON
         .iter()
         .filter_map(|name| Some((*name, std::env::var_os(name)?)))

@@ -10,7 +10,7 @@
 //! | [`source`] | the dump, read segment by segment, and the proof that it is whole |
 
 pub mod child;
-mod environment;
+pub(crate) mod environment;
 pub mod guard;
 pub mod source;
 pub mod stderr;

@@ -414,7 +414,7 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// This host's name; empty where the kernel does not tell.
-fn hostname() -> String {
+pub fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }

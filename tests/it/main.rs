@@ -11,6 +11,7 @@ mod job;
 mod kills;
 mod matrix;
 mod model;
+mod notify;
 mod prune;
 mod restore;
 mod restore_kills;

@@ -1,0 +1,279 @@
+//! How a run went, told to whoever is asleep: a ping for a service that misses runs which never
+//! began, a webhook, a command.
+//!
+//! | file | role |
+//! |---|---|
+//! | this | what is told to whom, each on its own and within [`LONGEST`] |
+//! | [`http`] | one POST, tried again while there is time |
+//! | [`failing`] | which databases failed last, so that a recovery is known for one |
+//!
+//! Telling matters less than doing: what cannot be told is a warning, and fails nothing. An address
+//! may be a secret, so that no message has more of it than its host.
+
+pub mod failing;
+pub mod http;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::config::{Address, NotifySettings};
+use crate::dump::environment;
+use crate::run::{JobResult, RunReport};
+
+/// Nobody waits longer for one who is to be told.
+pub const LONGEST: Duration = Duration::from_secs(10);
+/// Healthchecks keeps 100 kB of a ping's body, older ones 10 kB.
+const LONGEST_TAIL: usize = 10_000;
+
+/// What has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// A run begins; only a ping says so.
+    Start,
+    /// All went well.
+    Success,
+    /// All went well, and something had failed before.
+    Recovery,
+    /// Something failed.
+    Failure,
+    /// Somebody tries whether notices arrive.
+    Test,
+}
+
+/// What is told, version 1.
+#[derive(Debug, Clone, Serialize)]
+pub struct Notice {
+    /// Version of the format.
+    pub version: u32,
+    /// What has happened.
+    pub event: Event,
+    /// The version of tapline.
+    pub tapline: String,
+    /// The host that it ran on.
+    pub host: String,
+    /// When that was.
+    pub at: Timestamp,
+    /// A line and the end of the report, for people; what chat services show.
+    pub text: String,
+    /// How many databases were stored.
+    pub stored: usize,
+    /// What was not stored, and why.
+    pub failures: Vec<FailedJob>,
+    /// Databases that are stored again after a failure; `*` is a run as a whole.
+    pub recovered: Vec<String>,
+}
+
+/// A database that was not stored.
+#[derive(Debug, Clone, Serialize)]
+pub struct FailedJob {
+    /// Its name.
+    pub database: String,
+    /// Why.
+    pub message: String,
+}
+
+impl Notice {
+    /// A notice of `event` in `words`.
+    pub fn new(event: Event, host: String, words: &str) -> Self {
+        Self {
+            version: 1,
+            event,
+            tapline: env!("CARGO_PKG_VERSION").into(),
+            host,
+            at: Timestamp::now(),
+            text: tail(words).to_owned(),
+            stored: 0,
+            failures: Vec::new(),
+            recovered: Vec::new(),
+        }
+    }
+
+    /// A notice of how a run went; `words` are its report for people, `recovered` the databases
+    /// that had failed before.
+    pub fn of_run(report: &RunReport, words: &str, recovered: Vec<String>) -> Self {
+        let failed = report.jobs.iter().filter_map(|job| {
+            let message = match (&job.error, &job.prune_error) {
+                (Some(error), _) => error.clone(),
+                (None, Some(error)) => format!("stored, but pruning failed: {error}"),
+                (None, None) if job.result == JobResult::Stored => return None,
+                (None, None) => "interrupted".into(),
+            };
+            let database = job.database.clone();
+            Some(FailedJob { database, message })
+        });
+        let failures: Vec<_> = failed.collect();
+        let event = match (failures.is_empty(), recovered.is_empty()) {
+            (false, _) => Event::Failure,
+            (true, false) => Event::Recovery,
+            (true, true) => Event::Success,
+        };
+        let jobs = report.jobs.iter();
+        let stored = jobs.filter(|job| job.result == JobResult::Stored).count();
+        let mut notice = Self {
+            stored,
+            failures,
+            recovered,
+            ..Self::new(event, report.host.clone(), words)
+        };
+        notice.text = format!("{}\n\n{}", notice.headline(), notice.text);
+        notice
+    }
+}
+
+impl Notice {
+    /// What a chat shows first.
+    fn headline(&self) -> String {
+        const NAMED: usize = 5;
+        let names = self.failures.iter().map(|job| job.database.as_str());
+        let mut failed = names.take(NAMED).collect::<Vec<_>>().join(", ");
+        if self.failures.len() > NAMED {
+            failed += &format!(" and {} more", self.failures.len() - NAMED);
+        }
+        let said = match self.event {
+            Event::Failure => format!("backup of {failed} failed"),
+            Event::Recovery => "all backups are good again".into(),
+            _ => "all backups are good".into(),
+        };
+        format!("tapline on {}: {said}", self.host)
+    }
+}
+
+/// The end of a text, in whole characters.
+fn tail(text: &str) -> &str {
+    let from = text.len().saturating_sub(LONGEST_TAIL);
+    let from = (from..text.len()).find(|at| text.is_char_boundary(*at));
+    from.map_or(text, |from| &text[from..])
+}
+
+/// Tells everybody who wants to know of this, at once, and returns what could not be told.
+pub async fn tell(settings: &NotifySettings, notice: &Notice) -> Vec<String> {
+    let wanted = match notice.event {
+        Event::Start => false,
+        Event::Failure => settings.on_failure,
+        // Who wants to know of every good run wants to know of this one.
+        Event::Recovery => settings.on_recovery || settings.on_success,
+        Event::Success => settings.on_success,
+        Event::Test => true,
+    };
+    let ping = async {
+        match &settings.ping {
+            Some(address) => bounded("ping", ping(address, notice)).await,
+            None => None,
+        }
+    };
+    let webhook = async {
+        match &settings.webhook {
+            Some(address) if wanted => bounded("webhook", webhook(address, settings, notice)).await,
+            _ => None,
+        }
+    };
+    let command = async {
+        match settings.command.as_slice() {
+            [program, words @ ..] if wanted => {
+                bounded("command", command(program, words, notice)).await
+            }
+            _ => None,
+        }
+    };
+    let (ping, webhook, command) = tokio::join!(ping, webhook, command);
+    [ping, webhook, command].into_iter().flatten().collect()
+}
+
+async fn bounded(what: &str, work: impl Future<Output = Result<(), String>>) -> Option<String> {
+    let error = match tokio::time::timeout(LONGEST, work).await {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => error,
+        Err(_) => format!("not done within {} s", LONGEST.as_secs()),
+    };
+    Some(format!("notify.{what}: {error}"))
+}
+
+async fn ping(address: &Address, notice: &Notice) -> Result<(), String> {
+    let address = resolve(address).await?;
+    let suffix = match notice.event {
+        Event::Start => "/start",
+        Event::Failure => "/fail",
+        Event::Success | Event::Recovery | Event::Test => "",
+    };
+    let body = notice.text.clone().into_bytes();
+    http::post(&address, suffix, "text/plain; charset=utf-8", &[], body).await
+}
+
+async fn webhook(
+    address: &Address,
+    settings: &NotifySettings,
+    notice: &Notice,
+) -> Result<(), String> {
+    let address = resolve(address).await?;
+    let mut headers = Vec::new();
+    for (name, secret) in &settings.headers {
+        let value = secret.resolve(LONGEST).await;
+        headers.push((name.clone(), value.map_err(|error| error.to_string())?));
+    }
+    http::post(&address, "", "application/json", &headers, json(notice)).await
+}
+
+async fn resolve(address: &Address) -> Result<SecretString, String> {
+    let secret = match address {
+        Address::Text(text) => return Ok(text.clone().into()),
+        Address::Secret(secret) => secret,
+    };
+    let resolved = secret.resolve(LONGEST).await;
+    let resolved = resolved.map_err(|error| error.to_string())?;
+    match crate::config::address_flaw(resolved.expose_secret()) {
+        None => Ok(resolved),
+        Some(why) => Err(format!("{}: {why}", secret.place)),
+    }
+}
+
+fn json(notice: &Notice) -> Vec<u8> {
+    serde_json::to_vec(notice).expect("a notice has only string keys")
+}
+
+/// A command gets of the environment what a dump tool gets, and so no key of a store.
+async fn command(program: &str, words: &[String], notice: &Notice) -> Result<(), String> {
+    let mut child = Command::new(program)
+        .args(words)
+        .env_clear()
+        .envs(environment::passed_on())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("cannot run {program}: {error}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that reads nothing is told by its own exit.
+        let _ = stdin.write_all(&json(notice)).await;
+    }
+    let status = child.wait().await;
+    match status.map_err(|error| format!("{program}: {error}"))? {
+        status if status.success() => Ok(()),
+        status => Err(format!("{program} ended with {status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_report_is_cut_at_its_beginning_between_characters() {
+        let long = "ü".repeat(LONGEST_TAIL) + "end";
+        let cut = tail(&long);
+        assert!(
+            cut.len() <= LONGEST_TAIL && cut.ends_with("üend"),
+            "{}",
+            cut.len()
+        );
+        assert_eq!(tail("short"), "short");
+        assert_eq!(tail(""), "");
+    }
+}
