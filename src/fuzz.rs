@@ -2,8 +2,11 @@
 //! as ordinary tests.
 
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
-use crate::archive::{Compression, HEADER_LEN, TarHeader, hex};
+use crate::archive::{
+    Compression, Cores, END_LEN, Encoding, HEADER_LEN, TarHeader, encoder, hex, padding,
+};
 use crate::catalog::{Archive, BackupId, Entry, Manifest, Mode, locate};
 use crate::config::Inventory;
 use crate::restore::decode::decode;
@@ -134,9 +137,81 @@ pub fn tar_header(data: &[u8]) {
     }
 }
 
+/// Whatever is dumped, in segments of whatever size, reads back the same.
+pub fn encode_round_trip(data: &[u8]) {
+    static CORES: OnceLock<Cores> = OnceLock::new();
+    let Some((&[kind, segment], dump)) = data.split_first_chunk::<2>() else {
+        return;
+    };
+    let compressions = [Compression::Gzip, Compression::Zstd, Compression::None];
+    let compression = compressions[usize::from(kind % 3)];
+    let encoding = Encoding {
+        compression,
+        level: compression.levels().1,
+        segment: 1 + usize::from(segment) * 16,
+        workers: 2,
+        checksum: None,
+        sha256: true,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let (archive, sha256) = runtime.block_on(async {
+        let (mut inlet, mut outlet) =
+            encoder(CORES.get_or_init(Cores::all), encoding, &Arc::default());
+        let write = async move {
+            for segment in dump.chunks(encoding.segment) {
+                let mut room = inlet.room().await;
+                room.segment().extend_from_slice(segment);
+                inlet.put(room).await;
+            }
+        };
+        let read = async {
+            let mut body = Vec::new();
+            while let Some((piece, _room)) = outlet.next().await.expect("nothing can fail") {
+                body.extend_from_slice(&piece.into_parts().0);
+            }
+            body
+        };
+        let ((), body) = tokio::join!(write, read);
+        let sha256 = outlet.sha256().expect("asked for");
+        let size = dump.len() as u64;
+        let header = TarHeader {
+            name: "x.dump".into(),
+            size,
+            sha256: Some(sha256),
+        }
+        .to_bytes();
+        let tail = outlet.tail(&header, padding(size) + END_LEN);
+        (
+            [&compression.head(&header)[..], &body, &tail.into_parts().0].concat(),
+            sha256,
+        )
+    });
+    let id: BackupId = "20260101T000000Z-aaaaaa".parse().expect("a backup id");
+    let mut manifest = a_manifest(&id);
+    manifest.entries[0].size = dump.len() as u64;
+    manifest.entries[0].sha256 = hex(&sha256);
+    manifest.archive.compression = compression;
+    manifest.archive.size = archive.len() as u64;
+    let mut back = Vec::new();
+    let read = decode(&manifest, &archive[..], &mut |piece| {
+        if let crate::restore::decode::Piece::Data(bytes) = piece {
+            back.extend_from_slice(&bytes);
+        }
+        true
+    });
+    assert!(read.is_ok() && back == dump, "{compression:?}: {read:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_encoded_reads_back_the_same() {
+        each_seed_of("encode_round_trip", encode_round_trip);
+    }
 
     fn each_seed_of(target: &str, body: impl Fn(&[u8])) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))

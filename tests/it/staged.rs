@@ -320,7 +320,10 @@ fn the_steps_of_six_databases_overlap_and_the_first_is_never_idle() {
 fn whatever_ends_a_run_no_file_and_no_upload_is_left() {
     // While it dumps, and while it uploads to a store that does not answer.
     for (script, fault) in [
-        ("head -c 9000000 /dev/urandom; sleep 300.5", false),
+        (
+            "echo $$ >>tools; head -c 9000000 /dev/urandom; sleep 300 & echo $! >>tools; wait",
+            false,
+        ),
         ("head -c 9000000 /dev/urandom", true),
     ] {
         let world = World::new("");
@@ -361,11 +364,14 @@ fn whatever_ends_a_run_no_file_and_no_upload_is_left() {
         assert_eq!(running.wait().unwrap().code(), Some(143));
         assert_eq!(files_left(&world), Vec::<String>::new());
         world.assert_store_is_clean();
-        let left = Command::new("pgrep")
-            .args(["-f", "sleep 300.5"])
-            .output()
-            .unwrap();
-        assert!(left.stdout.is_empty(), "the dump tool's processes are gone");
+        // Each tool has said its number; none of them is alive.
+        for tool in std::fs::read_to_string(world.path("tools"))
+            .unwrap_or_default()
+            .lines()
+        {
+            let stat = std::fs::read_to_string(format!("/proc/{tool}/stat"));
+            assert!(stat.is_err(), "the dump tool's processes are gone");
+        }
     }
     // A dump that fails, and one that there is no room for.
     for (script, more, words) in [
@@ -434,5 +440,4 @@ fn what_a_killed_run_left_is_removed_by_the_next_and_a_running_ones_files_are_no
     );
     running.wait().unwrap();
     assert_eq!(files_left(&world), Vec::<String>::new());
-    let _ = Command::new("pkill").args(["-f", "sleep 300.75"]).status();
 }
