@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need (as root, with apt-get; otherwise says what is missing), then formats,
-# lints, docs, tests, and a few seconds of fuzzing.
+# lints, docs, tests. Fuzzing has a script of its own, tests/fuzz.sh: its build takes as long as all this.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -41,4 +41,3 @@ if command -v cargo-deny >/dev/null; then
 else
     echo "tests/run.sh: cargo-deny is not installed: licences and sources were not looked at" >&2
 fi
-tests/fuzz.sh 10
