@@ -73,11 +73,15 @@ last_words() { grep -v '^ *$' "$1" | tail -n "${2:-1}" | tr '\n' ' ' | sed 's/ *
 
 run_step() { # run_step STEP: as a program of its own, so that whatever fails in it ends it
     local step=$1 log=$dir/$1.log status start=$SECONDS pattern words
+    IFS='|' read -r pattern words <<<"${limits[$step]:-}"
+    if [ -n "$words" ] && [ -z "$pattern" ]; then
+        note "$title" "$step" "not tried: $words" -
+        return
+    fi
     set +e
     (set -e; "step_$step") >"$log" 2>&1
     status=$?
     set -e
-    IFS='|' read -r pattern words <<<"${limits[$step]:-}"
     case $status in
     0) results["$title $step"]=ok ;;
     77) note "$title" "$step" "$(last_words "$log")" - ;;

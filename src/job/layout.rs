@@ -98,7 +98,7 @@ impl Layout {
             .unwrap_or(1);
         let segment = segments
             .into_iter()
-            .find(|segment| encode(*segment, workers) <= memory / 5 * 2)
+            .find(|segment| encode(*segment, workers) <= (memory / 5 * 2).min(for_cores))
             .unwrap_or(smallest);
         let encode = encode(segment, workers);
         let for_parts = memory.saturating_sub(encode);
@@ -181,7 +181,7 @@ mod tests {
                 }
                 Err(least) => {
                     prop_assert!(least > memory);
-                    let enough = Layout::new(least * 2, cores, Limits::S3, compression, expected, None);
+                    let enough = Layout::new(least, cores, Limits::S3, compression, expected, None);
                     prop_assert!(enough.is_ok());
                 }
             }
@@ -203,6 +203,29 @@ mod tests {
                     let connections = if memory < 256 * MIB { 2 } else { 8 };
                     assert!(layout.in_flight >= connections, "{case}: {layout:?}");
                     assert_eq!(layout.part, SMALL_PART, "{case}: {layout:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_memory_that_is_said_to_be_enough_is_enough() {
+        for compression in ALL {
+            for cores in [1, 2, 4, 16, 128] {
+                for memory in [1, 18 * MIB, 19 * MIB] {
+                    let new =
+                        |memory| Layout::new(memory, cores, Limits::S3, compression, None, None);
+                    if let Err(least) = new(memory) {
+                        let rounded = least.next_multiple_of(MIB);
+                        assert!(
+                            new(least).is_ok(),
+                            "{compression:?}, {cores} cores, {least}"
+                        );
+                        assert!(
+                            new(rounded).is_ok(),
+                            "{compression:?}, {cores} cores, {rounded}"
+                        );
+                    }
                 }
             }
         }

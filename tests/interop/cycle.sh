@@ -154,7 +154,7 @@ step_many() {
     # In the least memory that a job can do with, its parts have the least size, too.
     local least
     least=$(others backup many --jobs 1 --memory 1MiB 2>&1 |
-        sed -n 's/.* \([0-9]*\) MiB are needed.*/\1/p' | sed -n 1p)
+        sed -n 's/.* \([0-9]*\) MiB are needed.*/\1/p' | sed -n 1p || true)
     patience=900 others backup many --jobs 1 --memory "${least}MiB"
     patience=900 others verify many
     has_parts many 1001

@@ -5,7 +5,8 @@
 #   NAME_version   prints what it is
 #
 # and what it cannot do: limits[STEP]='what the step then says, as a pattern|what that means, in words'.
-# A step that fails otherwise is a failure, and so is one that passes although a limit is known.
+# A step that fails otherwise is a failure, and so is one that passes although a limit is known;
+# without a pattern it is not even tried.
 
 pip_install() { # pip_install PACKAGE…: into an environment of its own, once
     [ -x "$cache/venv/bin/python" ] || python3 -m venv "$cache/venv"
@@ -20,7 +21,7 @@ moto_version() { echo "moto $("$cache/venv/bin/pip" show moto | sed -n 's/^Versi
 moto_start() {
     export AWS_ACCESS_KEY_ID=moto AWS_SECRET_ACCESS_KEY=moto-secret
     clocked_daemon "$cache/venv/bin/moto_server" -H 127.0.0.1 -p "$port"
-    limits[many]='|not tried: it keeps everything in memory'
+    limits[many]='|it keeps everything in memory'
 }
 
 # --- rclone serve s3: whatever rclone can reach, as S3
