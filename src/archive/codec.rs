@@ -9,7 +9,7 @@
 //! Looking back is what lets gzip's segments be small: a decoder's window spans them, and without
 //! it each would begin with nothing to refer to. A segment is compressed at one go from memory that
 //! lies in one piece: a streaming zstd context copies it into a window of its own and searches that
-//! as an external dictionary, which takes twice as long.
+//! as an external dictionary: on a dump in SQL 6% more CPU time at level 1, 30% more at level 3.
 
 use std::io;
 
