@@ -70,7 +70,9 @@ impl World {
 
     /// `tapline ARGS`, not yet started.
     pub fn tapline(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(TAPLINE);
+        // Under nohup, or a runner that ignores SIGHUP, tapline would ignore it, too: it means that.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=HUP", TAPLINE]);
         command
             .args(args)
             .current_dir(self.folder.path())
