@@ -333,7 +333,7 @@ fn what_a_killed_restore_or_drill_leaves_is_found_and_removed_by_the_next() {
     ] {
         let mut running = world.tapline(&args).stdout(Stdio::null()).spawn().unwrap();
         let loading = "select count(*) from pg_stat_progress_copy where datname ~ '^shop_tapline'";
-        wait_until(|| server.sql("postgres", loading).trim() != "0");
+        server.wait_for_copy();
         // One that is at work is nobody's to remove.
         if args[0] == "restore" {
             let pid = running.id().to_string();

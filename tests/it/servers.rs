@@ -156,6 +156,18 @@ impl Postgres {
         command
     }
 
+    /// Waits for rows to be on their way into a table, in the server and in a database of its own:
+    /// asking again and again from here may come too late, and a session in a database uses it.
+    pub fn wait_for_copy(&self) {
+        let wait = "do $$ declare patience timestamptz := clock_timestamp() + interval '30 s';
+             begin loop
+               exit when exists (select from pg_stat_progress_copy where command = 'COPY FROM')
+                 or clock_timestamp() > patience;
+               perform pg_sleep(0.002), pg_stat_clear_snapshot();
+             end loop; end $$";
+        self.sql("postgres", wait);
+    }
+
     pub fn sql(&self, database: &str, text: &str) -> String {
         run(self
             .client("psql", database)
