@@ -32,6 +32,7 @@ use crate::job::places::{Places, pass};
 use crate::job::{self, Committed, Failure, Interruption, Job, JobError};
 use crate::meter::Phase;
 use crate::staged::{self, PreparedStaged, Staging};
+use crate::store::retry::{RetryPolicy, Retrying};
 use crate::upkeep;
 pub use board::{Board, TrackedJob};
 pub use plan::Plan;
@@ -369,7 +370,9 @@ impl Run {
         let Some(store) = self.plan.stores.get(&entry.store) else {
             return outcome;
         };
-        let work = upkeep::prune::prune(&**store, &entry.name, &policy);
+        let retry = RetryPolicy::lasting(self.plan.settings.retry_for);
+        let store = Retrying::new(store.clone(), retry, Arc::new(|| ()));
+        let work = upkeep::prune::prune(&store, &entry.name, &policy);
         outcome.pruned = match self.interruption.cancel.run_until_cancelled(work).await {
             None => Pruned {
                 backups: 0,
