@@ -165,6 +165,13 @@ impl Meter {
         self.busy.lock().expect("no holder panics").concat()
     }
 
+    /// What was dumped and stored is gone: the job begins again from the start.
+    pub fn begin_again(&self) {
+        self.dump_bytes.store(0, Ordering::Relaxed);
+        self.archive_bytes.store(0, Ordering::Relaxed);
+        self.set_phase(Phase::Queued);
+    }
+
     /// Counts dump bytes.
     pub fn add_dump(&self, bytes: u64) {
         self.dump_bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{BackupId, SourceIdentity};
+use super::{BackupId, Properties, SourceIdentity};
 use crate::archive::{Compression, EntryName};
 
 /// The newest manifest format that this program reads, and the one it writes.
@@ -25,7 +25,10 @@ pub struct Manifest {
     /// The source that was dumped; a manifest that does not say it may be of any.
     #[serde(default)]
     pub source: Option<SourceIdentity>,
-    /// How many warnings there were: what a good dump's tool said on stderr.
+    /// What is said about the database itself and comes back with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub properties: Option<Properties>,
+    /// How many warnings there were: what a good dump lacks, and what its tool said on stderr.
     #[serde(default)]
     pub warnings: usize,
     /// The dump's format where the engine has several: `plain`, `custom`, `directory`; else `dump`.
@@ -229,6 +232,7 @@ impl Manifest {
             backup_id: id.clone(),
             engine: "command".into(),
             source: None,
+            properties: None,
             warnings: 0,
             dump_format: "dump".into(),
             tool: "true".into(),

@@ -8,6 +8,7 @@ mod key;
 mod listing;
 mod lookup;
 mod manifest;
+mod properties;
 mod retention;
 
 pub use history::{StoredSource, describe_sources, stored_sources};
@@ -22,4 +23,5 @@ pub use listing::{
 };
 pub use lookup::{LookupError, Named, look_up, look_up_one_source};
 pub use manifest::{Archive, Entry, Manifest, ManifestError, Mode, Volume};
+pub use properties::{Grant, MysqlProperties, PostgresProperties, Properties, Setting};
 pub use retention::{Decision, Retention, Rule, Within, plan};

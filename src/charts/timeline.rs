@@ -261,6 +261,7 @@ pub mod tests {
             error: None,
             failure: None,
             warnings: Vec::new(),
+            failed_tries: Vec::new(),
             started: None,
             objects: Vec::new(),
             dump_bytes: 0,

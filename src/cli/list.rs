@@ -40,7 +40,10 @@ fn row(listed: &Listed) -> [String; 5] {
         (Some(manifest), _) => [
             text::size(manifest.dump_size()),
             text::size(manifest.archive.size),
-            manifest.engine.clone(),
+            match manifest.warnings {
+                0 => manifest.engine.clone(),
+                some => format!("{}, {}", manifest.engine, text::count(some, "warning")),
+            },
         ],
         (None, error) => ["?".into(), "?".into(), error.clone().unwrap_or_default()],
     };

@@ -25,9 +25,13 @@ pub(super) fn text(report: &RunReport) -> String {
         database,
         error,
         prune_error,
+        warnings,
         ..
     } in &report.jobs
     {
+        for warning in warnings {
+            text += &format!("\n{database}: warning: {warning}\n");
+        }
         if let Some(error) = error {
             text += &format!("\n{database}: {error}\n");
         }
@@ -51,6 +55,10 @@ pub(super) fn text(report: &RunReport) -> String {
         if count(result) > 0 {
             text += &format!(", {} {}", count(result), name(result));
         }
+    }
+    let warnings: usize = report.jobs.iter().map(|job| job.warnings.len()).sum();
+    if warnings > 0 {
+        text += &format!(", {}", units::count(warnings, "warning"));
     }
     let pruned: usize = report.jobs.iter().map(|job| job.pruned).sum();
     if pruned > 0 {

@@ -139,6 +139,7 @@ fn how(options: &Options, inventory: &Inventory) -> RestoreOptions {
             role: options.role.clone(),
             skip_definer: options.skip_definer,
             force: options.force,
+            lock_timeout: options.lock_timeout,
         },
         patience: Patience {
             lock: options.lock_timeout,

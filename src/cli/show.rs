@@ -90,7 +90,8 @@ fn describe(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> Strin
         ("written by", format!("tapline {}", manifest.tapline)),
     ];
     let mut shown = String::new();
-    for (name, value) in facts {
+    let warnings = (manifest.warnings > 0).then(|| ("warnings", manifest.warnings.to_string()));
+    for (name, value) in facts.into_iter().chain(warnings) {
         shown += &format!("{name:<12}{value}\n");
     }
     let entries = manifest.entries.iter();

@@ -181,6 +181,8 @@ pub(super) fn database(
             })
             .collect::<Result<_>>()?,
         allow_empty: value!(allow_empty).is_some_and(|allow| *allow.get_ref()),
+        strict: value!(strict).is_some_and(|strict| *strict.get_ref()),
+        retries: retries(file, &key("retries"), value!(retries))?,
         file_name,
         compression,
         level,
@@ -197,6 +199,18 @@ pub(super) fn database(
             within: file.within(value!(keep_within), &key("keep_within"))?,
         },
     })
+}
+
+/// How often a failed dump is run again.
+fn retries(file: &File, key: &str, value: Option<&Spanned<u32>>) -> Result<u32> {
+    /// Each try begins from the start: more of them is a thing for a timer.
+    const MOST: u32 = 10;
+    match value {
+        Some(value) if *value.get_ref() > MOST => {
+            file.wrong(&value.span(), key, "must be from 0 to 10")
+        }
+        value => Ok(value.map_or(0, |value| *value.get_ref())),
+    }
 }
 
 /// `exclude` means something only where all databases are meant.

@@ -245,6 +245,10 @@ pub struct Database {
     pub env: BTreeMap<String, Secret>,
     /// Whether a dump without a byte is a good one.
     pub allow_empty: bool,
+    /// Whether a warning fails the backup.
+    pub strict: bool,
+    /// How often a failed dump is run again.
+    pub retries: u32,
     /// File name of the dump in the archive; the engine's choice when absent.
     pub file_name: Option<EntryName>,
     /// Compression.

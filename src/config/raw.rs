@@ -118,6 +118,8 @@ pub(super) struct Database {
     pub env: Option<Spanned<BTreeMap<String, Spanned<Secret>>>>,
     pub file_name: Option<Spanned<String>>,
     pub allow_empty: Option<Spanned<bool>>,
+    pub strict: Option<Spanned<bool>>,
+    pub retries: Option<Spanned<u32>>,
     pub compression: Option<Spanned<String>>,
     pub level: Option<Spanned<i32>>,
     pub store: Option<Spanned<String>>,

@@ -172,6 +172,8 @@ fn url(
         restore: Vec::new(),
         env: BTreeMap::new(),
         allow_empty: false,
+        strict: false,
+        retries: 0,
         file_name: None,
         compression: Compression::None,
         level: 0,

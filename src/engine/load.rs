@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::Engine;
 use super::script::Rules;
+use crate::catalog::Properties;
 use crate::dump::{ToolCommand, ToolError};
 
 /// What a database holds that is to be restored into.
@@ -51,6 +52,8 @@ pub struct LoadOptions {
     pub skip_definer: bool,
     /// Sessions that are in the way are ended.
     pub force: bool,
+    /// How long the last step waits for those who use what it replaces.
+    pub lock_timeout: Duration,
 }
 
 impl LoadOptions {
@@ -185,17 +188,19 @@ pub trait Loader: Send + Sync {
         Ok(Contents::Unknown)
     }
 
-    /// A new database beside this one.
+    /// A new database beside this one. Where this one is not there, it is made as `said` in the
+    /// backup.
     async fn beside(
         &self,
         _purpose: Purpose,
+        _said: Option<&Properties>,
         _options: &LoadOptions,
     ) -> Result<Replacement, ToolError> {
         Ok(Replacement::Other)
     }
 
-    /// Makes the database, empty.
-    async fn create(&self) -> Result<(), ToolError> {
+    /// Makes the database, empty, as `said` in the backup.
+    async fn create(&self, _said: Option<&Properties>) -> Result<(), ToolError> {
         Ok(())
     }
 

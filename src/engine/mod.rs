@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use crate::catalog::SourceIdentity;
+use crate::catalog::{Properties, SourceIdentity};
 use crate::config::{Database, EngineKind};
 use crate::dump::{DumpShape, ToolCommand, ToolError};
 use identity::{local_identity, server_identity};
@@ -105,13 +105,24 @@ pub trait Engine: Loader {
     /// of one name in one store are told apart by it. What the server does not say is left out.
     async fn identity(&self) -> SourceIdentity;
 
+    /// What is said about the database itself, which is in no dump of its content.
+    async fn properties(&self) -> Result<Option<Properties>, ToolError> {
+        Ok(None)
+    }
+
+    /// What a dump that ends well will lack all the same, in words: what this user may not see and
+    /// no tool complains of.
+    async fn lacks(&self) -> Result<Vec<String>, ToolError> {
+        Ok(Vec::new())
+    }
+
     /// Logs in and does nothing; for engines with nothing to log into, that the source is there and
     /// readable.
     async fn check_login(&self) -> Result<(), ToolError>;
 
     /// Whether a dump can be expected to work, beyond the login: the tool knows the options and fits
-    /// the server, the user may read what there is. What a dump will lack, or do to others, is
-    /// returned in words.
+    /// the server, the user may read what there is. What may still go wrong, or is done to others,
+    /// is returned in words.
     async fn check_dump(&self) -> Result<Vec<String>, ToolError> {
         Ok(Vec::new())
     }

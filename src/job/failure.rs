@@ -5,9 +5,27 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dump::DumpError;
+use crate::dump::{ChildError, DumpError, Flaw};
 use crate::meter::Step;
 use crate::store::{ErrorKind, StoreError};
+
+/// What tools say of what stays as it is: who may do what, what there is, how they are called.
+const FINAL_WORDS: &[&str] = &[
+    "authentication failed",
+    "no pg_hba.conf entry",
+    "no password supplied",
+    "permission denied",
+    "must be superuser",
+    "row-level security",
+    "server version mismatch",
+    "database \"",
+    "unrecognized option",
+    "invalid option",
+    "unknown option",
+    "unknown variable",
+    "Access denied",
+    "Unknown database",
+];
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +56,9 @@ pub enum JobError {
     /// Nothing moved for too long.
     #[error("stalled: nothing moved for {0:?} (stall_timeout) while waiting for {1}")]
     Stalled(Duration, &'static str),
+    /// The dump is whole, and yet not all that it should be, which `strict` does not let pass.
+    #[error("not stored, because strict = true and there are warnings: {}", .0.join("; "))]
+    Warned(Vec<String>),
     /// The run was interrupted.
     #[error("interrupted")]
     Cancelled,
@@ -107,6 +128,8 @@ pub struct Failure {
     pub store: Option<Box<StoreFailure>>,
     /// What could not be taken away again, and how it can be.
     pub left: Option<String>,
+    /// Whether the same may succeed when it is done once more.
+    pub may_heal: bool,
 }
 
 /// A store's failure as data.
@@ -144,13 +167,28 @@ impl JobError {
             message: self.to_string(),
             store,
             left,
+            may_heal: self.may_heal(),
+        }
+    }
+
+    /// Whether a dump that has failed so may be whole the next time. The store has a patience of its
+    /// own.
+    fn may_heal(&self) -> bool {
+        match self {
+            JobError::Dump(DumpError::Tool(ChildError::Failed { last_words, .. })) => {
+                !FINAL_WORDS.iter().any(|words| last_words.contains(words))
+            }
+            JobError::Dump(DumpError::Tool(ChildError::Spawn { .. })) => false,
+            JobError::Dump(DumpError::Flawed { flaw, .. }) => !matches!(flaw, Flaw::Beginning(_)),
+            JobError::Dump(_) | JobError::Stalled(..) => true,
+            _ => false,
         }
     }
 
     fn place(&self) -> (FailedStep, FailureKind) {
         match self {
             JobError::Plan { kind, .. } => (FailedStep::Plan, *kind),
-            JobError::Dump(_) => (FailedStep::Dump, FailureKind::Dump),
+            JobError::Dump(_) | JobError::Warned(_) => (FailedStep::Dump, FailureKind::Dump),
             JobError::Encode(_) => (FailedStep::Encode, FailureKind::Internal),
             JobError::Disk(_) => (FailedStep::Encode, FailureKind::Disk),
             JobError::Upload(error) => (FailedStep::Upload, kind_of(error)),

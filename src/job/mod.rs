@@ -43,7 +43,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::archive::{Compression, Cores, END_LEN, Encoding, TarHeader, encoder, hex, padding};
-use crate::catalog::{Archive, BackupId, Entry, Manifest, Mode, SourceIdentity, archive_key};
+use crate::catalog::{
+    Archive, BackupId, Entry, Manifest, Mode, Properties, SourceIdentity, archive_key,
+};
 use crate::deposit::{Deposit, Ledger, SealedVolume};
 use crate::dump::{DumpEnd, DumpShape, Next, Source, ToolCommand};
 use crate::meter::{Meter, Phase, Step};
@@ -53,7 +55,7 @@ pub use commit::{Committed, Sealed};
 use erase::{Traces, erase};
 pub use failure::{FailedStep, Failure, FailureKind, JobError, StoreFailure};
 pub use layout::Layout;
-pub use watch::stalled;
+pub use watch::{Witness, stalled};
 
 /// How long a failed job tries to take away what it has put into the store.
 const ERASE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -70,6 +72,12 @@ pub struct Job {
     pub engine: String,
     /// Whose dump it is, for the manifest.
     pub source: SourceIdentity,
+    /// What is said about the database itself, for the manifest.
+    pub properties: Option<Properties>,
+    /// What is known of what the dump will lack.
+    pub warnings: Vec<String>,
+    /// Whether a warning fails the job.
+    pub strict: bool,
     /// Streamed or staged.
     pub mode: Mode,
     /// The dump's format, for the manifest.
@@ -92,6 +100,8 @@ pub struct Job {
     pub store_name: String,
     /// Sizes fixed before the first byte.
     pub layout: Layout,
+    /// Who can tell why the dump does not go on.
+    pub witness: Option<Arc<dyn Witness>>,
     /// What it counts.
     pub meter: Arc<Meter>,
     /// How long the tool may take to exit after it closed its stdout.
@@ -120,6 +130,9 @@ impl Job {
                 database: None,
                 server: None,
             },
+            properties: None,
+            warnings: Vec::new(),
+            strict: false,
             mode: Mode::Streamed,
             dump_format: "dump".into(),
             tool: command.program.display().to_string(),
@@ -131,6 +144,7 @@ impl Job {
             store,
             store_name: "store".into(),
             layout,
+            witness: None,
             meter: Arc::default(),
             exit_timeout: Duration::from_mins(1),
             stall_timeout: None,
@@ -330,6 +344,7 @@ impl Sealed {
         (container, compression): (&str, Compression),
         volumes: Vec<SealedVolume>,
     ) -> Self {
+        let warnings = [job.warnings.clone(), whole.warnings].concat();
         let manifest = Manifest {
             format: Manifest::FORMAT,
             tapline: env!("CARGO_PKG_VERSION").into(),
@@ -337,7 +352,8 @@ impl Sealed {
             backup_id: id,
             engine: job.engine.clone(),
             source: Some(job.source.clone()),
-            warnings: whole.warnings.len(),
+            properties: job.properties.clone(),
+            warnings: warnings.len(),
             dump_format: job.dump_format.clone(),
             tool: job.tool.clone(),
             mode: job.mode,
@@ -356,7 +372,7 @@ impl Sealed {
             ledger,
             volumes,
             manifest,
-            warnings: whole.warnings,
+            warnings,
         }
     }
 }
@@ -367,6 +383,11 @@ impl Sealed {
 /// # Errors
 /// There is no backup.
 pub async fn settle(sealed: Sealed, interruption: &Interruption) -> Result<Committed, Failure> {
+    if sealed.job.strict && !sealed.warnings.is_empty() {
+        let (job, id) = (&sealed.job, &sealed.manifest.backup_id);
+        let error = JobError::Warned(sealed.warnings.clone());
+        return Err(give_up(job, id, &sealed.ledger, error, interruption).await);
+    }
     let tidy_up = interruption.clone();
     let committing = interruption.commits.spawn(async move {
         let (job, ledger) = (sealed.job.clone(), sealed.ledger.clone());

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use async_trait::async_trait;
+
 use super::{Job, JobError};
 use crate::meter::Step;
 
@@ -16,17 +18,28 @@ const LOOK: Duration = Duration::from_secs(1);
 /// doubled.
 const SAY: Duration = Duration::from_mins(1);
 
+/// After so long without a byte of the dump its server is asked whether it waits for a lock.
+const ASK: Duration = Duration::from_secs(10);
+
+/// Who knows why a source's dump does not go on.
+#[async_trait]
+pub trait Witness: Send + Sync {
+    /// Who holds a lock that the dump waits for, in words.
+    async fn holder(&self) -> Option<String>;
+}
+
 /// Returns when nothing has moved for `stall_timeout`; never without one.
 pub async fn stalled(job: &Job) -> JobError {
     let moved = || (job.meter.dump_bytes(), job.meter.archive_bytes());
     let (mut last, mut since, mut say) = (moved(), Instant::now(), SAY);
+    let mut ask = ASK;
     let look = job
         .stall_timeout
         .map_or(LOOK, |timeout| LOOK.min(timeout / 2));
     loop {
         sleep(look).await;
         if moved() != last {
-            (last, since, say) = (moved(), Instant::now(), SAY);
+            (last, since, say, ask) = (moved(), Instant::now(), SAY, ASK);
             continue;
         }
         let waiting = job.meter.waiting_for().map_or("nothing", Step::name);
@@ -35,6 +48,19 @@ pub async fn stalled(job: &Job) -> JobError {
             .filter(|timeout| since.elapsed() >= *timeout)
         {
             return JobError::Stalled(timeout, waiting);
+        }
+        if since.elapsed() >= ask
+            && job.meter.waiting_for() == Some(Step::Dump)
+            && let Some(witness) = &job.witness
+        {
+            ask *= 2;
+            if let Some(holder) = witness.holder().await {
+                let database = &job.database;
+                tracing::warn!(
+                    database,
+                    "the dump waits for a lock that is held by {holder}"
+                );
+            }
         }
         if since.elapsed() >= say {
             let (database, seconds) = (&job.database, since.elapsed().as_secs());

@@ -15,6 +15,7 @@ use super::client::Client;
 use super::target::failed;
 use super::watch::{Patience, watch};
 use super::{RestoreError, Stored, Target, check, restore};
+use crate::catalog::{Manifest, Properties};
 use crate::engine::{
     Beside, Contents, Destination, Engine, Load, LoadOptions, Purpose, Replacement, Unit,
 };
@@ -76,7 +77,9 @@ pub async fn restore_into(
         cancel,
     };
     if !options.in_place && !is_of_server {
-        match engine.beside(Purpose::Restore, &options.load).await? {
+        let said = stored_said(&work.stored.manifest);
+        let made = engine.beside(Purpose::Restore, said, &options.load);
+        match made.await? {
             Replacement::Beside(mut beside) => {
                 work.beside(&mut *beside).await?;
                 // From here on nothing is given up: it is one step, and short.
@@ -103,6 +106,19 @@ pub async fn restore_into(
         }
     }
     work.in_place(engine, contents).await
+}
+
+/// What the backup says about the database itself.
+fn stored_said(manifest: &Manifest) -> Option<&Properties> {
+    let said = manifest.properties.as_ref()?;
+    if said.is_newer() {
+        tracing::warn!(
+            "a newer tapline ({}) has written what is said about the database itself: what this \
+             one does not know of it is not restored",
+            manifest.tapline
+        );
+    }
+    Some(said)
 }
 
 async fn discard(beside: &mut dyn Beside) {
@@ -147,7 +163,7 @@ impl Work<'_> {
             restore(self.stored.once_more(), Target::Nowhere, self.cancel).await?;
         }
         if made && !is_file {
-            engine.create().await?;
+            engine.create(stored_said(&self.stored.manifest)).await?;
         } else if replace {
             engine.clear().await?;
         }
@@ -263,7 +279,8 @@ pub async fn drill(
         unpack_in,
         cancel,
     };
-    match engine.beside(Purpose::Drill, &options.load).await? {
+    let said = stored_said(&work.stored.manifest);
+    match engine.beside(Purpose::Drill, said, &options.load).await? {
         Replacement::Beside(mut beside) => {
             work.beside(&mut *beside).await?;
             let tables = beside.engine().examine().await;

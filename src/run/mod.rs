@@ -41,6 +41,9 @@ use report::{JobOutcome, Pruned};
 pub use report::{JobReport, JobResult, RunReport, Waited};
 use resources::Resources;
 
+/// How long after a failed dump the next try begins; twice as long after each, 64 s at most: what a
+/// server needs to come up again.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// Servers asked at once by a dry run.
 const ASKED_AT_ONCE: usize = 16;
 
@@ -224,15 +227,7 @@ impl Run {
         let outcome = if let Some(error) = error {
             JobOutcome::not_begun(error.describe(None))
         } else {
-            let outcome = match &self.pipeline {
-                Pipeline::Streamed { cores, places } => {
-                    self.streamed(entry, &tracked, cores, places).await
-                }
-                Pipeline::Staged(staging) => Box::pin(self.staged(entry, &tracked, staging)).await,
-                Pipeline::Broken(error) => {
-                    JobOutcome::not_begun(JobError::Disk(error.clone()).describe(None))
-                }
-            };
+            let outcome = self.tries(entry, &tracked).await;
             // Pruning takes no place from the jobs that wait.
             self.prune(entry, outcome).await
         };
@@ -240,6 +235,59 @@ impl Run {
         let report = outcome.report(&tracked);
         report.log();
         report
+    }
+
+    /// One database, again from the start as long as its dump fails for what may pass.
+    async fn tries(&self, entry: &Database, tracked: &TrackedJob) -> JobOutcome {
+        let mut failed = Vec::new();
+        let mut before: Option<(Option<Timestamp>, Duration)> = None;
+        loop {
+            let mut outcome = match &self.pipeline {
+                Pipeline::Streamed { cores, places } => {
+                    self.streamed(entry, tracked, cores, places).await
+                }
+                Pipeline::Staged(staging) => Box::pin(self.staged(entry, tracked, staging)).await,
+                Pipeline::Broken(error) => {
+                    JobOutcome::not_begun(JobError::Disk(error.clone()).describe(None))
+                }
+            };
+            if let Some((started, took)) = before {
+                outcome.started = started.or(outcome.started);
+                outcome.took += took;
+            }
+            let tries = u32::try_from(failed.len()).unwrap_or(u32::MAX);
+            let again = match &outcome.result {
+                Err(failure) if failure.may_heal && tries < entry.retries => failure.clone(),
+                _ => {
+                    outcome.failed_tries = failed;
+                    return outcome;
+                }
+            };
+            let pause = RETRY_PAUSE * 2u32.saturating_pow(tries.min(5));
+            let (database, left) = (&entry.name, entry.retries - tries);
+            tracing::warn!(
+                database,
+                "the dump failed, and is run again from the start in {} s ({left} of {} retries \
+                 left): {}",
+                pause.as_secs(),
+                entry.retries,
+                again.message
+            );
+            let wait = tokio::time::sleep(pause);
+            if self
+                .interruption
+                .cancel
+                .run_until_cancelled(wait)
+                .await
+                .is_none()
+            {
+                outcome.failed_tries = failed;
+                return outcome;
+            }
+            failed.push(again);
+            before = Some((outcome.started, outcome.took + pause));
+            tracked.meter.begin_again();
+        }
     }
 
     async fn streamed(
@@ -280,6 +328,7 @@ impl Run {
             started: Some(started),
             took: start.elapsed(),
             warnings,
+            failed_tries: Vec::new(),
             pruned,
         }
     }
@@ -322,6 +371,7 @@ impl Run {
             started,
             took,
             warnings,
+            failed_tries: Vec::new(),
             pruned: Pruned::default(),
         }
     }
@@ -345,7 +395,13 @@ impl Run {
             return Err(JobError::Cancelled.describe(None));
         };
         warnings.extend(others);
-        prepared.map_err(|error| error.describe(None))
+        let prepared = prepared.map_err(|error| error.describe(None))?;
+        let known = &prepared.job.warnings;
+        // Better now than after the dump.
+        if prepared.job.strict && !known.is_empty() {
+            return Err(JobError::Warned(known.clone()).describe(None));
+        }
+        Ok(prepared)
     }
 
     /// The program failed in a job: what the job has stored goes like that of any failed one.

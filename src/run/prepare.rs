@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::Plan;
 use crate::access::access;
 use crate::archive::{Compression, Cores};
-use crate::catalog::Mode;
+use crate::catalog::{Mode, Properties};
 use crate::config::{Container, Database, Selection};
-use crate::engine::{self, Engine, StagedDump};
-use crate::job::{FailureKind, Job, JobError, Layout, SIGN_OF_LIFE_AFTER};
+use crate::engine::{self, Activity, Engine, StagedDump};
+use crate::job::{FailureKind, Job, JobError, Layout, SIGN_OF_LIFE_AFTER, Witness};
 use crate::meter::Meter;
 use crate::store::retry::{RetryPolicy, Retrying};
 
@@ -20,6 +22,19 @@ pub struct PreparedJob {
     pub job: Arc<Job>,
     /// How a staged run dumps it; `None` in a streamed one.
     pub staged: Option<StagedDump>,
+}
+
+/// A job's server, asked for the lock that its dump waits for.
+struct ServerWitness(Arc<dyn Engine>);
+
+#[async_trait]
+impl Witness for ServerWitness {
+    async fn holder(&self) -> Option<String> {
+        match self.0.activity().await {
+            Activity::Locked(holder) => Some(holder),
+            Activity::Working | Activity::Unknown => None,
+        }
+    }
 }
 
 fn failed(kind: FailureKind) -> impl Fn(String) -> JobError {
@@ -123,8 +138,34 @@ pub async fn prepare(
         }
     };
     // At once: a server that does not answer takes `connect_timeout` for each that is asked of it.
-    let (version, identity, expected) = tokio::join!(engine.version(), engine.identity(), estimate);
+    let (version, identity, expected, properties, lacks) = tokio::join!(
+        engine.version(),
+        engine.identity(),
+        estimate,
+        engine.properties(),
+        engine.lacks()
+    );
     let version = version.map_err(tool)?;
+    let mut warnings = Vec::new();
+    let mut unknown = |what: &str, error: crate::dump::ToolError| {
+        warnings.push(format!("{what} could not be found out: {error}"));
+    };
+    let properties = properties.unwrap_or_else(|error| {
+        unknown("what is said about the database itself", error);
+        None
+    });
+    let lacks = lacks.unwrap_or_else(|error| {
+        unknown("what the user may not see", error);
+        Vec::new()
+    });
+    warnings.extend(lacks);
+    let withheld = properties.as_ref().map_or(&[][..], Properties::withheld);
+    if !withheld.is_empty() {
+        warnings.push(format!(
+            "settings of the database that look like secrets are not in the backup: {}",
+            withheld.join(", ")
+        ));
+    }
     let compression = (entry.compression, entry.level);
     let memory = plan.memory_per_job;
     let layout = Layout::new(
@@ -149,6 +190,9 @@ pub async fn prepare(
         database: entry.name.clone(),
         engine: entry.engine.name().into(),
         source: identity,
+        properties,
+        warnings,
+        strict: entry.strict,
         mode: settings.mode,
         dump_format: dump_format.into(),
         tool: version,
@@ -167,6 +211,7 @@ pub async fn prepare(
         )),
         store_name: entry.store.clone(),
         layout,
+        witness: Some(Arc::new(ServerWitness(engine.clone()))),
         meter: meter.clone(),
         exit_timeout: settings.exit_timeout,
         stall_timeout: settings.stall_timeout,

@@ -53,6 +53,9 @@ pub struct JobReport {
     pub failure: Option<Failure>,
     /// What a person should know although all went well.
     pub warnings: Vec<String>,
+    /// Why earlier tries of this run failed (`retries`).
+    #[serde(default)]
+    pub failed_tries: Vec<Failure>,
     /// Keys of the objects that were stored, the manifest last.
     pub objects: Vec<String>,
     /// Dump bytes read.
@@ -105,6 +108,7 @@ pub(super) struct JobOutcome {
     pub started: Option<Timestamp>,
     pub took: Duration,
     pub warnings: Vec<String>,
+    pub failed_tries: Vec<Failure>,
     pub pruned: Pruned,
 }
 
@@ -124,6 +128,7 @@ impl JobOutcome {
             started: None,
             took,
             warnings,
+            failed_tries: Vec::new(),
             pruned,
         }
     }
@@ -165,6 +170,7 @@ impl JobOutcome {
             error,
             failure,
             warnings,
+            failed_tries: self.failed_tries,
             backup_id: manifest.as_ref().map(|manifest| manifest.backup_id.clone()),
             objects: manifest.as_ref().map(Manifest::keys).unwrap_or_default(),
             dump_bytes: meter.dump_bytes(),

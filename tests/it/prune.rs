@@ -48,6 +48,7 @@ pub fn put_backup_as(
         backup_id: id.clone(),
         engine: "command".into(),
         source: None,
+        properties: None,
         warnings: 0,
         dump_format: "dump".into(),
         tool: "echo".into(),

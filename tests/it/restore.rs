@@ -40,7 +40,7 @@ fn damage(world: &World, database: &str) {
 }
 
 /// Makes the manifest of `database` say something else.
-fn forge(world: &World, database: &str, change: impl FnOnce(&mut serde_json::Value)) {
+pub fn forge(world: &World, database: &str, change: impl FnOnce(&mut serde_json::Value)) {
     let key = world
         .keys(database)
         .into_iter()

@@ -159,8 +159,14 @@ fn what_cannot_be_switched_is_refused_with_the_way_out() {
     let sleeping =
         "select count(*) from information_schema.processlist where info like '%sleep(120)'";
     wait_until(|| server.sql(sleeping).trim() != "0");
-    let failed = world.run(&["restore", "shop", "--overwrite"]);
+    let wait = ["restore", "shop", "--overwrite", "--lock-timeout", "8s"];
+    let failed = world.run(&wait);
     assert!(failed.code == Some(1) && failed.stderr.contains("Lock wait timeout"));
+    assert!(
+        failed
+            .stderr
+            .contains("waited (--lock-timeout) for connection")
+    );
     assert_eq!(server.sql("select count(*) from shop.t").trim(), "2");
     let triggers = "select count(*) from information_schema.triggers where trigger_schema = 'shop'";
     assert_eq!(server.sql(triggers).trim(), "1");

@@ -2,8 +2,10 @@
 //!
 //! There is no renaming of databases, so what is in it moves: see [`switch`]. What a
 //! killed restore or drill leaves is found by the next: as long as one lives, a session of it holds
-//! a lock on the name of its database, and a table in it says that it is ours. Without the table it
-//! is only named.
+//! a lock on the name of its database, and a table in it says that it is ours. One that holds
+//! anything else, and not the table, is only named.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -12,7 +14,10 @@ use super::super::load::{
 };
 use super::super::session::Session;
 use super::super::{Engine, unhex};
+use super::load::PATIENCE;
+use super::properties::{made_as, refused};
 use super::{Mysql, switch};
+use crate::catalog::Properties;
 use crate::config::Selection;
 use crate::dump::ToolError;
 
@@ -28,6 +33,8 @@ pub(super) struct Pair {
     pub(super) old: Mysql,
     /// Whether tables have moved in a switch that failed: then nothing is removed any more.
     pub(super) moved: bool,
+    /// How long the switch waits for those who use the target's tables.
+    pub(super) lock_timeout: Duration,
     /// Holds the locks.
     pub(super) session: Session,
 }
@@ -51,12 +58,14 @@ pub(super) fn lock(name: &str, moving: bool) -> String {
 pub(super) async fn make(
     target: &Mysql,
     purpose: Purpose,
-    _: &LoadOptions,
+    said: Option<&Properties>,
+    options: &LoadOptions,
 ) -> Result<Replacement, ToolError> {
     let command = target
         .client()
         .args(["--unbuffered", "--skip-column-names"]);
     let mut session = Session::open(&command, "select 'tapline: end of the answer';")?;
+    session.run(PATIENCE).await?;
     sweep(target, &mut session).await?;
     let name = target.literal()?;
     let exists =
@@ -80,10 +89,12 @@ pub(super) async fn make(
         let lock = lock(&database.literal()?, false);
         session.run(&format!("do get_lock({lock}, 60)")).await?;
     }
-    let like = if exists {
+    // A drill is of the backup; what is there keeps what is said about it.
+    let of_backup = made_as(said);
+    let like = if exists && (purpose == Purpose::Restore || of_backup.is_empty()) {
         target.like().await?
     } else {
-        String::new()
+        of_backup
     };
     let identifier = new.identifier()?;
     let made = format!(
@@ -99,13 +110,14 @@ pub(super) async fn make(
                  it: {error}"
             )));
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(refused(&like, error)),
     }
     Ok(Replacement::Beside(Box::new(Pair {
         target: target.named(target.name()?.to_owned()),
         new,
         old,
         moved: false,
+        lock_timeout: options.lock_timeout,
         session,
     })))
 }
@@ -114,9 +126,13 @@ pub(super) async fn make(
 async fn sweep(server: &Mysql, session: &mut Session) -> Result<(), ToolError> {
     let query = format!(
         "select hex(convert(schema_name using utf8mb4)),
-           (select count(*) from information_schema.tables t
-            where t.table_schema = s.schema_name and t.table_name = '{MARK}')
-         from information_schema.schemata s where schema_name regexp '{BESIDE_PATTERN}'"
+           exists (select 1 from information_schema.tables
+             where table_schema = schema_name and table_name = '{MARK}')
+           or not exists (select 1 from information_schema.tables where table_schema = schema_name
+             union all select 1 from information_schema.routines
+               where routine_schema = schema_name
+             union all select 1 from information_schema.events where event_schema = schema_name)
+         from information_schema.schemata where schema_name regexp '{BESIDE_PATTERN}'"
     );
     for line in session.run(&query).await? {
         let Some((name, ours)) = line.split_once('\t') else {

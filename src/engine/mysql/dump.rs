@@ -7,7 +7,8 @@ use super::super::{Engine, StagedDump, file_stem, number, server_identity, unhex
 use super::Mysql;
 use super::connection::DEFAULT_PORT;
 use super::flavor::Flavor;
-use crate::catalog::SourceIdentity;
+use super::grants::ROUTINES;
+use crate::catalog::{Properties, SourceIdentity};
 use crate::config::{Database, Selection};
 use crate::dump::{ChildError, DumpShape, EndMarker, ToolCommand, ToolError};
 
@@ -48,39 +49,56 @@ impl Mysql {
         }
     }
 
-    /// Privileges without which a dump lacks something, in silence. Who has a role may have them by
-    /// it.
+    /// Privileges without which a dump lacks something, in silence.
     async fn hidden(&self) -> Result<Option<String>, ToolError> {
-        let name = self.literal()?;
-        let me = "concat(x'27', replace(current_user(), '@', concat(x'27', '@', x'27')), x'27')";
-        let query = format!(
-            "select privilege_type from information_schema.user_privileges where grantee = {me} \
-             union select privilege_type from information_schema.schema_privileges \
-             where grantee = {me} and {name} like table_schema \
-             union select 'A ROLE' from information_schema.applicable_roles"
-        );
-        let answer = self.ask(&query).await?;
-        let held: Vec<&str> = answer.lines().collect();
-        if held.contains(&"A ROLE") {
-            return Ok(None);
-        }
-        let needed = [
-            ("SELECT", "tables"),
-            ("SHOW VIEW", "views"),
-            ("TRIGGER", "triggers"),
-            ("EVENT", "events"),
+        let held = self.grants().await?.held(self.name()?);
+        let has = |any: &[&str]| any.iter().any(|one| held.contains(*one));
+        let needed: [(&str, &[&str], &str); 5] = [
+            ("SELECT", &["SELECT"], "tables"),
+            ("SHOW VIEW", &["SHOW VIEW"], "views"),
+            ("TRIGGER", &["TRIGGER"], "triggers"),
+            ("EVENT", &["EVENT"], "events"),
+            ("EXECUTE", ROUTINES, "routines"),
         ];
-        let lacking = needed
-            .iter()
-            .filter(|(privilege, _)| !held.contains(privilege));
-        let (privileges, things): (Vec<&str>, Vec<&str>) = lacking.copied().unzip();
+        let lacking = needed.iter().filter(|(_, any, _)| !has(any));
+        let lacking = lacking.map(|(privilege, _, things)| (*privilege, *things));
+        let (privileges, things): (Vec<&str>, Vec<&str>) = lacking.unzip();
         if privileges.is_empty() {
             return Ok(None);
         }
         let (privileges, things) = (privileges.join(", "), things.join(", "));
         Ok(Some(format!(
-            "the user lacks {privileges} on the database: {things} that it may not see are missing in a dump, without a word"
+            "the user lacks {privileges} on the database: {things} that it may not see are missing \
+             in a dump, without a word"
         )))
+    }
+
+    /// Views, routines, triggers and events whose definer is gone: they are in the dump, and fail
+    /// when they are used. Who may not read the server's users cannot tell.
+    async fn undefined(&self) -> Result<Option<String>, ToolError> {
+        let name = self.literal()?;
+        let query = format!(
+            "select count(*), coalesce(min(concat(what, ' of ', definer)), '') from (
+               select concat('view ', table_name) as what, definer
+                 from information_schema.views where table_schema = {name}
+               union all select concat(lower(routine_type), ' ', routine_name), definer
+                 from information_schema.routines where routine_schema = {name}
+               union all select concat('trigger ', trigger_name), definer
+                 from information_schema.triggers where trigger_schema = {name}
+               union all select concat('event ', event_name), definer
+                 from information_schema.events where event_schema = {name}
+             ) defined where definer not in (select concat(user, '@', host) from mysql.user)"
+        );
+        let Ok(answer) = self.ask(&query).await else {
+            return Ok(None);
+        };
+        let (count, first) = answer.trim().split_once('\t').unwrap_or_default();
+        Ok((!matches!(count, "" | "0")).then(|| {
+            format!(
+                "{count} views, routines, triggers or events are defined by users that are gone, \
+                 such as {first}: restore them with --skip-definer"
+            )
+        }))
     }
 
     /// Tables that are not in the snapshot.
@@ -203,14 +221,26 @@ impl Engine for Mysql {
                 "the dump tool is {client}'s and the server is {server}'s: {why}"
             ));
         }
-        if matches!(self.database.database, Selection::One(_)) {
-            said.extend(self.hidden().await?);
-            said.extend(self.unlocked().await?);
-        }
         if client == Flavor::Mariadb {
             said.extend(self.impatient().await?);
         }
         Ok(said)
+    }
+
+    async fn properties(&self) -> Result<Option<Properties>, ToolError> {
+        Ok(match self.database.database {
+            Selection::One(_) => Some(self.said().await?.into()),
+            _ => None,
+        })
+    }
+
+    async fn lacks(&self) -> Result<Vec<String>, ToolError> {
+        if !matches!(self.database.database, Selection::One(_)) {
+            return Ok(Vec::new());
+        }
+        let all = tokio::join!(self.hidden(), self.unlocked(), self.undefined());
+        let all = [all.0?, all.1?, all.2?];
+        Ok(all.into_iter().flatten().collect())
     }
 
     async fn identity(&self) -> SourceIdentity {

@@ -8,15 +8,19 @@ use super::super::load::{
 };
 use super::super::number;
 use super::Mysql;
+use super::properties::{made_as, refused};
 use super::script::Changes;
+use crate::catalog::Properties;
 use crate::dump::ToolError;
 
 /// What the server takes from a client at once, at most: its own limit can be anything below.
 const PACKET: &str = "--max-allowed-packet=1G";
 
 /// No timeout of the server's ends a load that waits for the store: a year is the most.
-const PATIENCE: &str = "set session wait_timeout = 31536000, session net_read_timeout = 31536000, \
-                        session net_write_timeout = 31536000;\n";
+pub(super) const PATIENCE: &str = "\
+set session wait_timeout = 31536000, session net_read_timeout = 31536000,
+  session net_write_timeout = 31536000, session lock_wait_timeout = 31536000;
+/*M!100100 set session max_statement_time = 0 */";
 
 #[async_trait]
 impl Loader for Mysql {
@@ -38,7 +42,7 @@ impl Loader for Mysql {
         Ok(Load::Client(ClientLoad {
             client: self.client().args([PACKET, self.name()?]),
             converter: None,
-            prelude: PATIENCE.into(),
+            prelude: format!("{PATIENCE};\n"),
             rules: Some(Box::new(rules)),
             unit: Unit::None,
         }))
@@ -79,14 +83,17 @@ impl Loader for Mysql {
     async fn beside(
         &self,
         purpose: Purpose,
+        said: Option<&Properties>,
         options: &LoadOptions,
     ) -> Result<Replacement, ToolError> {
-        super::beside::make(self, purpose, options).await
+        super::beside::make(self, purpose, said, options).await
     }
 
-    async fn create(&self) -> Result<(), ToolError> {
-        self.administer(&format!("create database {}", self.identifier()?))
-            .await
+    async fn create(&self, said: Option<&Properties>) -> Result<(), ToolError> {
+        let clause = made_as(said);
+        let made = format!("create database {}{clause}", self.identifier()?);
+        let made = self.administer(&made).await;
+        made.map_err(|error| refused(&clause, error))
     }
 
     async fn clear(&self) -> Result<(), ToolError> {
@@ -110,17 +117,7 @@ impl Loader for Mysql {
         };
         let mut states = answer.lines().filter_map(|line| line.split_once('\t'));
         if states.clone().any(|(state, _)| state.contains("lock")) {
-            let holders = "select concat('connection ', id, ' (', user, '@', host, ', in a \
-                           transaction since ', trx_started, ')') from information_schema.innodb_trx
-                           join information_schema.processlist on id = trx_mysql_thread_id
-                           where id <> connection_id() order by trx_started limit 3";
-            let holders = self.ask(holders).await.unwrap_or_default();
-            let holders: Vec<&str> = holders.lines().collect();
-            return Activity::Locked(if holders.is_empty() {
-                "a session that its server does not name".into()
-            } else {
-                holders.join("; ")
-            });
+            return Activity::Locked(self.holders().await);
         }
         if states.any(|(_, command)| command == "Query") {
             Activity::Working
@@ -147,18 +144,17 @@ impl Loader for Mysql {
 }
 
 impl Mysql {
-    /// How a database is made as this one was.
-    pub(super) async fn like(&self) -> Result<String, ToolError> {
-        let query = format!(
-            "select default_character_set_name, default_collation_name \
-             from information_schema.schemata where schema_name = {}",
-            self.literal()?
-        );
-        let answer = self.ask(&query).await?;
-        let (charset, collation) = answer
-            .trim()
-            .split_once('\t')
-            .ok_or_else(|| ToolError::Cannot("no character set of the database".into()))?;
-        Ok(format!(" character set {charset} collate {collation}"))
+    /// Who may hold a lock, in words: the transactions that are open longest.
+    pub(super) async fn holders(&self) -> String {
+        let query = "select concat('connection ', id, ' (', user, '@', host, ', in a transaction \
+                     since ', trx_started, ')') from information_schema.innodb_trx
+                     join information_schema.processlist on id = trx_mysql_thread_id
+                     where id <> connection_id() order by trx_started limit 3";
+        let answer = self.ask(query).await.unwrap_or_default();
+        let holders: Vec<&str> = answer.lines().collect();
+        if holders.is_empty() {
+            return "a session that its server does not name".into();
+        }
+        holders.join("; ")
     }
 }

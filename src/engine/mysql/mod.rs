@@ -7,7 +7,9 @@ mod beside;
 mod connection;
 mod dump;
 mod flavor;
+mod grants;
 mod load;
+mod properties;
 mod script;
 mod switch;
 

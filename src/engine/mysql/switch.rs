@@ -26,8 +26,8 @@ use super::beside::{MARK, Pair, lock};
 use super::script::Changes;
 use crate::dump::{ToolCommand, ToolError};
 
-/// How long a statement of the switch waits for whoever uses a table, in seconds.
-const LOCK_WAIT: u32 = 30;
+/// How long a switch is under way before it is asked what it waits for, and how often then.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long definitions may take to be read.
 const DEFINITIONS: Duration = Duration::from_mins(10);
 
@@ -81,9 +81,10 @@ pub(super) async fn switch(pair: &mut Pair) -> Result<(), ToolError> {
 
     let (here, there, away) = (target.identifier()?, new.identifier()?, old.identifier()?);
     let mut script = format!(
-        "do get_lock({}, 60);\nset session lock_wait_timeout = {LOCK_WAIT}, session \
+        "do get_lock({}, 60);\nset session lock_wait_timeout = {}, session \
          foreign_key_checks = 0;\n",
-        lock(&new.literal()?, true)
+        lock(&new.literal()?, true),
+        pair.lock_timeout.as_secs().clamp(1, 31_536_000)
     );
     let mut say = |statement: String| {
         script += &statement;
@@ -146,7 +147,7 @@ pub(super) async fn switch(pair: &mut Pair) -> Result<(), ToolError> {
     script += &views;
     script += &format!("\ndrop database {there};\ndrop database {away};\n");
 
-    let Err(error) = apart(target, &script).await else {
+    let Err(error) = watched(target, &script).await else {
         return Ok(());
     };
     let now = inside(target, &mut pair.session).await?;
@@ -268,6 +269,31 @@ async fn definitions(
             .map_err(|_| ToolError::Cannot("definitions that are not UTF-8".into()))?;
     }
     Ok(out)
+}
+
+/// Runs the switch, and names who keeps it waiting.
+async fn watched(target: &Mysql, script: &str) -> Result<(), ToolError> {
+    let waits = "select count(*) from information_schema.processlist
+                 where info like 'lock tables %' and state like '%lock%'";
+    let mut run = std::pin::pin!(apart(target, script));
+    let mut holders = None;
+    loop {
+        tokio::select! {
+            done = &mut run => return match (done, holders) {
+                (Err(error), Some(holders)) => Err(ToolError::Cannot(format!(
+                    "{error}\nit waited (--lock-timeout) for {holders}"
+                ))),
+                (done, _) => done,
+            },
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let waits = target.ask(waits).await.unwrap_or_default();
+        if !matches!(waits.trim(), "" | "0") && holders.is_none() {
+            let now = target.holders().await;
+            tracing::warn!("the restore is loaded, and waits to take its place for {now}");
+            holders = Some(now);
+        }
+    }
 }
 
 /// Runs a script in a client that does not end with this program.

@@ -7,7 +7,8 @@
 //!
 //! Whatever ends this program, `shop` is the old database or the new one. What is left then is found
 //! by the next restore: as long as a restore lives, a session of it holds an advisory lock on the
-//! name of its database, and its comment says whose it is. Without the comment it is only named.
+//! name of its database, and how many may be connected to it says whose it is, in the statement that
+//! makes it. Without that mark it is only named.
 
 use async_trait::async_trait;
 
@@ -18,7 +19,9 @@ use super::super::session::Session;
 use super::super::{Engine, unhex};
 use super::Postgres;
 use super::connection::MAINTENANCE;
-use super::load::{literal, quoted};
+use super::load::{PATIENCE, literal, quoted};
+use super::properties;
+use crate::catalog::{PostgresProperties, Properties};
 use crate::config::Selection;
 use crate::dump::ToolError;
 
@@ -26,8 +29,11 @@ use crate::dump::ToolError;
 const LONGEST_NAME: usize = 63;
 /// `tapl`, so that no other program's advisory locks are in the way.
 const LOCK: u32 = 0x7461_706c;
-/// How a comment begins that says that a database is ours.
-const MARK: &str = "tapline: ";
+/// How a comment begins that says to people that a database is ours.
+const SAYS: &str = "tapline: ";
+/// As many connections are allowed to a database that is ours: more than there can be, and a number
+/// that nobody else would think of.
+const MARK: u32 = LOCK;
 /// How often a switch is tried while sessions come that are to be ended.
 const TRIES: usize = 5;
 
@@ -36,7 +42,9 @@ struct Pair {
     new: Postgres,
     /// What the target is called once it is out of the way; `None` when there is no target.
     old: Option<String>,
-    force: bool,
+    /// What the backup says about the database that it is of.
+    said: Option<PostgresProperties>,
+    options: LoadOptions,
     /// Holds the locks.
     _session: Session,
 }
@@ -53,10 +61,12 @@ impl Postgres {
 pub(super) async fn make(
     target: &Postgres,
     purpose: Purpose,
+    said: Option<&Properties>,
     options: &LoadOptions,
 ) -> Result<Replacement, ToolError> {
     let command = target.psql(MAINTENANCE).args(["-At", "-f", "-"]);
     let mut session = Session::open(&command, "\\echo 'tapline: end of the answer'")?;
+    session.run(PATIENCE).await?;
     sweep(target, &mut session).await?;
     let name = literal(target.name());
     let may = "select rolsuper or rolcreatedb, rolname from pg_roles where rolname = current_user";
@@ -68,7 +78,8 @@ pub(super) async fn make(
         )));
     }
     let exists = format!("select count(*) from pg_database where datname = {name}");
-    let exists = purpose == Purpose::Restore && session.run(&exists).await?.concat() != "0";
+    let is_there = session.run(&exists).await?.concat() != "0";
+    let exists = purpose == Purpose::Restore && is_there;
     if exists && let Some(why) = hindrance(&mut session, &name, options.force).await? {
         return Err(why);
     }
@@ -85,18 +96,47 @@ pub(super) async fn make(
             "select pg_advisory_lock({LOCK}, hashtext({text}))"
         ))
         .await?;
-    let like = like(&mut session, &name).await?;
-    session
-        .run(&format!(
-            "create database {identifier} template template0{like};
-             comment on database {identifier} is '{MARK}{says}'"
-        ))
-        .await?;
+    let said = said.and_then(|said| said.postgres.clone());
+    let there = if is_there {
+        let answer = session.run(&properties::query(&name)).await?.concat();
+        Some(properties::parse(&answer)?)
+    } else {
+        None
+    };
+    if let (true, Some(there), Some(said)) = (exists, &there, &said)
+        && let Some(differs) = there.differs(said)
+    {
+        tracing::warn!(
+            "the database stays what it is ({differs}, which the backup's was): drop it first to \
+             have the backup's"
+        );
+    }
+    // A drill is of the backup; what is there keeps what is said about it.
+    let like = if exists {
+        there
+    } else {
+        said.clone().or(there)
+    };
+    let clause = match &like {
+        Some(like) => like.made_as() + &in_tablespace(&mut session, like).await?,
+        None => String::new(),
+    };
+    let made = format!(
+        "create database {identifier} template template0{clause} connection limit {MARK};
+         comment on database {identifier} is '{SAYS}{says}'"
+    );
+    if let Err(error) = session.run(&made).await {
+        return Err(match &like {
+            Some(like) => properties::refused(like, target.name(), &error),
+            None => error,
+        });
+    }
     Ok(Replacement::Beside(Box::new(Pair {
         target: target.named(target.name().to_owned()),
         new,
         old,
-        force: options.force,
+        said,
+        options: options.clone(),
         _session: session,
     })))
 }
@@ -106,10 +146,10 @@ async fn sweep(server: &Postgres, session: &mut Session) -> Result<(), ToolError
     // Whoever gets the lock is alone with it.
     let query = format!(
         "with left_behind as materialized (
-           select datname, shobj_description(oid, 'pg_database') as says from pg_database
+           select datname, datconnlimit = {MARK} as ours from pg_database
            where datname ~ '{BESIDE_PATTERN}'
          )
-         select coalesce(says like '{MARK}%', false), encode(convert_to(datname, 'UTF8'), 'hex')
+         select ours, encode(convert_to(datname, 'UTF8'), 'hex')
          from left_behind where pg_try_advisory_lock({LOCK}, hashtext(datname))"
     );
     for line in session.run(&query).await? {
@@ -135,6 +175,22 @@ async fn sweep(server: &Postgres, session: &mut Session) -> Result<(), ToolError
         session.run(&unlock).await?;
     }
     Ok(())
+}
+
+/// Its tablespace, where this server has that.
+async fn in_tablespace(
+    session: &mut Session,
+    said: &PostgresProperties,
+) -> Result<String, ToolError> {
+    let name = &said.tablespace;
+    if name.is_empty() || name == "pg_default" {
+        return Ok(String::new());
+    }
+    if session.run(&properties::tablespace(said)).await?.concat() == "0" {
+        tracing::warn!("there is no tablespace {name:?} here: the database is made in the default");
+        return Ok(String::new());
+    }
+    Ok(format!(" tablespace {}", quoted(name)))
 }
 
 /// What would keep the target from being switched.
@@ -189,65 +245,6 @@ fn in_use(holders: &str) -> String {
     )
 }
 
-/// How a database is made as the one of this name was: what cannot be changed afterwards.
-async fn like(session: &mut Session, name: &str) -> Result<String, ToolError> {
-    // Columns that only some versions have are asked for as JSON: locale providers came with 15,
-    // ICU rules with 16, and the locale's column got another name in 17.
-    let query = format!(
-        "select format(' encoding %L lc_collate %L lc_ctype %L', pg_encoding_to_char(encoding),
-             datcollate, datctype)
-           || case j->>'datlocprovider'
-             when 'i' then format(' locale_provider icu icu_locale %L',
-               coalesce(j->>'datlocale', j->>'daticulocale'))
-               || coalesce(format(' icu_rules %L', j->>'daticurules'), '')
-             when 'b' then format(' locale_provider builtin builtin_locale %L', j->>'datlocale')
-             when 'c' then ' locale_provider libc' else '' end
-           || format(' tablespace %I', spcname)
-         from (select d.*, to_jsonb(d) as j from pg_database d) d
-         join pg_tablespace t on t.oid = dattablespace where datname = {name}"
-    );
-    Ok(session.run(&query).await?.concat())
-}
-
-/// The statements that give `new` what is said about `old`: settings, privileges, comment, owner.
-async fn properties(server: &Postgres, old: &str, new: &str) -> Result<Vec<String>, ToolError> {
-    let (old, new) = (literal(old), literal(new));
-    // Settings that are lists of names are stored quoted; as pg_dump's variable_is_guc_list_quote.
-    let query = format!(
-        "with d as (select *, {new} as new from pg_database where datname = {old}), said as (
-           select 1 as step, format('comment on database %I is %L', new,
-               shobj_description(oid, 'pg_database')) as statement from d
-           union all select 2, format('alter database %I connection limit %s', new, datconnlimit)
-           from d where datconnlimit <> -1
-           union all select 3, format('alter database %I is_template true', new)
-           from d where datistemplate
-           union all select 4, format('revoke all on database %I from public', new)
-           from d where datacl is not null
-           union all select 5, format('grant %s on database %I to %s%s', privilege_type, new,
-               case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end,
-               case when is_grantable then ' with grant option' else '' end)
-           from d, aclexplode(datacl)
-           union all select 6, format('alter %s%I set %I to %s',
-               case setrole when 0 then 'database '
-                 else format('role %I in database ', pg_get_userbyid(setrole)) end, new, key,
-               case when key in ('local_preload_libraries', 'search_path',
-                   'session_preload_libraries', 'shared_preload_libraries', 'temp_tablespaces',
-                   'unix_socket_directories')
-                 then coalesce(nullif(replace(value, '\"\"', ''''''), ''), '''''')
-                 else quote_literal(value) end)
-           from d join pg_db_role_setting on setdatabase = oid, unnest(setconfig) pair,
-             lateral (select split_part(pair, '=', 1) as key,
-               substr(pair, strpos(pair, '=') + 1) as value) setting
-           union all select 7, format('alter database %I owner to %I', new,
-               pg_get_userbyid(datdba)) from d where pg_get_userbyid(datdba) <> current_user
-         )
-         select encode(convert_to(statement, 'UTF8'), 'hex') from said order by step"
-    );
-    let answer = server.ask(MAINTENANCE, &query).await?;
-    let statements = answer.lines().map(unhex).collect::<Option<_>>();
-    statements.ok_or_else(|| ToolError::answer("psql", "no properties of the database"))
-}
-
 #[async_trait]
 impl Beside for Pair {
     fn engine(&self) -> &dyn Engine {
@@ -259,27 +256,37 @@ impl Beside for Pair {
         let mut statements = vec!["begin".to_owned()];
         if let Some(old) = &self.old {
             let (name, text) = (quoted(old), literal(self.target.name()));
-            statements.extend(properties(&self.target, self.target.name(), self.new.name()).await?);
-            if self.force {
+            let said = properties::query(&text);
+            let said = properties::parse(&self.target.ask(MAINTENANCE, &said).await?)?;
+            let all = LoadOptions::default();
+            statements.extend(said.statements(self.new.name(), &all));
+            statements.extend(said.last_statements(self.new.name()));
+            if self.options.force {
                 statements.push(format!(
                     "select pg_terminate_backend(pid) from pg_stat_activity where datname = {text}"
                 ));
             }
             statements.extend([
+                format!("alter database {target} is_template false"),
                 format!("alter database {target} rename to {name}"),
+                format!("alter database {name} connection limit {MARK}"),
                 format!(
-                    "comment on database {name} is '{MARK}a restore has replaced this database'"
+                    "comment on database {name} is '{SAYS}a restore has replaced this database'"
                 ),
             ]);
         } else {
-            statements.push(format!("comment on database {new} is null"));
+            let said = self.said.clone().unwrap_or_default();
+            self.target
+                .say_again(&said, self.new.name(), &self.options)
+                .await;
+            statements.extend(said.last_statements(self.new.name()));
         }
         statements.extend([
             format!("alter database {new} rename to {target}"),
             "commit".to_owned(),
         ]);
         let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
-        let mut tries = if self.force { TRIES } else { 1 };
+        let mut tries = if self.options.force { TRIES } else { 1 };
         // A rename waits some seconds for sessions that are about to end.
         while let Err(error) = self.target.administer(&statements).await {
             tries -= 1;

@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::super::ADMIN_TIMEOUT;
 use super::Postgres;
+use super::load::PATIENCE;
 use crate::config::{Database, Tls};
 use crate::dump::{SECRET_PATH, ToolCommand, ToolError};
 
@@ -105,7 +106,7 @@ impl Postgres {
     pub(super) async fn administer(&self, statements: &[&str]) -> Result<(), ToolError> {
         let statements = statements.iter().flat_map(|statement| ["-c", statement]);
         self.psql(MAINTENANCE)
-            .args(["-o", "/dev/null"])
+            .args(["-o", "/dev/null", "-c", PATIENCE])
             .args(statements)
             .query(ADMIN_TIMEOUT)
             .await

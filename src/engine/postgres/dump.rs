@@ -8,7 +8,7 @@ use super::super::load::BESIDE_PATTERN;
 use super::super::{Access, Engine, StagedDump, file_stem, number, server_identity, unhex};
 use super::connection::MAINTENANCE;
 use super::{Postgres, programs};
-use crate::catalog::SourceIdentity;
+use crate::catalog::{Properties, SourceIdentity};
 use crate::config::{Database, DumpFormat, Selection};
 use crate::dump::{ChildError, DumpShape, EndMarker, ToolCommand, ToolError};
 
@@ -23,6 +23,13 @@ from (
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p', 'S') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
 ) tables";
+
+/// Mappings of other users to a foreign server, whose options are shown to a superuser alone.
+const HIDDEN_MAPPINGS: &str = "\
+select count(*) from pg_user_mappings m join pg_foreign_server s on s.oid = m.srvid
+join pg_roles r on r.rolname = current_user
+where not r.rolsuper and m.umuser <> r.oid
+  and not (m.umuser = 0 and pg_has_role(s.srvowner, 'usage'))";
 
 impl Postgres {
     fn dump_program(&self) -> PathBuf {
@@ -67,6 +74,39 @@ impl Postgres {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What the role may not see, and the tool leaves out without a word.
+    async fn hidden(&self) -> Result<Vec<String>, ToolError> {
+        if !matches!(self.database.database, Selection::One(_)) {
+            return Ok(Vec::new());
+        }
+        let mut said = Vec::new();
+        let answer = self.ask(self.name(), HIDDEN_MAPPINGS).await?;
+        if let Some(count @ 1..) = number(&answer) {
+            said.push(format!(
+                "{count} user mappings of foreign servers are others': they are dumped without \
+                 their options, in which passwords are; a superuser's dump has them"
+            ));
+        }
+        // Without the option pg_dump refuses.
+        let options = &self.database.options;
+        if options
+            .iter()
+            .any(|option| option == "--enable-row-security")
+        {
+            let answer = self.ask(self.name(), UNREADABLE).await?;
+            let mut fields = answer.trim().split('|').skip(2);
+            if let (Some(count), Some(first)) = (fields.next(), fields.next())
+                && count != "0"
+            {
+                said.push(format!(
+                    "row security hides rows of {count} tables, such as {first}, from this user: \
+                     they are missing in a dump with --enable-row-security"
+                ));
+            }
+        }
+        Ok(said)
     }
 
     /// What the role may not read, in words.
@@ -187,6 +227,14 @@ impl Engine for Postgres {
             return Ok(Vec::new());
         }
         Ok(self.check_reading().await?.into_iter().collect())
+    }
+
+    async fn properties(&self) -> Result<Option<Properties>, ToolError> {
+        self.said().await
+    }
+
+    async fn lacks(&self) -> Result<Vec<String>, ToolError> {
+        self.hidden().await
     }
 
     async fn identity(&self) -> SourceIdentity {

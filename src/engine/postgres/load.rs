@@ -9,9 +9,10 @@ use super::super::load::{
     Unit,
 };
 use super::super::number;
-use super::Postgres;
 use super::connection::MAINTENANCE;
 use super::script::Changes;
+use super::{Postgres, properties};
+use crate::catalog::{PostgresProperties, Properties};
 use crate::dump::{ToolCommand, ToolError};
 
 /// How many things in a database somebody has made, not the system and not an extension, and the
@@ -37,9 +38,10 @@ where not exists (
 )";
 
 /// No timeout of the server's, the role's or the database's ends a load that waits for the store.
-const PATIENCE: &str = "\
+pub(super) const PATIENCE: &str = "\
 select set_config(name, '0', false) from pg_settings where name in ('statement_timeout',
-  'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout');";
+  'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
+  'transaction_timeout')";
 
 /// Empties a database to what `pg_dump` takes for granted. Runs in the transaction that loads the
 /// dump, so that a load that fails leaves the database as it was.
@@ -142,13 +144,13 @@ impl Loader for Postgres {
             return Ok(Load::Client(ClientLoad {
                 client: psql("ON_ERROR_STOP=0"),
                 converter: None,
-                prelude: "set client_min_messages = error;\n".into(),
+                prelude: format!("{PATIENCE};\nset client_min_messages = error;\n"),
                 rules: None,
                 unit: Unit::Lenient(matters),
             }));
         }
         options.only(&["--no-owner", "--no-privileges", "--role"])?;
-        let mut prelude = format!("{PATIENCE}\n");
+        let mut prelude = format!("{PATIENCE};\n");
         if let Some(role) = &options.role {
             prelude += &format!("set role {};\n", quoted(role));
         }
@@ -233,21 +235,31 @@ impl Loader for Postgres {
     async fn beside(
         &self,
         purpose: Purpose,
+        said: Option<&Properties>,
         options: &LoadOptions,
     ) -> Result<Replacement, ToolError> {
         if self.globals() {
             return Ok(Replacement::Other);
         }
-        super::beside::make(self, purpose, options).await
+        super::beside::make(self, purpose, said, options).await
     }
 
-    async fn create(&self) -> Result<(), ToolError> {
+    async fn create(&self, said: Option<&Properties>) -> Result<(), ToolError> {
+        let said = said.and_then(|said| said.postgres.as_ref());
+        let clause = said.map(PostgresProperties::made_as).unwrap_or_default();
         // What is in template1 would be in the dump's way.
-        self.administer(&[&format!(
-            "create database {} template template0",
+        let made = format!(
+            "create database {} template template0{clause}",
             self.identifier()
-        )])
-        .await
+        );
+        let made = self.administer(&[&made]).await;
+        let Some(said) = said else { return made };
+        made.map_err(|error| properties::refused(said, self.name(), &error))?;
+        self.say_again(said, self.name(), &LoadOptions::default())
+            .await;
+        let last = said.last_statements(self.name());
+        let last: Vec<&str> = last.iter().map(String::as_str).collect();
+        self.administer(&last).await
     }
 
     async fn activity(&self) -> Activity {

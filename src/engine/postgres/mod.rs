@@ -8,6 +8,7 @@ mod connection;
 mod dump;
 mod load;
 mod programs;
+mod properties;
 mod script;
 
 use connection::MAINTENANCE;

@@ -13,6 +13,7 @@ use super::super::load::{
 };
 use super::image::open;
 use super::{Sqlite, beside};
+use crate::catalog::Properties;
 use crate::dump::ToolError;
 use crate::scratch::folder_beside;
 
@@ -58,7 +59,12 @@ impl Loader for Sqlite {
         })
     }
 
-    async fn beside(&self, purpose: Purpose, _: &LoadOptions) -> Result<Replacement, ToolError> {
+    async fn beside(
+        &self,
+        purpose: Purpose,
+        _: Option<&Properties>,
+        _: &LoadOptions,
+    ) -> Result<Replacement, ToolError> {
         // A file is written beside its target in any case.
         if purpose == Purpose::Restore {
             return Ok(Replacement::Other);

@@ -148,6 +148,16 @@ async fn check_database(
         }
         Err(error) => found("dump", Outcome::Fail, error.to_string()),
     }
+    // As a backup finds it out, and says it of each.
+    let lack = if database.strict {
+        Outcome::Fail
+    } else {
+        Outcome::Warn
+    };
+    match engine.lacks().await {
+        Ok(said) => said.into_iter().for_each(|said| found("dump", lack, said)),
+        Err(error) => found("dump", Outcome::Fail, error.to_string()),
+    }
     if let Selection::All { exclude } = &database.database {
         let (result, detail) = discovered(&*engine, exclude).await;
         found("databases", result, detail);
