@@ -16,7 +16,14 @@ pub struct StoredSource {
 
 /// The sources of some backups of one name, the one with the newest backup first. A manifest that
 /// names no source may be of any, and counts for none.
-pub fn stored_sources<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> Vec<StoredSource> {
+///
+/// `formerly` are fingerprints of what the source was before a server's identity changed: where one
+/// source is left besides them, they are that one's. Nothing but a person can know that: a host's
+/// name and a database's are the same in production and in its copy.
+pub fn stored_sources<'a>(
+    manifests: impl IntoIterator<Item = &'a Manifest>,
+    formerly: &[String],
+) -> Vec<StoredSource> {
     let mut sources: Vec<StoredSource> = Vec::new();
     for manifest in manifests {
         let (Some(source), id) = (&manifest.source, &manifest.backup_id) else {
@@ -41,8 +48,21 @@ pub fn stored_sources<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> 
             }
         }
     }
-    sources.sort_by(|a, b| b.newest.cmp(&a.newest));
-    sources
+    let is_former = |stored: &StoredSource| {
+        let mut names = formerly.iter();
+        names.any(|fingerprint| stored.source.is_called(fingerprint))
+    };
+    let (former, mut left): (Vec<_>, Vec<_>) = sources.into_iter().partition(is_former);
+    match left.as_mut_slice() {
+        [one] => {
+            one.backups += former.iter().map(|former| former.backups).sum::<usize>();
+            let newest = former.into_iter().map(|former| former.newest);
+            one.newest = newest.fold(one.newest.clone(), Ord::max);
+        }
+        _ => left.extend(former),
+    }
+    left.sort_by(|a, b| b.newest.cmp(&a.newest));
+    left
 }
 
 /// In words that several sources have stored under `name`, and how that is put right.
@@ -68,9 +88,14 @@ pub fn describe_sources(name: &str, sources: &[StoredSource]) -> String {
     );
     format!(
         "{} sources have stored under the name {name}: {}. Choose one with --source; to separate \
-         them, give each a name or a store prefix of its own in the inventory",
+         them, give each a name or a store prefix of its own in the inventory; where one is what \
+         the other was before (an upgrade, a failover), say so: formerly = [\"{}\"]",
         sources.len(),
-        each.collect::<Vec<_>>().join(", ")
+        each.collect::<Vec<_>>().join(", "),
+        sources
+            .last()
+            .map(|oldest| oldest.source.short_fingerprint())
+            .unwrap_or_default()
     )
 }
 
@@ -112,7 +137,7 @@ mod tests {
             of(Some("1"), new),
             of(None, old),
         ];
-        let sources = stored_sources(&manifests);
+        let sources = stored_sources(&manifests, &[]);
         let shown: Vec<_> = sources
             .iter()
             .map(|one| (one.backups, one.newest.as_str()))
@@ -125,6 +150,14 @@ mod tests {
             "{words}"
         );
         assert!(sources[0].source.is_called(&mark) && !sources[1].source.is_called(&mark));
-        assert_eq!(stored_sources(&manifests[..1]).len(), 1);
+        assert_eq!(stored_sources(&manifests[..1], &[]).len(), 1);
+        // What it was before an upgrade is no other, unless a third has come.
+        let formerly = [sources[1].source.short_fingerprint()];
+        let joined = stored_sources(&manifests, &formerly);
+        assert_eq!((joined.len(), joined[0].backups), (1, 3));
+        assert_eq!(joined[0].newest.as_str(), newest);
+        let third = [&manifests[..], &[of(Some("3"), old)]].concat();
+        assert_eq!(stored_sources(&third, &formerly).len(), 3);
+        assert_eq!(stored_sources(&manifests[2..3], &formerly).len(), 1);
     }
 }

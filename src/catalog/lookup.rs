@@ -56,6 +56,7 @@ pub async fn look_up_one_source(
     stores: &BTreeMap<String, SharedStore>,
     name: &BackupName,
     source: Option<&str>,
+    formerly: &[String],
 ) -> Result<Named, LookupError> {
     let latest = look_up(stores, name).await?;
     if name.id.is_some() {
@@ -64,7 +65,7 @@ pub async fn look_up_one_source(
     let found = find(&*latest.store, Some(&name.database)).await?;
     let backups = read_manifests(&*latest.store, found).await.into_iter();
     let manifests: Vec<Manifest> = backups.filter_map(|backup| backup.manifest.ok()).collect();
-    let sources = stored_sources(&manifests);
+    let sources = stored_sources(&manifests, formerly);
     let chosen = match (source, sources.as_slice()) {
         (None, [] | [_]) => return Ok(latest),
         (None, _) => None,

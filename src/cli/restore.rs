@@ -26,7 +26,8 @@ pub(super) async fn restore_backup(
     let work = async {
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
         let source = options.source.as_deref();
-        let named = look_up_one_source(&stores, &options.name, source).await?;
+        let formerly = inventory.formerly(&options.name.database);
+        let named = look_up_one_source(&stores, &options.name, source, formerly).await?;
         let place = Place::choose(&inventory, options, &named.manifest).await?;
         Ok((named, place))
     };

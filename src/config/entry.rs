@@ -61,8 +61,7 @@ pub(super) fn database(
             "host and socket exclude each other; remove one",
         );
     }
-    let globals =
-        value!(globals if kind == EngineKind::Postgres).is_some_and(|globals| *globals.get_ref());
+    let globals = value!(globals if server).is_some_and(|globals| *globals.get_ref());
     let exclude = value!(exclude if server)
         .map(|exclude| exclude.get_ref().clone())
         .unwrap_or_default();
@@ -183,6 +182,7 @@ pub(super) fn database(
         allow_empty: value!(allow_empty).is_some_and(|allow| *allow.get_ref()),
         strict: value!(strict).is_some_and(|strict| *strict.get_ref()),
         retries: retries(file, &key("retries"), value!(retries))?,
+        formerly: formerly(file, &key("formerly"), own.formerly.as_ref())?,
         file_name,
         compression,
         level,
@@ -210,6 +210,21 @@ fn retries(file: &File, key: &str, value: Option<&Spanned<u32>>) -> Result<u32> 
             file.wrong(&value.span(), key, "must be from 0 to 10")
         }
         value => Ok(value.map_or(0, |value| *value.get_ref())),
+    }
+}
+
+/// Fingerprints of what the database was.
+fn formerly(file: &File, key: &str, value: Option<&Spanned<Vec<String>>>) -> Result<Vec<String>> {
+    let is_fingerprint = |text: &String| {
+        (8..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    match value {
+        Some(value) if !value.get_ref().iter().all(is_fingerprint) => file.wrong(
+            &value.span(),
+            key,
+            "holds fingerprints of sources, 8 to 32 hex digits, as `restore` and `prune` name them",
+        ),
+        value => Ok(value.map_or_else(Vec::new, |value| value.get_ref().clone())),
     }
 }
 
@@ -289,7 +304,7 @@ fn only_fitting_keys(
         service: &[EngineKind::Postgres], sslmode: &[EngineKind::Postgres], sslrootcert: &[EngineKind::Postgres],
         sslcert: &[EngineKind::Postgres], sslkey: &[EngineKind::Postgres],
         ssl_mode: MYSQL, ssl_ca: MYSQL, ssl_cert: MYSQL, ssl_key: MYSQL,
-        globals: &[EngineKind::Postgres], format: &[EngineKind::Postgres],
+        globals: SERVERS, format: &[EngineKind::Postgres],
         path: &[EngineKind::Sqlite], command: &[EngineKind::Command], restore: &[EngineKind::Command],
     }
     match present

@@ -151,6 +151,11 @@ impl Inventory {
         let own = self.databases.iter().find(|database| database.name == name);
         own.or_else(|| self.databases.iter().find(|database| database.covers(name)))
     }
+
+    /// The fingerprints of what a database was before its server's identity changed.
+    pub fn formerly(&self, name: &str) -> &[String] {
+        self.entry(name).map_or(&[], |entry| &entry.formerly)
+    }
 }
 
 impl Database {

@@ -249,6 +249,8 @@ pub struct Database {
     pub strict: bool,
     /// How often a failed dump is run again.
     pub retries: u32,
+    /// Fingerprints of the sources that this one was before its server's identity changed.
+    pub formerly: Vec<String>,
     /// File name of the dump in the archive; the engine's choice when absent.
     pub file_name: Option<EntryName>,
     /// Compression.
@@ -313,7 +315,8 @@ pub enum Selection {
         /// Names left out; a trailing `*` is a wildcard.
         exclude: Vec<String>,
     },
-    /// PostgreSQL: `globals = true`, roles and tablespaces by `pg_dumpall --globals-only`.
+    /// `globals = true`: roles and tablespaces by `pg_dumpall --globals-only`, users and roles with
+    /// their grants by `mariadb-dump --system=users`.
     Globals,
     /// SQLite and `command`: the question does not arise.
     Whole,

@@ -120,6 +120,7 @@ pub(super) struct Database {
     pub allow_empty: Option<Spanned<bool>>,
     pub strict: Option<Spanned<bool>>,
     pub retries: Option<Spanned<u32>>,
+    pub formerly: Option<Spanned<Vec<String>>>,
     pub compression: Option<Spanned<String>>,
     pub level: Option<Spanned<i32>>,
     pub store: Option<Spanned<String>>,

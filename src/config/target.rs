@@ -174,6 +174,7 @@ fn url(
         allow_empty: false,
         strict: false,
         retries: 0,
+        formerly: Vec::new(),
         file_name: None,
         compression: Compression::None,
         level: 0,

@@ -115,21 +115,6 @@ pub async fn prepare(
     let engine = open(plan, entry).await?;
     let settings = &plan.settings;
     let tool = |error: crate::dump::ToolError| failed(FailureKind::Tool)(error.to_string());
-    let (staged, dump_format) = match settings.mode {
-        Mode::Streamed => (None, engine.dump_format()),
-        Mode::Staged => {
-            if plan.staged.container == Container::Zip && entry.compression == Compression::Zstd {
-                return Err(failed(FailureKind::Inventory)(
-                    "a zip is compressed by gzip's method or not at all: set compression or \
-                     staged.container"
-                        .into(),
-                ));
-            }
-            let (dump, format) = engine.staged_dump(plan.staged.parallel).map_err(tool)?;
-            (Some(dump), format)
-        }
-    };
-    let command = engine.dump_command().map_err(tool)?;
     let estimate = async {
         match entry.expected_size {
             Some(size) => Some(size),
@@ -166,6 +151,22 @@ pub async fn prepare(
             withheld.join(", ")
         ));
     }
+    // Only now: which tool it is and what it is told depend on the server.
+    let (staged, dump_format) = match settings.mode {
+        Mode::Streamed => (None, engine.dump_format()),
+        Mode::Staged => {
+            if plan.staged.container == Container::Zip && entry.compression == Compression::Zstd {
+                return Err(failed(FailureKind::Inventory)(
+                    "a zip is compressed by gzip's method or not at all: set compression or \
+                     staged.container"
+                        .into(),
+                ));
+            }
+            let (dump, format) = engine.staged_dump(plan.staged.parallel).map_err(tool)?;
+            (Some(dump), format)
+        }
+    };
+    let command = engine.dump_command().map_err(tool)?;
     let compression = (entry.compression, entry.level);
     let memory = plan.memory_per_job;
     let layout = Layout::new(

@@ -134,9 +134,15 @@ pub async fn plan(
                     plan.without_rule.insert(database.clone());
                 }
                 Policy::Is(policy) => considered.extend(
-                    consider(&**store, &policy, of_one.to_vec(), source)
-                        .await
-                        .map_err(failed())?,
+                    consider(
+                        &**store,
+                        &policy,
+                        of_one.to_vec(),
+                        source,
+                        inventory.formerly(database),
+                    )
+                    .await
+                    .map_err(failed())?,
                 ),
                 Policy::Stranger => {
                     plan.strangers.insert(database.clone());
@@ -189,7 +195,8 @@ fn policy(
 
 /// Decides about the backups of one database, given what it has in the store by id. What has no
 /// manifest is no backup and is left out. `source` chooses one of several sources by the beginning
-/// of its fingerprint; where several have stored and none is chosen, all of it stays.
+/// of its fingerprint; where several have stored and none is chosen, all of it stays. For `formerly`
+/// see [`catalog::stored_sources`].
 ///
 /// # Errors
 /// When a manifest cannot be fetched: whether that backup is good is then not known.
@@ -198,6 +205,7 @@ pub async fn consider(
     policy: &Retention,
     found: Vec<Found>,
     source: Option<&str>,
+    formerly: &[String],
 ) -> Result<Vec<Considered>, StoreError> {
     let (mut considered, mut manifests) = (Vec::new(), Vec::new());
     for Backup { found, manifest } in read_manifests(store, found).await {
@@ -232,7 +240,7 @@ pub async fn consider(
         });
     }
     let good = |considered: &&mut Considered| considered.verdict == Verdict::Remove;
-    let sources = catalog::stored_sources(&manifests);
+    let sources = catalog::stored_sources(&manifests, formerly);
     if let ([_, _, ..], Some(first)) = (sources.as_slice(), manifests.first()) {
         let why = catalog::describe_sources(&first.database, &sources);
         for considered in considered.iter_mut().filter(good) {
@@ -325,9 +333,10 @@ pub async fn prune(
     store: &dyn Store,
     database: &str,
     policy: &Retention,
+    formerly: &[String],
 ) -> Result<Removed, StoreError> {
     let found = find(store, Some(database)).await?;
-    let considered = consider(store, policy, found, None).await?;
+    let considered = consider(store, policy, found, None, formerly).await?;
     let mut removed = remove(store, &considered).await;
     removed.failures.extend(several_sources(&considered));
     Ok(removed)

@@ -213,6 +213,123 @@ fn definers_that_are_gone_and_statements_about_the_server_are_left_out() {
 }
 
 #[test]
+fn history_and_grants_on_routines_come_back_by_a_user_who_is_no_superuser() {
+    let server = Mariadb::start();
+    server.sql(
+        "create database shop; create user keeper identified by 'guest'; create user caller;
+         create role callers; use shop;
+         grant all on shop.* to keeper; grant all on `%\\_tapline\\_%`.* to keeper;
+         grant select on mysql.procs_priv to keeper; grant grant option on shop.* to keeper;
+         create table prices (id int primary key, price int) with system versioning;
+         insert into prices values (1, 10); update prices set price = 20; delete from prices;
+         insert into prices values (1, 30);
+         create definer = keeper procedure p() select 'old';
+         create definer = keeper function `f``'` () returns int return 1;
+         grant execute on procedure p to caller; grant execute, alter routine on function `f``'`
+         to callers with grant option; grant select (id), insert on prices to caller",
+    );
+    let world = World::new(&format!(
+        "[databases.shop]\nengine = \"mariadb\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"keeper\"\n\
+         password = {{ file = \"password\" }}\nstrict = true\n",
+        server.port()
+    ));
+    world.write("password", "guest");
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    let look = || {
+        server.sql(
+            "select *, row_start, row_end from shop.prices for system_time all order by row_start;
+             show grants for caller; show grants for callers; call shop.p()",
+        )
+    };
+    let before = look();
+    assert_eq!(before.matches("\t10\t").count(), 1, "{before}");
+    server.sql(
+        "update shop.prices set price = 40; drop procedure shop.p; use shop;
+                create definer = keeper procedure p() select 'new';
+                grant execute on procedure p to caller",
+    );
+    let run = world.run(&["restore", "shop", "--overwrite"]);
+    assert_eq!(run.code, Some(0));
+    assert_eq!(look(), before);
+    // Where it cannot be kept, that is said.
+    server.sql(
+        "use shop; create table by_transaction (x int, s bigint unsigned generated always as row
+         start, e bigint unsigned generated always as row end, period for system_time (s, e))
+         with system versioning engine = innodb",
+    );
+    let run = world.run(&["backup"]);
+    assert!(run.code == Some(1) && run.stdout.contains("history of 2 system-versioned tables"));
+}
+
+/// What a user sees who logs in.
+fn login(server: &Mariadb, user: &str, password: &str) -> String {
+    let output = std::process::Command::new("mariadb")
+        .args([
+            "--no-defaults",
+            "-h127.0.0.1",
+            "-N",
+            "-e",
+            "select current_role()",
+        ])
+        .arg(format!("-P{}", server.port()))
+        .arg(format!("-u{user}"))
+        .arg(format!("-p{password}"))
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn users_roles_and_grants_come_back_and_every_statement_is_judged() {
+    let server = Mariadb::start();
+    server.sql(
+        "grant all on *.* to admin@'%' with grant option;
+         grant proxy on ''@'%' to admin@'%' with grant option;
+         create database shop; create role globals_r; grant globals_r to admin@'%' with admin option; grant select on shop.* to globals_r;
+         create user `it's` identified by 'sesame'; grant globals_r to `it's`;
+         set default role globals_r for `it's`; grant insert on shop.* to `it's` with grant option;
+         create user maker identified by 'guest'; grant create user on *.* to maker;
+         grant select on shop.* to maker with grant option",
+    );
+    let world = world(
+        &server,
+        "[databases.users]\nglobals = true\n[databases.shop]\n",
+    );
+    world.write("guest", "guest");
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    assert_eq!(world.manifest("users").dump_format, "globals");
+    assert_eq!(world.run(&["check"]).code, Some(0));
+    assert_eq!(world.run(&["verify", "users", "--drill"]).code, Some(0));
+    let look = || server.sql("show grants for `it's`; show grants for globals_r");
+    let before = look();
+    server.sql("drop user `it's`; drop role globals_r");
+    assert_eq!(world.run(&["restore", "users"]).code, Some(0));
+    assert_eq!(look(), before);
+    assert_eq!(
+        world.run(&["restore", "users"]).code,
+        Some(0),
+        "that all is there is no error"
+    );
+    let login = login(&server, "it's", "sesame");
+    assert!(login.contains("globals_r"), "{login}");
+    // Whoever may less restores less, and hears of it.
+    server.sql("drop user `it's`; drop role globals_r");
+    let url = format!("mysql://maker@127.0.0.1:{}/shop", server.port());
+    let run = world.run(&["restore", "users", "--to", &url, "--password-file", "guest"]);
+    assert!(
+        run.code == Some(1)
+            && run
+                .stderr
+                .contains("statements failed, and the others were")
+    );
+    assert!(run.stderr.contains("Access denied") && !run.stderr.contains("sesame"));
+    assert!(
+        look().contains("GRANT USAGE ON *.* TO `it's`"),
+        "what the rights allow"
+    );
+}
+
+#[test]
 fn killed_at_any_instant_a_restore_leaves_the_old_database_or_the_new_one() {
     let server = Mariadb::start();
     server.sql("create database watch; create table watch.log (t varchar(64))");

@@ -86,6 +86,19 @@ fn a_database_that_is_in_use_is_not_replaced_under_anybodys_hands() {
     assert_eq!(count.unwrap(), 1);
     assert_eq!(left(&world), Vec::<String>::new());
     drop(application);
+    // One that has it open and does nothing holds no lock.
+    let mut idle = std::process::Command::new("sh")
+        .args(["-c", "exec 9<> app.db; echo; exec sleep 120"])
+        .current_dir(world.folder.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0];
+    std::io::Read::read_exact(idle.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    let refused = world.run(&["restore", "app", "--overwrite"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains(&format!("sleep {}", idle.id())));
+    idle.kill().unwrap();
+    idle.wait().unwrap();
     assert_eq!(world.run(&["restore", "app", "--overwrite"]).code, Some(0));
 }
 

@@ -54,6 +54,7 @@ fn two_sources_under_one_name_are_neither_restored_nor_pruned_until_one_is_chose
 
     // By its fingerprint, or by its id, one can be had.
     let mark = source.short_fingerprint();
+    assert!(refused.stderr.contains(&format!("formerly = [\"{mark}\"]")));
     let by_mark = ["restore", "app", "--source", &mark, "--output", "x.db"];
     assert_eq!(world.run(&by_mark).code, Some(0));
     let tables: String = Connection::open(world.path("x.db"))
@@ -73,4 +74,16 @@ fn two_sources_under_one_name_are_neither_restored_nor_pruned_until_one_is_chose
         Some(0)
     );
     assert_eq!(world.keys("app").len(), 4, "each has its newest");
+    // It has become the other: one history, one latest, one retention.
+    world.inventory(
+        &entry("second").replace("keep_last", &format!("formerly = [\"{mark}\"]\nkeep_last")),
+    );
+    let latest = ["restore", "app", "--output", "w.db"];
+    assert_eq!(world.run(&latest).code, Some(0));
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    assert_eq!(
+        world.keys("app").len(),
+        2,
+        "the newest of the one that it is"
+    );
 }

@@ -108,6 +108,19 @@ impl Mysql {
         }
     }
 
+    /// `mariadb-dump` under any of its names, before Oracle's.
+    pub(super) fn tool_of_mariadb(&self) -> PathBuf {
+        let names = ["mariadb-dump", "mysqldump"];
+        match &self.database.tools {
+            Some(folder) => {
+                let there = names.iter().map(|name| folder.join(name));
+                let there = there.clone().find(|path| path.is_file());
+                there.unwrap_or_else(|| folder.join(names[0]))
+            }
+            None => first_in_path(&names),
+        }
+    }
+
     pub(super) fn client(&self) -> ToolCommand {
         self.tool(self.prefer("mariadb", "mysql"))
             .args(["--batch", "--default-character-set=utf8mb4"])

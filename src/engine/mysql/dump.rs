@@ -101,6 +101,68 @@ impl Mysql {
         }))
     }
 
+    /// Users and roles with their grants.
+    fn globals_command(&self) -> Result<ToolCommand, ToolError> {
+        let program = self
+            .database
+            .dump_tool
+            .clone()
+            .unwrap_or_else(|| self.tool_of_mariadb());
+        if Flavor::of(&program) == Flavor::Mysql {
+            return Err(ToolError::Cannot(format!(
+                "{}: Oracle's mysqldump cannot dump users and grants, and MariaDB's can, those of a \
+                 MySQL server, too: install mariadb-client, or set dump_tool to mariadb-dump",
+                self.database.place
+            )));
+        }
+        // Whoever is there already is no reason to fail.
+        let args = ["--system=users", "--insert-ignore"];
+        Ok(self
+            .tool(program)
+            .args(args)
+            .args(self.database.options.iter().cloned()))
+    }
+
+    /// Finds out whether the history of system-versioned tables can be dumped; of what cannot, how
+    /// much there is.
+    async fn historyless(&self) -> Result<Option<String>, ToolError> {
+        let name = self.literal()?;
+        let query = format!(
+            "select count(distinct t.table_name), coalesce(min(t.table_name), ''), count(c.column_name)
+             from information_schema.tables t left join information_schema.columns c
+               on c.table_schema = t.table_schema and c.table_name = t.table_name
+               and c.generation_expression = 'ROW START' and c.data_type = 'bigint'
+             where t.table_schema = {name} and t.table_type = 'SYSTEM VERSIONED'"
+        );
+        let answer = self.ask(&query).await?;
+        let fields: Vec<&str> = answer.trim().split('\t').collect();
+        let [count, first, by_transaction] = fields[..] else {
+            return Ok(None);
+        };
+        if count == "0" {
+            return Ok(None);
+        }
+        let help = ToolCommand::new(self.program()).args(["--help"]);
+        let help = help.query(self.access.timeout).await?;
+        let excludes = |option: &String| {
+            let option = option.split('=').next().unwrap_or_default();
+            ["--replace", "--as-of", "--xml", "-X"].contains(&option)
+        };
+        let why = if !help.contains("--dump-history") {
+            "this mariadb-dump is older than 10.11"
+        } else if by_transaction != "0" {
+            "mariadb-dump cannot, where it is kept by transaction"
+        } else if self.database.options.iter().any(excludes) {
+            "an option excludes it"
+        } else {
+            let _ = self.history.set(true);
+            return Ok(None);
+        };
+        Ok(Some(format!(
+            "the history of {count} system-versioned tables, such as {first}, is not dumped: {why}"
+        )))
+    }
+
     /// Tables that are not in the snapshot.
     async fn unlocked(&self) -> Result<Option<String>, ToolError> {
         let name = self.literal()?;
@@ -136,6 +198,9 @@ impl Mysql {
 #[async_trait]
 impl Engine for Mysql {
     fn dump_command(&self) -> Result<ToolCommand, ToolError> {
+        if self.globals() {
+            return self.globals_command();
+        }
         let name = self.name()?.to_owned();
         let ours = [
             "--single-transaction",
@@ -146,14 +211,16 @@ impl Engine for Mysql {
             "--hex-blob",
         ];
         // GTIDs that a server has cannot be set on it again; they are a replica's business.
-        let oracles: &[&str] = match Flavor::of(&self.program()) {
-            Flavor::Mysql => &["--set-gtid-purged=OFF"],
+        let makers: &[&str] = match Flavor::of(&self.program()) {
+            // Tablespaces are a server's, and asking for them takes the PROCESS privilege.
+            Flavor::Mysql => &["--set-gtid-purged=OFF", "--no-tablespaces"],
+            Flavor::Mariadb if self.history.get() == Some(&true) => &["--dump-history"],
             Flavor::Mariadb => &[],
         };
         Ok(self
             .tool(self.program())
             .args(ours)
-            .args(oracles.iter().copied())
+            .args(makers.iter().copied())
             // A blob is twice as long in hex digits; what the server lets through is its own limit.
             .args(["--default-character-set=utf8mb4", "--max-allowed-packet=1G"])
             .args(self.database.options.iter().cloned())
@@ -161,6 +228,9 @@ impl Engine for Mysql {
     }
 
     fn staged_dump(&self, _: usize) -> Result<(StagedDump, &'static str), ToolError> {
+        if self.globals() {
+            return Ok((StagedDump::Stdout(self.dump_command()?), self.dump_format()));
+        }
         // One run of the tool, so that all tables are of one snapshot.
         Ok((
             StagedDump::Tables {
@@ -172,6 +242,9 @@ impl Engine for Mysql {
     }
 
     fn file_name(&self) -> String {
+        if self.globals() {
+            return "globals.sql".into();
+        }
         format!(
             "{}.sql",
             file_stem(self.name().unwrap_or(&self.database.name))
@@ -179,7 +252,7 @@ impl Engine for Mysql {
     }
 
     fn dump_format(&self) -> &'static str {
-        "plain"
+        if self.globals() { "globals" } else { "plain" }
     }
 
     fn dump_shape(&self) -> DumpShape {
@@ -238,8 +311,13 @@ impl Engine for Mysql {
         if !matches!(self.database.database, Selection::One(_)) {
             return Ok(Vec::new());
         }
-        let all = tokio::join!(self.hidden(), self.unlocked(), self.undefined());
-        let all = [all.0?, all.1?, all.2?];
+        let all = tokio::join!(
+            self.hidden(),
+            self.unlocked(),
+            self.undefined(),
+            self.historyless()
+        );
+        let all = [all.0?, all.1?, all.2?, all.3?];
         Ok(all.into_iter().flatten().collect())
     }
 
@@ -290,6 +368,9 @@ impl Engine for Mysql {
     }
 
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {
+        if self.globals() {
+            return Ok(None);
+        }
         let name = self.literal()?;
         let query = format!(
             "select coalesce(sum(data_length), 0) from information_schema.tables where table_schema = {name}"

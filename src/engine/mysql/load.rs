@@ -26,10 +26,20 @@ set session wait_timeout = 31536000, session net_read_timeout = 31536000,
 impl Loader for Mysql {
     async fn load(
         &self,
-        _: &str,
+        dump_format: &str,
         into: Destination,
         options: &LoadOptions,
     ) -> Result<Load, ToolError> {
+        if dump_format == "globals" {
+            options.only(&[])?;
+            return Ok(Load::Client(ClientLoad {
+                client: self.client().args(["--force"]),
+                converter: None,
+                prelude: format!("{PATIENCE};\n"),
+                rules: None,
+                unit: Unit::Lenient(|line| line.starts_with("ERROR ")),
+            }));
+        }
         // A dump holds no owners and no grants.
         options.only(&["--skip-definer"])?;
         let mut rules = Changes::new(self.identifier()?);
@@ -49,6 +59,9 @@ impl Loader for Mysql {
     }
 
     async fn contents(&self) -> Result<Contents, ToolError> {
+        if self.globals() {
+            return Ok(Contents::Unknown);
+        }
         let name = self.literal()?;
         if ["mysql", "sys", "information_schema", "performance_schema"].contains(&self.name()?) {
             return Err(ToolError::Cannot(format!(

@@ -13,6 +13,8 @@ mod properties;
 mod script;
 mod switch;
 
+use std::sync::OnceLock;
+
 use super::Access;
 use crate::config::{Database, Selection};
 use crate::dump::ToolError;
@@ -22,6 +24,8 @@ pub(super) struct Mysql {
     pub(super) access: Access,
     /// The events of a dump that has been loaded which are to run.
     pub(super) events: script::Events,
+    /// Whether the history of tables is dumped, once that has been found out.
+    history: OnceLock<bool>,
 }
 
 impl Mysql {
@@ -30,7 +34,12 @@ impl Mysql {
             database,
             access,
             events: script::Events::default(),
+            history: OnceLock::new(),
         }
+    }
+
+    fn globals(&self) -> bool {
+        self.database.database == Selection::Globals
     }
 
     fn name(&self) -> Result<&str, ToolError> {

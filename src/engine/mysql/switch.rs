@@ -79,6 +79,8 @@ pub(super) async fn switch(pair: &mut Pair) -> Result<(), ToolError> {
     let programs = definitions(new, target, &is, Part::Programs).await?;
     let views = definitions(new, target, &is, Part::Views).await?;
 
+    let grants = routine_grants(target, &is).await;
+
     let (here, there, away) = (target.identifier()?, new.identifier()?, old.identifier()?);
     let mut script = format!(
         "do get_lock({}, 60);\nset session lock_wait_timeout = {}, session \
@@ -145,6 +147,8 @@ pub(super) async fn switch(pair: &mut Pair) -> Result<(), ToolError> {
     script += &programs;
     script += "\n";
     script += &views;
+    script += "\n";
+    script += &grants;
     script += &format!("\ndrop database {there};\ndrop database {away};\n");
 
     let Err(error) = watched(target, &script).await else {
@@ -211,6 +215,66 @@ async fn inside(database: &Mysql, session: &mut Session) -> Result<Inside, ToolE
     inside.tables.sort();
     inside.triggers.sort();
     Ok(inside)
+}
+
+/// The statements that grant again what is granted on the target's routines: that goes with them,
+/// where what is granted on tables stays by their names.
+async fn routine_grants(target: &Mysql, is: &Inside) -> String {
+    if is.routines.is_empty() {
+        return String::new();
+    }
+    let asked = async {
+        let (name, here) = (target.literal()?, target.identifier()?);
+        let hex = |column: &str| format!("hex(convert({column} using utf8mb4))");
+        let query = format!(
+            "select {}, routine_type, {}, {}, proc_priv from mysql.procs_priv where db = {name}",
+            hex("routine_name"),
+            hex("user"),
+            hex("host")
+        );
+        let answer = target.ask(&query).await?;
+        let mut grants = String::new();
+        for line in answer.lines() {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let [routine, kind, user, host, privileges] = fields[..] else {
+                continue;
+            };
+            let named = (unhex(routine), unhex(user), unhex(host));
+            let (Some(routine), Some(user), Some(host)) = named else {
+                continue;
+            };
+            let stays = is.routines.iter().any(|(_, name)| *name == routine);
+            let (privileges, option) = match privileges.strip_suffix("Grant") {
+                Some(rest) => (rest.trim_end_matches(','), " with grant option"),
+                None => (privileges, ""),
+            };
+            if !stays {
+                continue;
+            }
+            let privileges = if privileges.is_empty() {
+                "usage"
+            } else {
+                privileges
+            };
+            let host = if host.is_empty() {
+                String::new()
+            } else {
+                format!("@{}", quoted(&host))
+            };
+            grants += &format!(
+                "grant {privileges} on {kind} {here}.{} to {}{host}{option};\n",
+                quoted(&routine),
+                quoted(&user)
+            );
+        }
+        Ok::<_, ToolError>(grants)
+    };
+    asked.await.unwrap_or_else(|error| {
+        tracing::warn!(
+            "grants on routines cannot be read, and go with the routines that are replaced: {error}"
+        );
+        String::new()
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! How an image gets into its place, and what is in a database.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -171,12 +172,18 @@ impl Beside for DrillFile {
 /// WAL or journal of it is left that would be played into its successor. If this program is killed
 /// between this and the rename, the old file is whole.
 fn settle(path: &Path, force: bool) -> Result<(), ToolError> {
-    let in_use = || {
+    let in_use = |who: &str| {
         Err(ToolError::Cannot(format!(
-            "{}: another process uses the database: it was not replaced; end that, or give --force",
+            "{}: another process uses the database{who}: it was not replaced; end that, or give \
+             --force",
             path.display()
         )))
     };
+    // One that does nothing holds no lock, and would go on with a file that has no name any more.
+    let holders = open_elsewhere(path);
+    if !holders.is_empty() && !force {
+        return in_use(&format!(" ({})", holders.join(", ")));
+    }
     match come_to_rest(path) {
         Err(rusqlite::Error::SqliteFailure(error, _))
             if matches!(
@@ -184,13 +191,42 @@ fn settle(path: &Path, force: bool) -> Result<(), ToolError> {
                 ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked
             ) && !force =>
         {
-            return in_use();
+            return in_use("");
         }
         // What is no database has nothing to lose in files beside it.
         Ok(()) | Err(_) => {}
     }
     let files: [PathBuf; 3] = ["-wal", "-shm", "-journal"].map(|suffix| beside(path, suffix));
     files.iter().try_for_each(|file| remove(file))
+}
+
+/// The other processes that have a file open, as far as the system shows them to this user.
+fn open_elsewhere(path: &Path) -> Vec<String> {
+    let Ok(file) = std::fs::metadata(path) else {
+        return Vec::new();
+    };
+    let is_it = |link: &Path| {
+        // By its name first: asking for what is behind a link may wait for a server that is away.
+        let names_it = std::fs::read_link(link).is_ok_and(|to| to.file_name() == path.file_name());
+        let same =
+            |found: std::fs::Metadata| (found.dev(), found.ino()) == (file.dev(), file.ino());
+        names_it && std::fs::metadata(link).is_ok_and(same)
+    };
+    let own = std::process::id().to_string();
+    let mut holders = Vec::new();
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let number = process.file_name().to_string_lossy().into_owned();
+        if number == own || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let open = std::fs::read_dir(process.path().join("fd"));
+        let mut open = open.into_iter().flatten().flatten();
+        if open.any(|link| is_it(&link.path())) {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            holders.push(format!("{} {number}", name.trim()));
+        }
+    }
+    holders
 }
 
 fn come_to_rest(path: &Path) -> rusqlite::Result<()> {
