@@ -41,7 +41,7 @@ fn main() {
                 let (cores, interruption) = (Cores::all(), Interruption::default());
                 let committed = back_up(Arc::new(job), BackupId::now(), &cores, &interruption);
                 let committed = runtime.block_on(committed).expect("nothing can fail");
-                assert_eq!(committed.manifest.dump_size(), size);
+                assert_eq!(committed.manifest.dump_size(), Some(size));
             });
         });
     }
@@ -55,6 +55,7 @@ fn job(command: ToolCommand, compression: Compression, level: i32, size: u64) ->
         Cores::count(),
         Limits::S3,
         (compression, level),
+        false,
         Some(size),
         None,
     );

@@ -93,6 +93,7 @@ pub fn decode_any(data: &[u8]) {
             compression: compression[usize::from(kind % 3)],
             size: bytes.len() as u64,
             volumes: Vec::new(),
+            encryption: None,
         },
         ..a_manifest(&id)
     };

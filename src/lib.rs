@@ -34,6 +34,7 @@
 //! | [`job`] | one job: Planned → Dumping → Sealed → Committed, and erasing |
 //! | [`restore`] | one backup back: fetch → decode → target; verifying is a restore to nowhere |
 //! | [`deposit`] | the archive's parts on their way: window, receipts, volumes |
+//! | [`cipher`] | an archive that only the owner of a key reads: the layer between encode and part |
 //! | [`archive`] | the archive's bytes: tar, codecs, and the workers that compress |
 //! | [`access`] | stores opened, secrets resolved |
 //! | [`engine`] | what differs per database |
@@ -53,6 +54,7 @@ pub mod archive;
 pub mod bench;
 pub mod catalog;
 pub mod charts;
+pub mod cipher;
 pub mod cli;
 pub mod config;
 pub mod deposit;

@@ -10,6 +10,10 @@ need() { # need COMMAND-OR-FILE PACKAGE
 }
 need cc build-essential
 need strace strace
+need age age
+need ssh-keygen openssh-client
+need script bsdutils
+need unzip unzip
 need bsdtar libarchive-tools
 need python3 python3
 need zstd zstd

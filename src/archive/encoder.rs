@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use ring::digest::{Context, SHA256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -227,6 +228,15 @@ impl Outlet {
             _place: pending.place,
         };
         Ok(Some((piece, room)))
+    }
+
+    /// The pieces that are to come, each as [`Self::next`] gives it.
+    pub fn pieces(&mut self) -> BoxStream<'_, io::Result<(Piece, PieceRoom)>> {
+        stream::try_unfold(self, |outlet| async move {
+            let next = outlet.next().await?;
+            Ok(next.map(|next| (next, outlet)))
+        })
+        .boxed()
     }
 
     /// SHA-256 of the segments of all pieces that came out, where it was wanted.

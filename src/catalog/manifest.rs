@@ -41,7 +41,9 @@ pub struct Manifest {
     pub started: Timestamp,
     /// When the last volume was complete.
     pub finished: Timestamp,
-    /// The files in the archive, in order; a streamed backup has one, the dump.
+    /// The files in the archive, in order; a streamed backup has one, the dump. Of an encrypted
+    /// archive nothing is told here: what they are is inside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entries: Vec<Entry>,
     /// The archive.
     pub archive: Archive,
@@ -90,6 +92,33 @@ pub struct Archive {
     pub size: u64,
     /// The volumes, in order; there is at least one.
     pub volumes: Vec<Volume>,
+    /// How it is encrypted, behind its compression; absent when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+}
+
+/// Who can open an encrypted archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encryption {
+    /// The format: `age`.
+    pub format: String,
+    /// Fingerprints of the public keys, each of which opens it; or `passphrase`.
+    pub recipients: Vec<String>,
+    /// Names of the files in the archive; absent when they are hidden, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<String>>,
+}
+
+impl Encryption {
+    /// The format that is written, and known.
+    pub const AGE: &str = "age";
+    /// What stands in place of a fingerprint where a passphrase opens.
+    pub const PASSPHRASE: &str = "passphrase";
+
+    /// Whether a passphrase opens it, and no key.
+    pub fn is_by_passphrase(&self) -> bool {
+        self.recipients.iter().any(|one| one == Self::PASSPHRASE)
+    }
 }
 
 /// One object of an archive.
@@ -103,6 +132,19 @@ pub struct Volume {
     pub parts: u32,
     /// CRC-64/NVME of its bytes, base64 as S3 writes it.
     pub crc64nvme: String,
+    /// What nobody can forge, where something else than the files' own digests must prove it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<PartsDigest>,
+}
+
+/// SHA-256 of a volume whose parts are made in any order: of the SHA-256 digests of its slices of
+/// `slice` bytes, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartsDigest {
+    /// Size of a slice, in bytes; the last one may be shorter.
+    pub slice: u64,
+    /// 64 hex digits.
+    pub sha256: String,
 }
 
 /// Why a manifest cannot be used.
@@ -122,9 +164,28 @@ impl Manifest {
     /// The format that is written.
     pub const FORMAT: u32 = FORMAT;
 
-    /// Total size of the files in the archive, in bytes.
-    pub fn dump_size(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.size).sum()
+    /// Total size of the files in the archive, in bytes; an encrypted archive's is not told.
+    pub fn dump_size(&self) -> Option<u64> {
+        let told = self.archive.encryption.is_none();
+        told.then(|| self.entries.iter().map(|entry| entry.size).sum())
+    }
+
+    /// What opens it, in words; `None` when everybody can read it.
+    pub fn needed_key(&self) -> Option<String> {
+        let encryption = self.archive.encryption.as_ref()?;
+        Some(match encryption.recipients.as_slice() {
+            _ if encryption.is_by_passphrase() => "its passphrase".into(),
+            [one] => format!("the private key of {one}"),
+            several => format!("the private key of one of {}", several.join(", ")),
+        })
+    }
+
+    /// Names of the files in the archive, as far as they are told.
+    pub fn file_names(&self) -> Vec<&str> {
+        let sealed = self.archive.encryption.iter();
+        let sealed = sealed.flat_map(|encryption| encryption.files.iter().flatten());
+        let open = self.entries.iter().map(|entry| &entry.name);
+        open.chain(sealed).map(String::as_str).collect()
     }
 
     /// The keys of the archive's volumes, in order.
@@ -190,18 +251,28 @@ impl Manifest {
         {
             return Err(format!("{:?} is not the name of a volume", volume.name));
         }
-        if self.entries.is_empty() {
-            return Err("it names no file in the archive".into());
+        match &archive.encryption {
+            None if self.entries.is_empty() => {
+                return Err("it names no file in the archive".into());
+            }
+            Some(_) if !self.entries.is_empty() => {
+                return Err("it tells what is in an encrypted archive".into());
+            }
+            Some(Encryption { format, .. }) if format != Encryption::AGE => {
+                return Err(format!("its encryption is {format:?}, which is not known"));
+            }
+            _ => {}
         }
-        if let Some(entry) = self
-            .entries
-            .iter()
-            .find(|entry| !EntryName::are_all_of(&entry.name))
-        {
-            return Err(format!(
-                "{:?} is not the name of a file in an archive",
-                entry.name
-            ));
+        let no_name = |name: &&str| !EntryName::are_all_of(name);
+        if let Some(name) = self.file_names().into_iter().find(no_name) {
+            return Err(format!("{name:?} is not the name of a file in an archive"));
+        }
+        let no_digest = |volume: &&Volume| {
+            let digest = volume.digest.as_ref();
+            digest.is_some_and(|digest| digest.slice == 0)
+        };
+        if let Some(volume) = archive.volumes.iter().find(no_digest) {
+            return Err(format!("{}: its digest has slices of 0 bytes", volume.name));
         }
         if self
             .entries
@@ -224,6 +295,7 @@ impl Manifest {
             size: 10,
             parts: 1,
             crc64nvme: "AAAAAAAAAAA=".into(),
+            digest: None,
         };
         Self {
             format: FORMAT,
@@ -249,6 +321,7 @@ impl Manifest {
                 compression: Compression::Gzip,
                 size: 10,
                 volumes: vec![volume],
+                encryption: None,
             },
         }
     }

@@ -22,6 +22,8 @@ pub use listing::{
     Backup, BackupName, Found, find, find_under, read_manifest, read_manifest_text, read_manifests,
 };
 pub use lookup::{LookupError, Named, look_up, look_up_one_source};
-pub use manifest::{Archive, Entry, Manifest, ManifestError, Mode, Volume};
+pub use manifest::{
+    Archive, Encryption, Entry, Manifest, ManifestError, Mode, PartsDigest, Volume,
+};
 pub use properties::{Grant, MysqlProperties, PostgresProperties, Properties, Setting};
 pub use retention::{Decision, Retention, Rule, Within, plan};

@@ -157,6 +157,8 @@ pub(super) enum Task {
     Cleanup(CleanupOptions),
     /// Try everything without dumping: inventory, tools, logins, stores
     Check(CheckOptions),
+    /// Make a pair of keys for encrypted backups, and say how the inventory names its public half
+    Keygen(KeygenOptions),
     /// Write a commented inventory to start from
     Init {
         /// Where to; - is stdout [default: --config, or tapline.toml]
@@ -260,6 +262,8 @@ pub(super) struct RestoreOptions {
     pub name: BackupName,
     #[command(flatten)]
     pub from: FromOptions,
+    #[command(flatten)]
+    pub keys: KeyOptions,
     /// Into another database of the same server (for SQLite another file), or URL, such as
     /// postgres://user@host/database
     #[arg(long, value_name = "URL-OR-NAME", conflicts_with_all = ["stdout", "output"])]
@@ -328,6 +332,8 @@ pub(super) struct VerifyOptions {
     pub name: Option<BackupName>,
     #[command(flatten)]
     pub from: FromOptions,
+    #[command(flatten)]
+    pub keys: KeyOptions,
     /// All backups, of all databases or of NAME
     #[arg(long)]
     pub all: bool,
@@ -376,6 +382,21 @@ pub(super) struct ShowOptions {
     pub json: bool,
 }
 
+/// What opens encrypted backups.
+#[derive(Debug, Default, Clone, ClapArgs)]
+#[command(next_help_heading = "Encrypted backups")]
+pub(super) struct KeyOptions {
+    /// A file with private keys of age, or of ssh; several times for several
+    #[arg(long, value_name = "FILE", env = "TAPLINE_IDENTITY")]
+    pub identity: Vec<PathBuf>,
+    /// The environment variable that holds the passphrase [default: a terminal is asked]
+    #[arg(long, value_name = "NAME", conflicts_with = "passphrase_file")]
+    pub passphrase_env: Option<String>,
+    /// The file that holds the passphrase
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
 /// A store that is read without an inventory: after a disaster there is a bucket, and nothing else.
 #[derive(Debug, Default, Clone, ClapArgs)]
 #[command(next_help_heading = "Without an inventory")]
@@ -415,6 +436,13 @@ pub(super) struct CheckOptions {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct KeygenOptions {
+    /// Write the private key to a new file, which only its owner may read [default: stdout]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -38,7 +38,7 @@ pub(super) async fn list(session: &mut Session, options: &ListOptions) -> Result
 fn row(listed: &Listed) -> [String; 5] {
     let [dump, archive, engine] = match (&listed.manifest, &listed.error) {
         (Some(manifest), _) => [
-            text::size(manifest.dump_size()),
+            manifest.dump_size().map_or_else(|| "?".into(), text::size),
             text::size(manifest.archive.size),
             match manifest.warnings {
                 0 => manifest.engine.clone(),

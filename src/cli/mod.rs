@@ -11,6 +11,8 @@ mod demo;
 mod exit;
 mod interrupt;
 mod inventory;
+mod keygen;
+mod keys;
 mod list;
 mod log;
 mod notify;
@@ -20,6 +22,7 @@ mod report;
 mod restore;
 mod show;
 mod status;
+mod terminal;
 mod text;
 mod verify;
 
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         let signals = Signals::catch()?;
         dispatch(args, signals).await
     });
+    terminal::restore();
     // What still runs in the background is over with the process.
     runtime.shutdown_background();
     match (result, console::untold()) {
@@ -135,6 +139,7 @@ async fn dispatch(args: Args, signals: Signals) -> Result<Exit, Failure> {
         Task::Prune(options) => prune::prune(session, &options).await,
         Task::Cleanup(options) => cleanup::cleanup(session, &options).await,
         Task::Check(options) => check::check(session, &options).await,
+        Task::Keygen(options) => keygen::keygen(&options),
         Task::Init { file, force } => init(file.or(args.config), force),
         #[cfg(feature = "demo")]
         Task::S3Server { discard } => session.signals.unless(s3_server(discard)).await,

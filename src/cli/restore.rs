@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::RestoreOptions as Options;
 use super::exit::{Exit, Failure};
-use super::{Session, console, text};
+use super::{Session, console, keys, text};
 use crate::access::{access, open_patient_stores};
 use crate::catalog::{BackupName, Manifest, Named, look_up_one_source};
 use crate::config::{Database, Inventory, Secret, SecretFrom, Selection};
@@ -40,6 +40,8 @@ pub(super) async fn restore_backup(
         id: Some(manifest.backup_id.clone()),
     };
     let how = how(options, &inventory);
+    let keys = keys::identities(session, &inventory, &options.keys, [&manifest].into_iter());
+    let identities = keys.await?;
     if options.dry_run || asks(options) {
         let plan = place.plan(&name, &manifest, &how).await?;
         if options.dry_run {
@@ -52,7 +54,7 @@ pub(super) async fn restore_backup(
         }
     }
     let (backup, cancel, start) = (
-        stored(store, manifest, &inventory.run),
+        stored(store, manifest, &inventory.run, identities),
         CancellationToken::new(),
         Instant::now(),
     );
@@ -115,6 +117,7 @@ pub(super) async fn restore_backup(
             let (exit, hint) = match error {
                 RestoreError::Store(_) => (Exit::Store, String::new()),
                 RestoreError::Damaged(_) => (Exit::Check, String::new()),
+                RestoreError::Locked(_) => (Exit::Config, String::new()),
                 RestoreError::Target(_) if backup.progress.written() > 0 => (
                     Exit::Failed,
                     format!("\n`tapline verify {name}` tells whether the backup itself is whole"),
@@ -193,7 +196,7 @@ impl Place {
             return Ok(Self::Stdout);
         }
         if let Some(path) = &options.output {
-            let folder = manifest.entries.len() > 1 || manifest.dump_format == "directory";
+            let folder = manifest.file_names().len() > 1 || manifest.dump_format == "directory";
             if folder && path.exists() {
                 let why = format!(
                     "{} exists: nothing was done; name a folder that does not",
@@ -240,7 +243,8 @@ impl Place {
         manifest: &Manifest,
         how: &RestoreOptions,
     ) -> Result<Plan, Failure> {
-        let from = format!("{name} ({})", text::size(manifest.dump_size()));
+        let size = manifest.dump_size().unwrap_or(manifest.archive.size);
+        let from = format!("{name} ({})", text::size(size));
         let is_there = |path: &Path| path.exists();
         let (what, replaces) = match self {
             Place::Stdout => ("is written there".to_owned(), false),

@@ -57,8 +57,14 @@ fn describe(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> Strin
         Compression::Zstd => "zstd",
         Compression::None => "not compressed",
     };
-    let (dump, size) = (manifest.dump_size(), archive.size);
-    let ratio = text::ratio(dump, size);
+    let size = archive.size;
+    let (dump, ratio) = match manifest.dump_size() {
+        Some(dump) => (
+            text::size(dump),
+            format!(", ratio {}", text::ratio(dump, size)),
+        ),
+        None => ("not told: it is encrypted".into(), String::new()),
+    };
     let facts = [
         ("backup", format!("{database}@{backup_id}")),
         (
@@ -78,11 +84,11 @@ fn describe(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> Strin
             format!("{}, format {}", manifest.engine, manifest.dump_format),
         ),
         ("tool", manifest.tool.clone()),
-        ("dump", text::size(dump)),
+        ("dump", dump),
         (
             "archive",
             format!(
-                "{}, {}, {compression}, ratio {ratio}",
+                "{}, {}, {compression}{ratio}",
                 text::size(size),
                 archive.container
             ),
@@ -94,6 +100,17 @@ fn describe(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> Strin
     for (name, value) in facts.into_iter().chain(warnings) {
         shown += &format!("{name:<12}{value}\n");
     }
+    if let (Some(encryption), Some(needed)) = (&archive.encryption, manifest.needed_key()) {
+        shown += &format!(
+            "{:<12}{}, opened by {needed}\n",
+            "encrypted", encryption.format
+        );
+        let names = match encryption.files {
+            Some(_) => manifest.file_names().join(", "),
+            None => "hidden".into(),
+        };
+        shown += &format!("{:<12}{names}\n", "files");
+    }
     let entries = manifest.entries.iter();
     let entries = entries.map(|entry| {
         [
@@ -102,7 +119,9 @@ fn describe(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> Strin
             entry.sha256.clone(),
         ]
     });
-    shown += &format!("\n{}", text::table(["FILE", "BYTES", "SHA-256"], entries));
+    if archive.encryption.is_none() {
+        shown += &format!("\n{}", text::table(["FILE", "BYTES", "SHA-256"], entries));
+    }
     let volumes = archive.volumes.iter();
     let volumes = volumes.map(|volume| {
         [
@@ -136,10 +155,16 @@ fn by_hand(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> String
         )
     };
     let commands: Vec<String> = manifest.volume_keys().map(fetch).collect();
-    let archive = match commands.as_slice() {
+    let mut archive = match commands.as_slice() {
         [one] => one.clone(),
         several => format!("({})", several.join("; ")),
     };
+    match &manifest.archive.encryption {
+        None => {}
+        // It asks for the passphrase.
+        Some(encryption) if encryption.is_by_passphrase() => archive += " | age -d",
+        Some(_) => archive += " | age -d -i key.txt",
+    }
     let how = match manifest.archive.compression {
         Compression::Gzip => "xz",
         Compression::Zstd => "--zstd -x",
@@ -147,9 +172,9 @@ fn by_hand(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> String
     };
     match (
         manifest.archive.container.as_str(),
-        manifest.entries.as_slice(),
+        manifest.file_names().as_slice(),
     ) {
-        ("tar", [one]) => format!("{archive} | tar {how}O > {}", quote(&one.name)),
+        ("tar", [one]) => format!("{archive} | tar {how}O > {}", quote(one)),
         ("tar", _) => format!("{archive} | tar {how}"),
         (container, _) => format!("{archive} > archive.{container}"),
     }

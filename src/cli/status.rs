@@ -87,7 +87,7 @@ fn row(one: &Standing) -> [String; 6] {
         one.database.clone(),
         of_last(|last| text::begun(&last.backup_id)),
         of_last(|last| age(last.age_seconds)),
-        of_last(|last| text::size(last.dump_bytes)),
+        of_last(|last| last.dump_bytes.map_or_else(|| "-".into(), text::size)),
         one.previous_dump_bytes.map_or_else(nothing, text::size),
         state(one),
     ]
@@ -163,7 +163,7 @@ fn metrics(status: &Status) -> String {
     gauge(
         "last_backup_dump_bytes",
         "Size of the dump of the last good backup.",
-        &|one| Some(number(one.last.as_ref()?.dump_bytes)),
+        &|one| Some(number(one.last.as_ref()?.dump_bytes?)),
     );
     gauge(
         "last_backup_archive_bytes",

@@ -7,9 +7,10 @@ use tokio_util::sync::CancellationToken;
 use super::args::VerifyOptions;
 use super::exit::{Exit, Failure};
 use super::text::{count, rate, size, time};
-use super::{Session, console, text};
+use super::{Session, console, keys, text};
 use crate::access::open_patient_stores;
 use crate::catalog::BackupId;
+use crate::upkeep::stored;
 use crate::upkeep::verify::{
     Candidate, Candidates, Depth, Missing, Proof, VerifyError, VerifyErrorKind, candidates,
     verify as verify_one,
@@ -30,19 +31,27 @@ pub(super) async fn verify(
         Ok(candidates(&inventory, &stores, options.name.as_ref(), options.all).await?)
     };
     let Candidates { backups, missing } = session.signals.unless(work).await?;
+    let manifests = backups
+        .iter()
+        .filter_map(|backup| backup.manifest.as_ref().ok());
+    let keys = keys::identities(session, &inventory, &options.keys, manifests).await?;
     let cancel = CancellationToken::new();
     let (display, json) = (session.display.clone(), options.json);
     let mut verdicts = Vec::new();
     let work = async {
         for backup in &backups {
             let name = backup.name();
-            let result = match &backup.stored {
-                Ok(stored) => tokio::select! {
-                    done = verify_one(&inventory, stored.clone(), depth, &cancel) => done,
-                    () = display.show_read(&name, stored, true) => {
-                        unreachable!("shown until it is over")
+            let result = match &backup.manifest {
+                Ok(manifest) => {
+                    let (place, manifest) = (backup.place.clone(), manifest.clone());
+                    let stored = stored(place, manifest, &inventory.run, keys.clone());
+                    tokio::select! {
+                        done = verify_one(&inventory, stored.clone(), depth, &cancel) => done,
+                        () = display.show_read(&name, &stored, true) => {
+                            unreachable!("shown until it is over")
+                        }
                     }
-                },
+                }
                 Err(error) => Err(error.clone().into()),
             };
             display.clear();
@@ -114,6 +123,7 @@ impl Verdict {
     fn exit(&self) -> Option<Exit> {
         Some(match self.kind? {
             VerifyErrorKind::Store => Exit::Store,
+            VerifyErrorKind::Locked => Exit::Config,
             VerifyErrorKind::Damaged | VerifyErrorKind::Drill | VerifyErrorKind::Cancelled => {
                 Exit::Check
             }
@@ -151,6 +161,11 @@ fn words(proof: Proof) -> String {
             format!("{} there, {what} right", count(volumes, "volume"))
         }
         Proof::Read { bytes, seconds } => read(bytes, seconds),
+        Proof::Sealed { bytes, seconds } => format!(
+            "{}; digests and structure are right, and that is all that was looked at: it is \
+             encrypted, and no key was given (--identity FILE)",
+            read(bytes, seconds)
+        ),
         Proof::Undrilled { bytes, seconds } => format!(
             "{}; read only: there is no scratch database for it",
             read(bytes, seconds)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
+use super::encryption::encryption;
 use super::place::{File, Result};
 use super::{Database, DumpFormat, EngineKind, Selection, StoreSettings, Tls, options, raw};
 use crate::archive::{Compression, EntryName};
@@ -186,6 +187,7 @@ pub(super) fn database(
         file_name,
         compression,
         level,
+        encryption: encryption(file, &place, own, defaults)?,
         store: chosen_store(file, &here, &place, value!(store), stores)?,
         expected_size: file.size(value!(expected_size), &key("expected_size"))?,
         expect_every: file.duration(value!(expect_every), &key("expect_every"))?,

@@ -4,7 +4,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::{Address, Inventory, Secret, SecretFrom};
+use super::{Address, Inventory, LockFrom, Secret, SecretFrom};
 
 const OTHERS_WRITE: u32 = 0o002;
 const OTHERS_READ: u32 = 0o004;
@@ -58,10 +58,18 @@ fn secrets(inventory: &Inventory) -> impl Iterator<Item = &Secret> {
         // An access key alone opens nothing.
         .flat_map(|keys| [Some(&keys.secret), keys.session.as_ref()])
         .flatten();
-    let of_databases = inventory
-        .databases
-        .iter()
-        .flat_map(|database| database.password.iter().chain(database.env.values()));
+    let of_databases = inventory.databases.iter().flat_map(|database| {
+        let lock = database
+            .encryption
+            .as_ref()
+            .map(|encryption| &encryption.lock);
+        let passphrase = lock.and_then(|lock| match lock {
+            LockFrom::Passphrase(secret) => Some(secret),
+            LockFrom::Recipients(_) => None,
+        });
+        let password = database.password.iter();
+        password.chain(database.env.values()).chain(passphrase)
+    });
     let notify = &inventory.notify;
     let addresses = notify.ping.iter().chain(&notify.webhook);
     let of_notices = addresses.filter_map(|address| match address {

@@ -6,6 +6,7 @@
 //! | `raw` | the tables as they are written |
 //! | `exposure` | who else may read or change the files |
 //! | `validate`, `entry` | from the file as written to the model, every error with file, line, key and fix |
+//! | `encryption` | who can read a database's backups |
 //! | `notify` | the table of that name |
 //! | `place` | that file: places for messages, and values of common kinds |
 //! | `options` | options for dump tools that cannot be let through |
@@ -13,6 +14,7 @@
 //! | `secret` | where secrets come from |
 //! | `target` | where a backup is restored to, when that is elsewhere |
 
+mod encryption;
 mod entry;
 mod exposure;
 mod model;
@@ -27,6 +29,7 @@ mod validate;
 
 use std::path::Path;
 
+pub use encryption::{EncryptionSettings, LockFrom, RecipientFrom};
 pub use model::*;
 pub(crate) use notify::address_flaw;
 pub use place::{LONGEST, MOST_MEMORY};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::EncryptionSettings;
 use crate::archive::{Compression, EntryName};
 use crate::catalog::{Mode, Retention};
 use crate::store::s3::S3Settings;
@@ -257,6 +258,8 @@ pub struct Database {
     pub compression: Compression,
     /// Level, checked against the compression.
     pub level: i32,
+    /// Who alone can read its backups; everybody when absent.
+    pub encryption: Option<EncryptionSettings>,
     /// Name of its store.
     pub store: String,
     /// Expected size of the dump, in bytes; the engine's estimate when absent.

@@ -123,6 +123,9 @@ pub(super) struct Database {
     pub formerly: Option<Spanned<Vec<String>>>,
     pub compression: Option<Spanned<String>>,
     pub level: Option<Spanned<i32>>,
+    pub encrypt_to: Option<Spanned<Vec<Spanned<RecipientFrom>>>>,
+    pub passphrase: Option<Spanned<Secret>>,
+    pub hide_names: Option<Spanned<bool>>,
     pub store: Option<Spanned<String>>,
     pub expected_size: Option<Spanned<Size>>,
     pub expect_every: Option<Spanned<String>>,
@@ -133,6 +136,14 @@ pub(super) struct Database {
     pub keep_monthly: Option<Spanned<u32>>,
     pub keep_yearly: Option<Spanned<u32>>,
     pub keep_within: Option<Spanned<String>>,
+}
+
+/// A public key, or where some come from.
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+pub(super) enum RecipientFrom {
+    Key(String),
+    Table(BTreeMap<String, toml::Value>),
 }
 
 /// A number of bytes, or text such as `16MiB`.

@@ -70,6 +70,9 @@ fn expected(message: &str) -> &'static str {
     let type_name = message
         .rsplit_once("expected ")
         .map_or("", |(_, name)| name);
+    if message.contains("untagged enum RecipientFrom") {
+        return "must be a list of public keys: [\"age1…\", { file = \"recipients.txt\" }]";
+    }
     if message.contains("untagged enum Size") {
         return "must be a size, such as \"512MiB\" or \"40GB\", or a number of bytes";
     }

@@ -150,6 +150,7 @@ fn url(
     Ok(Database {
         name: name.to_owned(),
         place: "--to".into(),
+        encryption: None,
         engine: scheme,
         host: host.filter(|_| scheme != EngineKind::Sqlite),
         port: url.port(),

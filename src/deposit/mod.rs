@@ -29,13 +29,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use ring::digest::{Context, SHA256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::archive::Piece;
 use crate::catalog::volume_name;
 use crate::meter::{Meter, Step};
-use crate::store::{ErrorKind, PartReceipt, Result, SharedStore, StoreError, Upload};
+use crate::store::{ErrorKind, PartBody, PartReceipt, Result, SharedStore, StoreError, Upload};
 pub use ledger::Ledger;
 use part::Part;
 pub use volume::SealedVolume;
@@ -50,6 +51,8 @@ pub struct Window {
     pub in_flight: usize,
     /// Most parts in a volume.
     pub max_parts: u32,
+    /// Whether the parts' SHA-256 is wanted.
+    pub sha256: bool,
 }
 
 /// Cuts an archive into parts and uploads them.
@@ -86,6 +89,11 @@ impl Deposit {
         head_len: usize,
     ) -> Result<Self> {
         let head_len = head_len as u64;
+        if head_len >= window.part {
+            let part = window.part;
+            let why = format!("a part of {part} bytes has no room for a head of {head_len}");
+            return Err(StoreError::new(ErrorKind::Invalid, why));
+        }
         let upload = begin_volume(&store, &meter, &ledger, (&key, &backup_id), 1).await?;
         Ok(Self {
             slots: Arc::new(Semaphore::new(window.in_flight)),
@@ -135,12 +143,15 @@ impl Deposit {
         }
     }
 
-    /// Uploads what is left, and last of all part 1 with the `head`, which only a whole dump has.
+    /// Uploads what is left, and last of all part 1 with the `head`, which only a whole dump has. It
+    /// is as long as was said, and shorter only where nothing else was pushed.
     ///
     /// # Errors
     /// When a part fails, or the receipts do not add up to what was pushed.
     pub async fn seal(mut self, head: Bytes) -> Result<Vec<SealedVolume>> {
-        if head.len() as u64 != self.head_len {
+        let is_all = self.fills_held() && self.filling.len() == 0;
+        let fits = |length: u64| length == self.head_len || is_all && length < self.head_len;
+        if !fits(head.len() as u64) {
             let (is, was) = (head.len(), self.head_len);
             let why = format!("the archive's head has {is} bytes, and {was} were kept free for it");
             return Err(StoreError::new(ErrorKind::Invalid, why));
@@ -161,7 +172,9 @@ impl Deposit {
             self.receive(done)?;
         }
         self.full.push(self.writing);
-        self.full.into_iter().map(OpenVolume::seal).collect()
+        let slice = self.window.part;
+        let seal = |volume: OpenVolume| volume.seal(slice);
+        self.full.into_iter().map(seal).collect()
     }
 
     /// Whether the part being filled is the first of all, which is held.
@@ -219,6 +232,7 @@ impl Deposit {
 
     fn send(&mut self, volume: usize, number: u32, part: Part, slot: OwnedSemaphorePermit) {
         let (store, meter) = (self.store.clone(), self.meter.clone());
+        let sha256 = self.window.sha256;
         let upload = self
             .full
             .get(volume)
@@ -227,7 +241,7 @@ impl Deposit {
             .clone();
         self.in_flight.spawn(async move {
             let start = Instant::now();
-            let uploaded = upload_part(&store, &upload, number, part).await;
+            let uploaded = upload_part(&store, &upload, number, part, sha256).await;
             drop(slot);
             if let Ok(part) = &uploaded {
                 meter.add_archive(part.receipt.size);
@@ -281,8 +295,14 @@ async fn upload_part(
     upload: &Upload,
     number: u32,
     part: Part,
+    sha256: bool,
 ) -> Result<UploadedPart> {
     let (body, checksums) = part.into_body();
+    let sha256 = if sha256 {
+        Some(digest_of(body.clone()).await?)
+    } else {
+        None
+    };
     let kept = store.checksum_kind();
     let checksum = kept.and_then(|kind| checksums.kept(kind));
     let size = body.len();
@@ -299,5 +319,19 @@ async fn upload_part(
     Ok(UploadedPart {
         receipt,
         crc64nvme: checksums.crc64nvme(),
+        sha256,
     })
+}
+
+/// SHA-256 of a part, computed where it holds nobody up.
+async fn digest_of(body: PartBody) -> Result<[u8; 32]> {
+    let digest = tokio::task::spawn_blocking(move || {
+        let mut digest = Context::new(&SHA256);
+        for buffer in body.buffers() {
+            digest.update(buffer);
+        }
+        digest.finish().as_ref().try_into().ok()
+    });
+    let broke_down = || StoreError::new(ErrorKind::Invalid, "hashing a part broke down");
+    digest.await.ok().flatten().ok_or_else(broke_down)
 }

@@ -1,6 +1,9 @@
 //! One object of an archive while its parts are on their way, and when all of them have arrived.
 
-use crate::catalog;
+use ring::digest::{Context, SHA256};
+
+use crate::archive::hex;
+use crate::catalog::{self, PartsDigest};
 use crate::store::{Checksum, ErrorKind, PartReceipt, Result, StoreError, Upload};
 
 /// A volume whose parts are being cut and uploaded.
@@ -17,6 +20,8 @@ pub(super) struct OpenVolume {
 pub(super) struct UploadedPart {
     pub receipt: PartReceipt,
     pub crc64nvme: Checksum,
+    /// Where it was wanted.
+    pub sha256: Option<[u8; 32]>,
 }
 
 /// A volume whose parts all have receipts that add up; not an object yet.
@@ -32,6 +37,8 @@ pub struct SealedVolume {
     pub checksum: Option<Checksum>,
     /// CRC-64/NVME of the whole, for the manifest.
     pub crc64nvme: Checksum,
+    /// SHA-256 of the parts' SHA-256, for the manifest, where it was wanted.
+    pub digest: Option<PartsDigest>,
 }
 
 impl OpenVolume {
@@ -47,11 +54,11 @@ impl OpenVolume {
         self.uploaded.push(part);
     }
 
-    /// Adds the receipts up.
+    /// Adds the receipts up; all parts but the last have `slice` bytes.
     ///
     /// # Errors
     /// When a part that was cut has none, or not one.
-    pub fn seal(mut self) -> Result<SealedVolume> {
+    pub fn seal(mut self, slice: u64) -> Result<SealedVolume> {
         self.uploaded.sort_by_key(|part| part.receipt.number);
         let numbers = self.uploaded.iter().map(|part| part.receipt.number);
         let (Some(first), true) = (self.uploaded.first(), numbers.eq(1..=self.parts)) else {
@@ -65,6 +72,7 @@ impl OpenVolume {
             size: first.receipt.size,
             receipts: Vec::new(),
             upload: self.upload,
+            digest: None,
         };
         for part in &self.uploaded[1..] {
             let receipt = &part.receipt;
@@ -72,6 +80,15 @@ impl OpenVolume {
             let both = sealed.checksum.zip(receipt.checksum);
             sealed.checksum = both.map(|(before, next)| before.then(next, receipt.size));
             sealed.size += receipt.size;
+        }
+        let digests = self.uploaded.iter().map(|part| part.sha256);
+        if let Some(digests) = digests.collect::<Option<Vec<[u8; 32]>>>() {
+            let mut all = Context::new(&SHA256);
+            for digest in &digests {
+                all.update(digest);
+            }
+            let sha256 = hex(all.finish().as_ref());
+            sealed.digest = Some(PartsDigest { slice, sha256 });
         }
         sealed.receipts = self.uploaded.into_iter().map(|part| part.receipt).collect();
         Ok(sealed)
@@ -90,6 +107,7 @@ impl SealedVolume {
             size: self.size,
             parts: u32::try_from(self.receipts.len()).unwrap_or(u32::MAX),
             crc64nvme: self.crc64nvme.to_base64(),
+            digest: self.digest.clone(),
         }
     }
 }

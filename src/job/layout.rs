@@ -3,6 +3,7 @@
 //! ```text
 //! memory = (held part + part being filled + in_flight) × part
 //!        + (workers + 1) × (segment + its compressed bound) + workers × codec
+//!        + (workers + 1) × what that is sealed to, when it is encrypted
 //! ```
 //!
 //! Nothing in it depends on the dump's size, so a job that starts can also end: without this, a
@@ -21,6 +22,7 @@
 use serde::Serialize;
 
 use crate::archive::Compression;
+use crate::cipher::Envelope;
 use crate::deposit::Window;
 use crate::store::Limits;
 
@@ -60,9 +62,10 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The sizes of the parts.
-    pub fn window(&self) -> Window {
+    /// The sizes of the parts, whose SHA-256 is wanted or not.
+    pub fn window(&self, sha256: bool) -> Window {
         Window {
+            sha256,
             part: self.part,
             in_flight: self.in_flight,
             max_parts: self.max_parts,
@@ -80,6 +83,7 @@ impl Layout {
         cores: usize,
         limits: Limits,
         compression: (Compression, i32),
+        encrypted: bool,
         expected: Option<u64>,
         connections: Option<usize>,
     ) -> Result<Self, u64> {
@@ -89,7 +93,9 @@ impl Layout {
             Compression::Gzip | Compression::Zstd => (SEGMENTS, 0),
         };
         let least = (AT_HOME + 1) * (limits.min_part + surplus);
-        let encode = |segment: usize, workers: usize| encoder_memory(segment, workers, compression);
+        let encode = |segment: usize, workers: usize| {
+            encoder_memory(segment, workers, compression, encrypted)
+        };
         let smallest = segments[segments.len() - 1];
         let for_cores = (memory / 3 * 2).min(memory.saturating_sub(least));
         let workers = (1..=cores)
@@ -137,9 +143,19 @@ impl Layout {
     }
 }
 
-fn encoder_memory(segment: usize, workers: usize, (compression, level): (Compression, i32)) -> u64 {
+fn encoder_memory(
+    segment: usize,
+    workers: usize,
+    (compression, level): (Compression, i32),
+    encrypted: bool,
+) -> u64 {
     let (bound, workers) = (compression.bound(segment), workers as u64);
-    (segment as u64 + bound as u64)
+    let sealed = if encrypted {
+        Envelope::bound(bound.max(segment))
+    } else {
+        0
+    };
+    (segment as u64 + bound as u64 + sealed as u64)
         .saturating_mul(workers.saturating_add(1))
         .saturating_add(workers.saturating_mul(compression.state(level, segment)))
 }
@@ -167,10 +183,10 @@ mod tests {
             memory: u64, shift in 0u32..60, cores in 1usize..129,
             expected in proptest::option::of(any::<u64>()),
             connections in proptest::option::of(any::<usize>()),
-            compression in proptest::sample::select(&ALL[..]),
+            compression in proptest::sample::select(&ALL[..]), encrypted: bool,
         ) {
             let memory = memory >> shift;
-            match Layout::new(memory, cores, Limits::S3, compression, expected, connections) {
+            match Layout::new(memory, cores, Limits::S3, compression, encrypted, expected, connections) {
                 Ok(layout) => {
                     prop_assert!(layout.memory <= memory);
                     prop_assert!((Limits::S3.min_part..=Limits::S3.max_part).contains(&layout.part));
@@ -181,7 +197,7 @@ mod tests {
                 }
                 Err(least) => {
                     prop_assert!(least > memory);
-                    let enough = Layout::new(least, cores, Limits::S3, compression, expected, None);
+                    let enough = Layout::new(least, cores, Limits::S3, compression, encrypted, expected, None);
                     prop_assert!(enough.is_ok());
                 }
             }
@@ -194,7 +210,8 @@ mod tests {
             for memory in [128 * MIB, 256 * MIB, 512 * MIB, 4096 * MIB] {
                 for compression in ALL {
                     let layout =
-                        Layout::new(memory, cores, Limits::S3, compression, None, None).unwrap();
+                        Layout::new(memory, cores, Limits::S3, compression, false, None, None)
+                            .unwrap();
                     let case = format!("{cores} cores, {} MiB, {compression:?}", memory / MIB);
                     // zstd's slow levels take megabytes for each worker.
                     if compression.0 != Compression::Zstd || compression.1 <= 3 {
@@ -213,8 +230,9 @@ mod tests {
         for compression in ALL {
             for cores in [1, 2, 4, 16, 128] {
                 for memory in [1, 18 * MIB, 19 * MIB] {
-                    let new =
-                        |memory| Layout::new(memory, cores, Limits::S3, compression, None, None);
+                    let new = |memory| {
+                        Layout::new(memory, cores, Limits::S3, compression, false, None, None)
+                    };
                     if let Err(least) = new(memory) {
                         let rounded = least.next_multiple_of(MIB);
                         assert!(
@@ -235,7 +253,7 @@ mod tests {
     fn an_expected_size_fits_in_one_volume_when_memory_allows() {
         let size = 400 << 30;
         let gzip = (Compression::Gzip, 6);
-        let layout = Layout::new(1 << 30, 8, Limits::S3, gzip, Some(size), None).unwrap();
+        let layout = Layout::new(1 << 30, 8, Limits::S3, gzip, false, Some(size), None).unwrap();
         assert!(
             layout.part * u64::from(layout.max_parts) > size,
             "{layout:?}"
@@ -247,7 +265,7 @@ mod tests {
     fn connections_are_as_many_as_asked_for_where_memory_allows() {
         let of = |memory, connections| {
             let gzip = (Compression::Gzip, 6);
-            Layout::new(memory, 2, Limits::S3, gzip, None, Some(connections)).unwrap()
+            Layout::new(memory, 2, Limits::S3, gzip, false, None, Some(connections)).unwrap()
         };
         assert_eq!(of(1 << 30, 1).in_flight, 1);
         assert_eq!(of(1 << 30, 32).in_flight, 32);
@@ -260,7 +278,7 @@ mod tests {
     #[test]
     fn the_default_share_is_used_well() {
         let gzip = (Compression::Gzip, 6);
-        let layout = Layout::new(128 * MIB, 2, Limits::S3, gzip, None, None).unwrap();
+        let layout = Layout::new(128 * MIB, 2, Limits::S3, gzip, false, None, None).unwrap();
         assert_eq!(
             (layout.segment, layout.workers, layout.part),
             (4 << 20, 2, 8 * MIB)

@@ -35,17 +35,20 @@ mod layout;
 pub mod places;
 mod watch;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::archive::{Compression, Cores, END_LEN, Encoding, TarHeader, encoder, hex, padding};
 use crate::catalog::{
-    Archive, BackupId, Entry, Manifest, Mode, Properties, SourceIdentity, archive_key,
+    Archive, BackupId, Encryption, Entry, Manifest, Mode, Properties, SourceIdentity, archive_key,
 };
+use crate::cipher::{Envelope, Lock, Seal};
 use crate::deposit::{Deposit, Ledger, SealedVolume};
 use crate::dump::{DumpEnd, DumpShape, Next, Source, ToolCommand};
 use crate::meter::{Meter, Phase, Step};
@@ -94,6 +97,10 @@ pub struct Job {
     pub compression: Compression,
     /// Its level.
     pub level: i32,
+    /// Who alone can read it; everybody when there is none.
+    pub lock: Option<Lock>,
+    /// Whether a manifest keeps the names of the files in an encrypted archive to itself.
+    pub hide_names: bool,
     /// Where it goes.
     pub store: SharedStore,
     /// What the inventory calls that, for messages.
@@ -141,6 +148,8 @@ impl Job {
             file_name: format!("{database}.dump"),
             compression,
             level,
+            lock: None,
+            hide_names: false,
             store,
             store_name: "store".into(),
             layout,
@@ -150,6 +159,37 @@ impl Job {
             stall_timeout: None,
             sign_of_life_after: SIGN_OF_LIFE_AFTER,
         }
+    }
+
+    /// The key of the archive's first volume. `extension` is such as `tar.gz`.
+    pub fn archive_key(&self, id: &BackupId, extension: &str) -> String {
+        let sealed = if self.lock.is_some() { ".age" } else { "" };
+        archive_key(&self.database, id, &format!("{extension}{sealed}"))
+    }
+
+    /// How its archive, which has a head of so many bytes, goes into its parts.
+    ///
+    /// # Errors
+    /// When its key cannot be wrapped for those who are to read it.
+    pub async fn envelope(&self, head: usize, cores: &Cores) -> Result<Envelope, JobError> {
+        let Some(lock) = self.lock.clone() else {
+            return Ok(Envelope::open(head));
+        };
+        // A passphrase is stretched for a second, and a plugin may take its time.
+        let seal = tokio::task::spawn_blocking(move || Seal::new(&lock)).await;
+        let seal = seal.map_err(std::io::Error::other)?;
+        let seal = seal.map_err(|why| JobError::Plan {
+            kind: FailureKind::Inventory,
+            message: format!("cannot encrypt: {why}"),
+        })?;
+        let (workers, kept) = (self.layout.workers, self.store.checksum_kind());
+        Ok(Envelope::sealed(seal, head, cores, workers, kept))
+    }
+
+    /// Whether its volumes need a digest that nobody can forge: nothing else in the manifest of an
+    /// encrypted archive says what is in it.
+    pub fn wants_digests(&self) -> bool {
+        self.lock.is_some()
     }
 }
 
@@ -217,9 +257,10 @@ pub async fn back_up(
         () = interruption.cancel.cancelled() => Err(JobError::Cancelled),
         stalled = stalled(&job) => Err(stalled),
         sealed = async {
-            let Dumping { source, deposit, started } = Dumping::begin(&job, &id, &ledger).await?;
+            let Dumping { source, envelope, deposit, started } =
+                Dumping::begin(&job, &id, &ledger, cores).await?;
             let source = running.insert(source);
-            let (whole, volumes) = stream(&job, cores, source, deposit).await?;
+            let (whole, volumes) = stream(&job, cores, source, envelope, deposit).await?;
             let (job, container) = (job.clone(), ("tar", job.compression));
             Ok(Sealed::new(job, id.clone(), ledger.clone(), started, whole, container, volumes))
         } => sealed,
@@ -242,21 +283,30 @@ pub async fn back_up(
 /// A dump on its way: the tool runs, the store has accepted an upload.
 struct Dumping {
     source: Source,
+    envelope: Envelope,
     deposit: Deposit,
     started: Timestamp,
 }
 
 impl Dumping {
     /// The tool is started last: while the store is away it must not hold locks for nothing.
-    async fn begin(job: &Job, id: &BackupId, ledger: &Ledger) -> Result<Self, JobError> {
+    async fn begin(
+        job: &Job,
+        id: &BackupId,
+        ledger: &Ledger,
+        cores: &Cores,
+    ) -> Result<Self, JobError> {
         let started = Timestamp::now();
-        let key = archive_key(&job.database, id, job.compression.extension());
-        let (names, head) = ((key, id.to_string()), job.compression.head_len());
-        let (store, meter, window) = (job.store.clone(), job.meter.clone(), job.layout.window());
+        let envelope = job.envelope(job.compression.head_len(), cores).await?;
+        let key = job.archive_key(id, job.compression.extension());
+        let (names, head) = ((key, id.to_string()), envelope.head_len());
+        let (store, meter) = (job.store.clone(), job.meter.clone());
+        let window = job.layout.window(job.wants_digests());
         let deposit = Deposit::begin(store, meter, ledger.clone(), window, names, head).await?;
         let source = Source::spawn(&job.command, job.dump_shape, job.exit_timeout)?;
         Ok(Self {
             source,
+            envelope,
             deposit,
             started,
         })
@@ -268,6 +318,7 @@ async fn stream(
     job: &Job,
     cores: &Cores,
     source: &mut Source,
+    mut envelope: Envelope,
     mut deposit: Deposit,
 ) -> Result<(WholeDump, Vec<SealedVolume>), JobError> {
     let Job {
@@ -300,11 +351,14 @@ async fn stream(
         }
     };
     let write = async {
+        let pieces = outlet.pieces();
+        let pieces = pieces.map_ok(|(piece, room)| envelope.body(piece, room));
+        let mut pieces = pin!(pieces.try_buffered(layout.workers + 1));
         loop {
             let next = tokio::select! {
                 biased;
                 failed = deposit.failure() => return Err(failed.into()),
-                next = outlet.next() => next?,
+                next = pieces.try_next() => next?,
             };
             let Some((piece, _room)) = next else {
                 return Ok::<_, JobError>(());
@@ -327,8 +381,9 @@ async fn stream(
     }
     .to_bytes();
     let tail = outlet.tail(&header, padding(end.size()) + END_LEN);
+    let (tail, head) = envelope.close(tail, compression.head(&header));
     deposit.push(tail).await?;
-    let volumes = deposit.seal(compression.head(&header)).await?;
+    let volumes = deposit.seal(head).await?;
     Ok((WholeDump::one_file(&end, name, &sha256), volumes))
 }
 
@@ -345,6 +400,13 @@ impl Sealed {
         volumes: Vec<SealedVolume>,
     ) -> Self {
         let warnings = [job.warnings.clone(), whole.warnings].concat();
+        let names = whole.entries.iter().map(|entry| entry.name.clone());
+        let names = (!job.hide_names).then(|| names.collect());
+        let encryption = job.lock.as_ref().map(|lock| Encryption {
+            format: Encryption::AGE.into(),
+            recipients: lock.fingerprints(),
+            files: names,
+        });
         let manifest = Manifest {
             format: Manifest::FORMAT,
             tapline: env!("CARGO_PKG_VERSION").into(),
@@ -359,12 +421,17 @@ impl Sealed {
             mode: job.mode,
             started,
             finished: Timestamp::now(),
-            entries: whole.entries,
+            entries: if encryption.is_none() {
+                whole.entries
+            } else {
+                Vec::new()
+            },
             archive: Archive {
                 container: container.into(),
                 compression,
                 size: volumes.iter().map(|volume| volume.size).sum(),
                 volumes: volumes.iter().map(SealedVolume::describe).collect(),
+                encryption,
             },
         };
         Self {

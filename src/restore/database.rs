@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::client::Client;
 use super::target::failed;
 use super::watch::{Patience, watch};
-use super::{RestoreError, Stored, Target, check, restore};
+use super::{RestoreError, Stored, Target, check, restore, unlock};
 use crate::catalog::{Manifest, Properties};
 use crate::engine::{
     Beside, Contents, Destination, Engine, Load, LoadOptions, Purpose, Replacement, Unit,
@@ -55,6 +55,7 @@ pub async fn restore_into(
     cancel: &CancellationToken,
 ) -> Result<(), RestoreError> {
     check(&stored).await?;
+    unlock(&stored).await?;
     // Roles and tablespaces are added to a server's, and no database's content.
     let is_of_server = stored.manifest.dump_format == "globals";
     let contents = if is_of_server {
@@ -235,8 +236,10 @@ impl Work<'_> {
             Load::Folder(load) => {
                 let unpack_in = self.unpack_in;
                 let what = "the dump, which its client reads from a folder";
+                let manifest = &stored.manifest;
+                let size = manifest.dump_size().unwrap_or(manifest.archive.size);
                 std::fs::create_dir_all(unpack_in)
-                    .and_then(|()| check_free(unpack_in, stored.manifest.dump_size(), what))
+                    .and_then(|()| check_free(unpack_in, size, what))
                     .map_err(failed(unpack_in))?;
                 // Dropped, it is removed with all that is in it; when this program is killed, by
                 // the next that makes one.
@@ -267,6 +270,7 @@ pub async fn drill(
     cancel: &CancellationToken,
 ) -> Result<Option<u64>, RestoreError> {
     check(&stored).await?;
+    unlock(&stored).await?;
     let options = RestoreOptions {
         replace: false,
         in_place: false,

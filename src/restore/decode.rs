@@ -1,5 +1,6 @@
-//! The second step back: an archive's bytes become the files in it, exactly those that the manifest
-//! names.
+//! The second step back: an archive's bytes, decrypted where they were encrypted, become the files in
+//! it, exactly those that the manifest names. Of an encrypted one it names less, and the archive
+//! proves itself: every byte that gets here was sealed by whoever made it.
 //!
 //! Synchronous, over any reader, and strict: what this program did not write that way is refused.
 //! Memory is bounded whatever the archive says: pieces have a fixed size, and no length from the
@@ -11,8 +12,8 @@ use std::io::{self, BufRead, Read};
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
-use crate::archive::{BLOCK, Compression, END_LEN, HEADER_LEN, TarHeader, hex, padding};
-use crate::catalog::{Entry, Manifest};
+use crate::archive::{BLOCK, Compression, END_LEN, EntryName, HEADER_LEN, TarHeader, hex, padding};
+use crate::catalog::{Encryption, Entry, Manifest};
 
 /// Size of a piece, in bytes.
 const PIECE: usize = 256 << 10;
@@ -98,9 +99,21 @@ fn decompress(
     mut archive: impl BufRead,
     emit: &mut dyn FnMut(Piece) -> bool,
 ) -> Result<()> {
+    let untar = |tar: &mut dyn Read, emit: &mut dyn FnMut(Piece) -> bool| match &manifest
+        .archive
+        .encryption
+    {
+        None => untar(&manifest.entries, tar, emit),
+        Some(sealed) => untar_sealed(sealed, tar, emit),
+    };
     match manifest.archive.container.as_str() {
         "tar" => {}
-        "zip" => return unzip(&manifest.entries, &mut archive, emit),
+        "zip" => {
+            return match &manifest.archive.encryption {
+                None => unzip(&manifest.entries, &mut archive, emit),
+                Some(sealed) => unzip_sealed(sealed, &mut archive, emit),
+            };
+        }
         other => {
             return Err(Wrong::With(format!(
                 "its container is {other:?}, which is not known"
@@ -111,16 +124,16 @@ fn decompress(
         Compression::Gzip => {
             // One member; its CRC-32 and length are checked when its end is read.
             let mut gzip = flate2::bufread::GzDecoder::new(archive);
-            untar(&manifest.entries, &mut gzip, emit)?;
+            untar(&mut gzip, emit)?;
             at_end(&mut gzip.into_inner(), "the gzip member")
         }
         Compression::Zstd => {
             let mut zstd = zstd::stream::read::Decoder::with_buffer(archive)?;
             zstd.window_log_max(ZSTD_WINDOW_LOG)?;
             // Ends only where the archive does.
-            untar(&manifest.entries, &mut zstd, emit)
+            untar(&mut zstd, emit)
         }
-        Compression::None => untar(&manifest.entries, &mut archive, emit),
+        Compression::None => untar(&mut archive, emit),
     }
 }
 
@@ -128,9 +141,10 @@ fn decompress(
 /// blocks of zeros.
 fn untar(
     entries: &[Entry],
-    tar: &mut impl Read,
+    mut tar: &mut dyn Read,
     emit: &mut dyn FnMut(Piece) -> bool,
 ) -> Result<()> {
+    let tar = &mut tar;
     for entry in entries {
         let mut header = [0; HEADER_LEN];
         tar.read_exact(&mut header)?;
@@ -146,11 +160,95 @@ fn untar(
                 entry.name, entry.size, entry.sha256
             )));
         }
-        file(entry, tar, emit)?;
+        file(&entry.name, entry.size, Some(&entry.sha256), tar, emit)?;
         zeros(tar, padding(entry.size), "the padding of a file")?;
     }
     zeros(tar, END_LEN, "the end of the tar archive")?;
     at_end(tar, "the tar archive")
+}
+
+/// The same of an encrypted archive, whose files only it knows.
+fn untar_sealed(
+    sealed: &Encryption,
+    mut tar: &mut dyn Read,
+    emit: &mut dyn FnMut(Piece) -> bool,
+) -> Result<()> {
+    let tar = &mut tar;
+    let mut names = Names::of(sealed);
+    loop {
+        let mut header = [0; HEADER_LEN];
+        let (first, rest) = header.split_at_mut(BLOCK);
+        tar.read_exact(first)?;
+        if first.iter().all(|byte| *byte == 0) {
+            zeros(tar, END_LEN - BLOCK, "the end of the tar archive")?;
+            at_end(tar, "the tar archive")?;
+            return names.end();
+        }
+        tar.read_exact(rest)?;
+        let TarHeader { name, size, sha256 } = TarHeader::from_bytes(&header)?;
+        names.next(&name)?;
+        let sha256 = sha256.map(|sha256| hex(&sha256));
+        file(&name, size, sha256.as_deref(), tar, emit)?;
+        zeros(tar, padding(size), "the padding of a file")?;
+    }
+}
+
+fn unzip_sealed(
+    sealed: &Encryption,
+    zip: &mut impl Read,
+    emit: &mut dyn FnMut(Piece) -> bool,
+) -> Result<()> {
+    let mut names = Names::of(sealed);
+    while let Some(mut found) = zip::read::read_zipfile_from_stream(zip).map_err(io::Error::from)? {
+        let name = found.name().map_err(io::Error::from)?.into_owned();
+        names.next(&name)?;
+        file(&name, found.size(), None, &mut found, emit)?;
+        at_end(&mut found, "a file")?;
+    }
+    io::copy(zip, &mut io::sink())?;
+    names.end()
+}
+
+/// The names that an encrypted archive's files must have, if they are told at all.
+struct Names<'a> {
+    told: Option<std::slice::Iter<'a, String>>,
+    seen: usize,
+}
+
+impl<'a> Names<'a> {
+    fn of(sealed: &'a Encryption) -> Self {
+        Self {
+            told: sealed.files.as_ref().map(|files| files.iter()),
+            seen: 0,
+        }
+    }
+
+    fn next(&mut self, found: &str) -> Result<()> {
+        self.seen += 1;
+        let told = self.told.as_mut().map(Iterator::next);
+        match told {
+            Some(told) if told.is_none_or(|told| told != found) => Err(Wrong::With(format!(
+                "it holds {found:?}, and its manifest says {}",
+                told.map_or_else(
+                    || "that there is no more".into(),
+                    |told| format!("{told:?}")
+                )
+            ))),
+            _ if !EntryName::are_all_of(found) => Err(Wrong::With(format!(
+                "{found:?} is not the name of a file in an archive"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn end(self) -> Result<()> {
+        let missing = self.told.and_then(|mut told| told.next());
+        match missing {
+            Some(missing) => Err(Wrong::With(format!("it does not hold {missing:?}"))),
+            None if self.seen == 0 => Err(Wrong::With("it holds no file".into())),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A zip, read from its front: each file behind its own header, whose CRC-32 is checked; what
@@ -179,7 +277,13 @@ fn unzip(
                 "it holds {name:?} with {size} bytes, and its manifest says {expected:?} with {expected_size} bytes"
             )));
         }
-        file(entry, &mut found, emit)?;
+        file(
+            &entry.name,
+            entry.size,
+            Some(&entry.sha256),
+            &mut found,
+            emit,
+        )?;
         at_end(&mut found, "a file")?;
     }
     if zip::read::read_zipfile_from_stream(zip)
@@ -194,11 +298,17 @@ fn unzip(
     Ok(())
 }
 
-/// One file's bytes, hashed on the way.
-fn file(entry: &Entry, content: &mut impl Read, emit: &mut dyn FnMut(Piece) -> bool) -> Result<()> {
+/// One file's bytes, hashed on the way; what was sealed without a hash is proven by the seal.
+fn file(
+    name: &str,
+    size: u64,
+    expected: Option<&str>,
+    content: &mut impl Read,
+    emit: &mut dyn FnMut(Piece) -> bool,
+) -> Result<()> {
     let wanted = |wanted| if wanted { Ok(()) } else { Err(Wrong::Unwanted) };
-    wanted(emit(Piece::Begin(entry.name.clone())))?;
-    let (mut hash, mut left) = (Sha256::new(), entry.size);
+    wanted(emit(Piece::Begin(name.to_owned())))?;
+    let (mut hash, mut left) = (Sha256::new(), size);
     loop {
         let size = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
         let mut piece = BytesMut::zeroed(size);
@@ -210,8 +320,8 @@ fn file(entry: &Entry, content: &mut impl Read, emit: &mut dyn FnMut(Piece) -> b
             continue;
         }
         // Before the last bytes are given away: a file is never seen whole that is not the one.
-        let (name, expected, sha256) = (&entry.name, &entry.sha256, hex(&hash.finalize()));
-        if sha256 != *expected {
+        let sha256 = hex(&hash.finalize());
+        if let Some(expected) = expected.filter(|expected| **expected != sha256) {
             return Err(Wrong::With(format!(
                 "the SHA-256 of {name:?} is {sha256}, and its manifest says {expected}"
             )));

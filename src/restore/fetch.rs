@@ -6,7 +6,8 @@
 //!
 //! A connection that breaks is taken up again at the byte where it broke, for as long as it is worth
 //! it: `retry_for` without [`PROGRESS`] is the end. Every volume's CRC-64/NVME is
-//! compared with its manifest's when its last byte has gone by, so that no flipped bit passes.
+//! compared with its manifest's when its last byte has gone by, so that no flipped bit passes; and its
+//! SHA-256 where the manifest has one, so that nobody's does.
 
 use std::io;
 use std::ops::Range;
@@ -15,11 +16,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
+use ring::digest::{Context, SHA256};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Progress, RestoreError, Stored};
-use crate::catalog::Volume;
+use crate::archive::hex;
+use crate::catalog::{PartsDigest, Volume};
 use crate::store::retry::{Backoff, RetryPolicy};
 use crate::store::{Checksum, ChecksumKind, Digest, ErrorKind, SharedStore, StoreError};
 
@@ -105,6 +108,7 @@ async fn fetch_volume(
     to: &mpsc::Sender<io::Result<Bytes>>,
 ) -> Result<(), RestoreError> {
     let expected = checksum(volume)?;
+    let mut slices = volume.digest.as_ref().map(Slices::of);
     let starts = (0..volume.size).step_by(usize::try_from(RANGE).expect("a range fits in memory"));
     let requests = starts.map(|start| {
         let range = start..(start + RANGE).min(volume.size);
@@ -126,19 +130,76 @@ async fn fetch_volume(
         })??;
         for buffer in fetched {
             digest.update(&buffer);
+            if let Some(slices) = &mut slices {
+                slices.update(&buffer);
+            }
             if to.send(Ok(buffer)).await.is_err() {
                 return Ok(());
             }
         }
     }
     let found = digest.finish();
-    if found == expected {
-        return Ok(());
+    if found != expected {
+        let (found, expected) = (found.to_base64(), expected.to_base64());
+        return Err(RestoreError::Damaged(format!(
+            "{key}: the volume's CRC-64/NVME is {found}, and its manifest says {expected}"
+        )));
     }
-    let (found, expected) = (found.to_base64(), expected.to_base64());
-    Err(RestoreError::Damaged(format!(
-        "{key}: the volume's CRC-64/NVME is {found}, and its manifest says {expected}"
-    )))
+    match (slices.map(Slices::finish), &volume.digest) {
+        (Some(found), Some(PartsDigest { sha256, .. })) if found != *sha256 => {
+            Err(RestoreError::Damaged(format!(
+                "{key}: the SHA-256 of the volume's slices is {found}, and its manifest says \
+                 {sha256}: it was replaced"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// SHA-256 of the slices of a volume, as [`PartsDigest`] has it.
+struct Slices {
+    slice: u64,
+    /// How much of this slice is to come.
+    left: u64,
+    this: Context,
+    all: Context,
+}
+
+impl Slices {
+    fn of(digest: &PartsDigest) -> Self {
+        Self {
+            slice: digest.slice,
+            left: digest.slice,
+            this: Context::new(&SHA256),
+            all: Context::new(&SHA256),
+        }
+    }
+
+    fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.left == 0 {
+                self.next();
+            }
+            let length = usize::try_from(self.left)
+                .unwrap_or(bytes.len())
+                .min(bytes.len());
+            let (of_this, rest) = bytes.split_at(length);
+            self.this.update(of_this);
+            self.left -= length as u64;
+            bytes = rest;
+        }
+    }
+
+    fn next(&mut self) {
+        let done = std::mem::replace(&mut self.this, Context::new(&SHA256));
+        self.all.update(done.finish().as_ref());
+        self.left = self.slice;
+    }
+
+    fn finish(mut self) -> String {
+        self.next();
+        hex(self.all.finish().as_ref())
+    }
 }
 
 fn checksum(volume: &Volume) -> Result<Checksum, RestoreError> {

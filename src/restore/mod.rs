@@ -1,9 +1,9 @@
 //! The read path of one backup, on one screen: [`restore`].
 //!
 //! ```text
-//! fetch ──bytes──▶ decode ──pieces──▶ target
-//! (ranges of       (gunzip, untar,    (client's stdin, file,
-//!  the volumes)     SHA-256)           stdout, nowhere)
+//! fetch ──bytes──▶ decrypt ──▶ decode ──pieces──▶ target
+//! (ranges of       (where it    (gunzip, untar,    (client's stdin, file,
+//!  the volumes)     is sealed)   SHA-256)           stdout, nowhere)
 //! ```
 //!
 //! The last piece is **held** until everything behind it has been checked too: the tar's end, the
@@ -16,6 +16,7 @@ mod database;
 pub(crate) mod decode;
 mod fetch;
 mod target;
+mod unlock;
 mod watch;
 
 use std::io::{self, BufReader, Read};
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::catalog::{Manifest, Volume};
+use crate::cipher::{Identities, Locked, opened};
 use crate::dump::ToolError;
 use crate::store::retry::RetryPolicy;
 use crate::store::{SharedStore, StoreError};
@@ -36,6 +38,7 @@ pub use database::{RestoreOptions, drill, restore_into};
 pub use decode::{DecodeError, Piece, decode};
 pub use fetch::check;
 pub use target::Target;
+pub use unlock::{inspect, unlock};
 pub use watch::Patience;
 
 /// Pieces and fetched buffers on their way: enough that no step waits for a wake-up, a few MiB at
@@ -50,6 +53,8 @@ pub struct Stored {
     pub manifest: Manifest,
     /// How long a read is tried again without a byte.
     pub retry: RetryPolicy,
+    /// What an encrypted one is opened with.
+    pub identities: Arc<Identities>,
     /// What is counted.
     pub progress: Arc<Progress>,
 }
@@ -62,6 +67,7 @@ impl Stored {
             store,
             manifest,
             retry,
+            identities: self.identities.clone(),
             progress: Arc::default(),
         })
     }
@@ -138,6 +144,9 @@ pub enum RestoreError {
     /// What is in the store is not what was put there.
     #[error("{0}")]
     Damaged(String),
+    /// It is encrypted, and there is no key for it.
+    #[error("{0}")]
+    Locked(String),
     /// The target did not take it.
     #[error("{0}")]
     Target(String),
@@ -192,21 +201,28 @@ pub async fn restore(
 /// The path itself: every byte goes to the target, the last ones when all is known to be right.
 async fn read(stored: Arc<Stored>, target: &mut Target) -> Result<Whole, RestoreError> {
     check(&stored).await?;
+    unlock(&stored).await?;
     let (fetched_in, fetched) = mpsc::channel(ON_THE_WAY);
     let (pieces_in, mut pieces) = mpsc::channel(ON_THE_WAY);
     let fetch = AbortOnDropHandle::new(tokio::spawn(fetch::fetch(stored.clone(), fetched_in)));
-    let manifest = stored.manifest.clone();
+    let sealed = stored.clone();
     let decode = spawn_blocking(move || {
-        let archive = BufReader::with_capacity(
-            1 << 20,
-            Arriving {
-                fetched,
-                buffer: Bytes::new(),
-            },
-        );
-        decode(&manifest, archive, &mut |piece| {
-            pieces_in.blocking_send(piece).is_ok()
-        })
+        let archive = arriving(fetched);
+        let emit = &mut |piece| pieces_in.blocking_send(piece).is_ok();
+        let Stored {
+            manifest,
+            identities,
+            ..
+        } = &*sealed;
+        if manifest.archive.encryption.is_none() {
+            return decode(manifest, archive, emit);
+        }
+        let archive = opened(archive, identities).map_err(|locked: Locked| {
+            let why = locked.to_string();
+            let size = manifest.archive.size;
+            DecodeError::Damaged { at: 0, size, why }
+        })?;
+        decode(manifest, BufReader::with_capacity(1 << 18, archive), emit)
     });
 
     let progress = &stored.progress;
@@ -245,6 +261,11 @@ async fn read(stored: Arc<Stored>, target: &mut Target) -> Result<Whole, Restore
 }
 
 /// What fetch sends, as a reader for the decoder's thread.
+fn arriving(fetched: mpsc::Receiver<io::Result<Bytes>>) -> impl io::BufRead {
+    let buffer = Bytes::new();
+    BufReader::with_capacity(1 << 20, Arriving { fetched, buffer })
+}
+
 struct Arriving {
     fetched: mpsc::Receiver<io::Result<Bytes>>,
     buffer: Bytes,

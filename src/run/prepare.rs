@@ -114,6 +114,13 @@ pub async fn prepare(
     })?;
     let engine = open(plan, entry).await?;
     let settings = &plan.settings;
+    let lock = match &entry.encryption {
+        Some(encryption) => {
+            let lock = encryption.lock(settings.connect_timeout).await;
+            Some(lock.map_err(|error| failed(FailureKind::Secret)(error.to_string()))?)
+        }
+        None => None,
+    };
     let tool = |error: crate::dump::ToolError| failed(FailureKind::Tool)(error.to_string());
     let estimate = async {
         match entry.expected_size {
@@ -174,6 +181,7 @@ pub async fn prepare(
         Cores::count(),
         store.limits(),
         compression,
+        entry.encryption.is_some(),
         expected,
         None,
     )
@@ -205,6 +213,11 @@ pub async fn prepare(
             .map_or_else(|| engine.file_name(), ToString::to_string),
         compression: entry.compression,
         level: entry.level,
+        lock,
+        hide_names: entry
+            .encryption
+            .as_ref()
+            .is_some_and(|hidden| hidden.hide_names),
         store: Arc::new(Retrying::new(
             store,
             retry,

@@ -211,7 +211,7 @@ async fn steps(
     let begun = Instant::now();
     job.meter.set_worker(worker.number);
     job.meter.set_phase(Phase::Committing);
-    let upload = upload::upload(job, id, archived, staging.container, started, ledger);
+    let upload = upload::upload(job, id, archived, staging.container, started, ledger, cores);
     let sealed = unless(cancel, upload).await?;
     job.meter.was_busy(Step::Upload, begun);
     Ok(sealed)

@@ -10,8 +10,8 @@ use tokio::task::spawn_blocking;
 
 use super::archive::Archived;
 use super::disk;
-use crate::archive::{Compression, Piece};
-use crate::catalog::{BackupId, archive_key};
+use crate::archive::{Compression, Cores, Piece};
+use crate::catalog::BackupId;
 use crate::config::Container;
 use crate::deposit::{Deposit, Ledger};
 use crate::job::{Job, JobError, Sealed, WholeDump, stalled};
@@ -27,10 +27,11 @@ pub async fn upload(
     container: Container,
     started: Timestamp,
     ledger: &Ledger,
+    cores: &Cores,
 ) -> Result<Sealed, JobError> {
     tokio::select! {
         stalled = stalled(job) => Err(stalled),
-        sealed = send(job, id, archived, container, started, ledger) => sealed,
+        sealed = send(job, id, archived, container, started, ledger, cores) => sealed,
     }
 }
 
@@ -41,15 +42,21 @@ async fn send(
     container: Container,
     started: Timestamp,
     ledger: &Ledger,
+    cores: &Cores,
 ) -> Result<Sealed, JobError> {
     let (extension, compression) = match container {
         Container::Tar => (job.compression.extension(), job.compression),
         // Each file in a zip is compressed for itself, and the whole of it is not.
         Container::Zip => ("zip", Compression::None),
     };
-    let names = (archive_key(&job.database, id, extension), id.to_string());
-    let (store, meter, window) = (job.store.clone(), job.meter.clone(), job.layout.window());
-    let mut deposit = Deposit::begin(store, meter, ledger.clone(), window, names, 0).await?;
+    let mut envelope = job.envelope(0, cores).await?;
+    let (names, head) = (
+        (job.archive_key(id, extension), id.to_string()),
+        envelope.head_len(),
+    );
+    let (store, meter) = (job.store.clone(), job.meter.clone());
+    let window = job.layout.window(job.wants_digests());
+    let mut deposit = Deposit::begin(store, meter, ledger.clone(), window, names, head).await?;
     let mut file = File::open(&path).map_err(disk(&path))?;
     let kept = job.store.checksum_kind();
     loop {
@@ -67,9 +74,12 @@ async fn send(
             break;
         }
         file = back;
-        deposit.push(Piece::new(buffer, kept)).await?;
+        let (piece, ()) = envelope.body(Piece::new(buffer, kept), ()).await?;
+        deposit.push(piece).await?;
     }
-    let volumes = deposit.seal(Bytes::new()).await?;
+    let (tail, head) = envelope.close(Piece::new(Bytes::new(), kept), Bytes::new());
+    deposit.push(tail).await?;
+    let volumes = deposit.seal(head).await?;
     std::fs::remove_file(&path).map_err(disk(&path))?;
     let (whole, container) = (
         WholeDump::of_files(&end, entries),

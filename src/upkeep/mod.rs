@@ -16,6 +16,7 @@ pub mod verify;
 use std::sync::Arc;
 
 use crate::catalog::{LookupError, Manifest};
+use crate::cipher::Identities;
 use crate::config::{self, ConfigError, Database, EngineKind, Inventory, RunSettings, Secret};
 use crate::restore::{Progress, Stored};
 use crate::store::retry::RetryPolicy;
@@ -61,12 +62,18 @@ impl UpkeepError {
 }
 
 /// A backup, ready to be read.
-pub fn stored(store: SharedStore, manifest: Manifest, settings: &RunSettings) -> Arc<Stored> {
+pub fn stored(
+    store: SharedStore,
+    manifest: Manifest,
+    settings: &RunSettings,
+    identities: Arc<Identities>,
+) -> Arc<Stored> {
     let retry = RetryPolicy::lasting(settings.retry_for);
     Arc::new(Stored {
         store,
         manifest,
         retry,
+        identities,
         progress: Arc::<Progress>::default(),
     })
 }

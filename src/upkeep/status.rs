@@ -96,8 +96,8 @@ pub struct LastBackup {
     pub age_seconds: u64,
     /// How long it took, in seconds.
     pub took_seconds: u64,
-    /// Size of its dump, in bytes.
-    pub dump_bytes: u64,
+    /// Size of its dump, in bytes; an encrypted backup does not tell.
+    pub dump_bytes: Option<u64>,
     /// Size of its archive, in bytes.
     pub archive_bytes: u64,
     /// How many warnings it had.
@@ -269,7 +269,7 @@ impl Look<'_> {
         }
         let mut previous_dump_bytes = None;
         if let [(_, last), (_, before), ..] = newest.good.as_slice() {
-            previous_dump_bytes = Some(before.dump_size());
+            previous_dump_bytes = before.dump_size();
             warnings.extend(change(last, before));
         }
         let (health, why) = judge(&entry.store, &newest.flaws, last.as_ref(), max_age);
@@ -445,10 +445,12 @@ fn change(last: &Manifest, before: &Manifest) -> Option<String> {
             before.backup_id, last.backup_id
         ));
     }
-    let (now, then) = (last.dump_size(), before.dump_size());
+    let dumps = last.dump_size().zip(before.dump_size());
+    let what = if dumps.is_some() { "dump" } else { "archive" };
+    let (now, then) = dumps.unwrap_or((last.archive.size, before.archive.size));
     (now <= then / 2 && then > 0).then(|| {
         format!(
-            "its dump shrank from {} to {}",
+            "its {what} shrank from {} to {}",
             units::size(then),
             units::size(now)
         )

@@ -8,12 +8,14 @@ use std::time::Instant;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{UpkeepError, restore_target, stored};
+use super::{UpkeepError, restore_target};
 use crate::access::access;
-use crate::catalog::{Backup, BackupId, BackupName, Found, find, look_up, read_manifests};
+use crate::catalog::{
+    Backup, BackupId, BackupName, Found, Manifest, find, look_up, read_manifests,
+};
 use crate::config::{ConfigError, Inventory};
 use crate::engine;
-use crate::restore::{Patience, RestoreError, Stored, Target, check, drill, restore};
+use crate::restore::{Patience, RestoreError, Stored, Target, check, drill, inspect, restore};
 use crate::store::{ErrorKind, SharedStore, StoreError};
 
 /// How closely a backup is looked at.
@@ -43,8 +45,10 @@ pub struct Candidate {
     pub database: String,
     /// Which one.
     pub backup_id: BackupId,
-    /// The backup, or why its manifest cannot be used.
-    pub stored: Result<Arc<Stored>, StoreError>,
+    /// Where it is.
+    pub place: SharedStore,
+    /// Its manifest, or why that cannot be used.
+    pub manifest: Result<Manifest, StoreError>,
 }
 
 impl Candidate {
@@ -89,7 +93,8 @@ pub async fn candidates(
                     store: named.called,
                     database: name.database.clone(),
                     backup_id: named.manifest.backup_id.clone(),
-                    stored: Ok(stored(named.store, named.manifest, &inventory.run)),
+                    place: named.store,
+                    manifest: Ok(named.manifest),
                 }],
                 missing: Vec::new(),
             });
@@ -114,7 +119,8 @@ pub async fn candidates(
                 store: called.clone(),
                 database: found.database,
                 backup_id: found.id,
-                stored: manifest.map(|manifest| stored(store.clone(), manifest, &inventory.run)),
+                place: store.clone(),
+                manifest,
             });
         }
     }
@@ -183,6 +189,14 @@ pub enum Proof {
         /// How long it took.
         seconds: f64,
     },
+    /// Every byte was read, and none decrypted: there is no key. The digests are right, and it is
+    /// put together as an encrypted archive is.
+    Sealed {
+        /// Size of the archive.
+        bytes: u64,
+        /// How long it took.
+        seconds: f64,
+    },
     /// Every byte was read; there is no scratch database for its kind.
     Undrilled {
         /// Size of the dump.
@@ -219,6 +233,8 @@ pub enum VerifyErrorKind {
     Damaged,
     /// The store cannot be read, so that nothing is known of the backup.
     Store,
+    /// It is encrypted, and there is no key for what was asked.
+    Locked,
     /// The scratch database could not be made, or did not take the dump.
     Drill,
     /// It was interrupted.
@@ -245,6 +261,7 @@ impl From<RestoreError> for VerifyError {
         let kind = match error {
             RestoreError::Store(error) => return error.into(),
             RestoreError::Damaged(_) => VerifyErrorKind::Damaged,
+            RestoreError::Locked(_) => VerifyErrorKind::Locked,
             RestoreError::Target(_) => VerifyErrorKind::Drill,
             RestoreError::Cancelled => VerifyErrorKind::Cancelled,
         };
@@ -278,6 +295,14 @@ pub async fn verify(
                 volumes: stored.manifest.archive.volumes.len(),
                 checksums: check(&stored).await?,
             });
+        }
+        Depth::Read
+            if stored.manifest.archive.encryption.is_some() && stored.identities.is_empty() =>
+        {
+            inspect(stored.clone(), cancel).await?;
+            let bytes = stored.progress.fetched();
+            let seconds = start.elapsed().as_secs_f64();
+            return Ok(Proof::Sealed { bytes, seconds });
         }
         Depth::Drill if can_be_drilled(&stored) => {
             Some(drilled(inventory, stored.clone(), cancel).await?)

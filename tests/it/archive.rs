@@ -63,7 +63,7 @@ async fn round_trip(
         bytes.extend(store.read(key).unwrap());
     }
     assert_eq!(bytes.len() as u64, manifest.archive.size);
-    assert_eq!(manifest.dump_size(), size as u64);
+    assert_eq!(manifest.dump_size(), Some(size as u64));
     std::fs::write(&archive, bytes).unwrap();
     let (untarred, volumes) = (untar(&archive), manifest.archive.volumes.len());
     let back = folder.path().join("back");
@@ -71,6 +71,7 @@ async fn round_trip(
         store: Arc::new(store),
         manifest,
         retry: RetryPolicy::lasting(Duration::from_secs(5)),
+        identities: Arc::default(),
         progress: Arc::default(),
     };
     restore(

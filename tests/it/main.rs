@@ -5,6 +5,7 @@ mod archive;
 mod bench;
 mod cleanup;
 mod databases;
+mod encryption;
 mod environment;
 mod failures;
 mod job;

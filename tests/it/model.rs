@@ -239,7 +239,7 @@ async fn run(plan: &Plan, file: &std::path::Path) -> std::result::Result<(), Str
         let manifest =
             Manifest::from_json(&memory.read(key).unwrap()).map_err(|e| e.to_string())?;
         let whole = manifest.keys().iter().all(|key| keys.contains(key));
-        if !whole || manifest.dump_size() != plan.size as u64 {
+        if !whole || manifest.dump_size() != Some(plan.size as u64) {
             return Err(format!("a manifest without its archive: {state}"));
         }
     }

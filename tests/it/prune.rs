@@ -69,7 +69,9 @@ pub fn put_backup_as(
                 size,
                 parts: 1,
                 crc64nvme: "AAAAAAAAAAA=".into(),
+                digest: None,
             }],
+            encryption: None,
         },
     };
     change(&mut manifest);

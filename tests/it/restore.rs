@@ -533,6 +533,7 @@ async fn read(store: &MemoryStore, manifest: &Manifest, to: &Path) -> Result<(),
         store,
         manifest: manifest.clone(),
         retry,
+        identities: Arc::default(),
         progress: Arc::default(),
     });
     restore(

@@ -4,12 +4,13 @@
 mod store;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::UpkeepError;
 use crate::access::{access, open_stores};
-use crate::config::{Database, Inventory, Selection};
+use crate::config::{Database, EncryptionSettings, Inventory, LockFrom, Selection};
 use crate::engine::{self, Engine};
 use crate::run::prepare::PreparedJob;
 use crate::run::{self, Plan};
@@ -124,6 +125,10 @@ async fn check_database(
             return false;
         }
     };
+    if let Some(encryption) = &database.encryption {
+        let (result, detail) = encrypted(encryption, inventory.run.connect_timeout).await;
+        found("encryption", result, detail);
+    }
     match engine.version().await {
         Ok(version) => found("tool", Outcome::Ok, version),
         // The plan would say the same once more.
@@ -163,6 +168,28 @@ async fn check_database(
         found("databases", result, detail);
     }
     true
+}
+
+/// Whether a key can be wrapped to each of those who are to read the backups.
+async fn encrypted(encryption: &EncryptionSettings, limit: Duration) -> (Outcome, String) {
+    let lock = match encryption.lock(limit).await {
+        Ok(lock) => lock,
+        Err(error) => return (Outcome::Fail, error.to_string()),
+    };
+    match tokio::task::spawn_blocking(move || lock.try_all()).await {
+        Ok(Ok(tried)) => match (&encryption.lock, tried.as_slice()) {
+            (LockFrom::Recipients(_), [one]) => (
+                Outcome::Warn,
+                format!(
+                    "works for {one}, and for nobody else: whoever loses that key loses the \
+                     backups; name a second one, kept elsewhere"
+                ),
+            ),
+            (_, tried) => (Outcome::Ok, format!("works for {}", tried.join(", "))),
+        },
+        Ok(Err(why)) => (Outcome::Fail, why),
+        Err(error) => (Outcome::Fail, error.to_string()),
+    }
 }
 
 /// What `database = "*"` stands for, and whether each pattern of `exclude` means something.
