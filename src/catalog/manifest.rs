@@ -104,6 +104,10 @@ pub struct Encryption {
     pub format: String,
     /// Fingerprints of the public keys, each of which opens it; or `passphrase`.
     pub recipients: Vec<String>,
+    /// What is said about the database itself, sealed as the archive is: a whole file of the format,
+    /// in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub properties: Option<String>,
     /// Names of the files in the archive; absent when they are hidden, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Vec<String>>,

@@ -27,6 +27,6 @@ mod tests;
 
 pub use envelope::Envelope;
 pub use identity::{Ask, Identities, NewIdentity};
-pub use open::{Locked, Shape, opened, shape};
+pub use open::{Locked, Shape, opened, opened_text, shape};
 pub use recipient::{Lock, Recipient};
 pub use seal::{CHUNK, Seal, TAG};

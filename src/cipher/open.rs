@@ -1,8 +1,9 @@
 //! The way back: an archive decrypted, or looked at by somebody who cannot.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 
 use age::{DecryptError, Decryptor};
+use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::Identities;
 use super::seal::{CHUNK, TAG};
@@ -34,6 +35,21 @@ pub fn opened<R: BufRead>(
     decryptor
         .decrypt(std::iter::once(identities as &dyn age::Identity))
         .map_err(damaged)
+}
+
+/// What [`super::Lock::seal_text`] has sealed.
+///
+/// # Errors
+/// As for [`opened`].
+pub fn opened_text(sealed: &str, identities: &Identities) -> Result<Vec<u8>, Locked> {
+    let damaged = |error: &dyn std::fmt::Display| Locked::Damaged(error.to_string());
+    let sealed = BASE64_STANDARD.decode(sealed);
+    let sealed = sealed.map_err(|error| damaged(&error))?;
+    let mut text = Vec::new();
+    opened(&sealed[..], identities)?
+        .read_to_end(&mut text)
+        .map_err(|error| damaged(&error))?;
+    Ok(text)
 }
 
 /// What can be told of a sealed archive without a key.

@@ -1,7 +1,7 @@
 //! Who can read an archive: public keys, or whoever knows a passphrase.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::str::FromStr;
 
 use age::plugin::RecipientPluginV1;
@@ -31,6 +31,23 @@ impl Lock {
             Lock::Recipients(all) => all.iter().map(Recipient::fingerprint).collect(),
             Lock::Passphrase(_) => vec![Encryption::PASSPHRASE.into()],
         }
+    }
+
+    /// Seals a text for those who can read the archive, too: a whole age file, in base64.
+    ///
+    /// # Errors
+    /// When the key cannot be wrapped to a recipient.
+    pub fn seal_text(&self, text: &[u8]) -> Result<String, String> {
+        let recipients = self.to_age()?;
+        let all = recipients.iter().map(|recipient| &**recipient);
+        let sealed = age::Encryptor::with_recipients(all).map_err(|error| error.to_string())?;
+        let mut out = Vec::new();
+        let write = sealed.wrap_output(&mut out).and_then(|mut writer| {
+            writer.write_all(text)?;
+            writer.finish().map(drop)
+        });
+        write.map_err(|error| error.to_string())?;
+        Ok(BASE64_STANDARD.encode(out))
     }
 
     /// Seals something to each recipient alone and reads the header back: what works now works in

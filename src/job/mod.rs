@@ -77,6 +77,8 @@ pub struct Job {
     pub source: SourceIdentity,
     /// What is said about the database itself, for the manifest.
     pub properties: Option<Properties>,
+    /// The same of a database whose backups are encrypted.
+    pub sealed_properties: Option<String>,
     /// What is known of what the dump will lack.
     pub warnings: Vec<String>,
     /// Whether a warning fails the job.
@@ -138,6 +140,7 @@ impl Job {
                 server: None,
             },
             properties: None,
+            sealed_properties: None,
             warnings: Vec::new(),
             strict: false,
             mode: Mode::Streamed,
@@ -405,6 +408,7 @@ impl Sealed {
         let encryption = job.lock.as_ref().map(|lock| Encryption {
             format: Encryption::AGE.into(),
             recipients: lock.fingerprints(),
+            properties: job.sealed_properties.clone(),
             files: names,
         });
         let manifest = Manifest {

@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
 use super::target::failed;
+use super::unlock::properties;
 use super::watch::{Patience, watch};
 use super::{RestoreError, Stored, Target, check, restore, unlock};
-use crate::catalog::{Manifest, Properties};
+use crate::catalog::Properties;
 use crate::engine::{
     Beside, Contents, Destination, Engine, Load, LoadOptions, Purpose, Replacement, Unit,
 };
@@ -78,8 +79,8 @@ pub async fn restore_into(
         cancel,
     };
     if !options.in_place && !is_of_server {
-        let said = stored_said(&work.stored.manifest);
-        let made = engine.beside(Purpose::Restore, said, &options.load);
+        let said = stored_said(&work.stored).await?;
+        let made = engine.beside(Purpose::Restore, said.as_ref(), &options.load);
         match made.await? {
             Replacement::Beside(mut beside) => {
                 work.beside(&mut *beside).await?;
@@ -110,16 +111,16 @@ pub async fn restore_into(
 }
 
 /// What the backup says about the database itself.
-fn stored_said(manifest: &Manifest) -> Option<&Properties> {
-    let said = manifest.properties.as_ref()?;
-    if said.is_newer() {
+async fn stored_said(stored: &Stored) -> Result<Option<Properties>, RestoreError> {
+    let said = properties(stored).await?;
+    if said.as_ref().is_some_and(Properties::is_newer) {
         tracing::warn!(
             "a newer tapline ({}) has written what is said about the database itself: what this \
              one does not know of it is not restored",
-            manifest.tapline
+            stored.manifest.tapline
         );
     }
-    Some(said)
+    Ok(said)
 }
 
 async fn discard(beside: &mut dyn Beside) {
@@ -164,7 +165,8 @@ impl Work<'_> {
             restore(self.stored.once_more(), Target::Nowhere, self.cancel).await?;
         }
         if made && !is_file {
-            engine.create(stored_said(&self.stored.manifest)).await?;
+            let said = stored_said(&self.stored).await?;
+            engine.create(said.as_ref()).await?;
         } else if replace {
             engine.clear().await?;
         }
@@ -283,8 +285,11 @@ pub async fn drill(
         unpack_in,
         cancel,
     };
-    let said = stored_said(&work.stored.manifest);
-    match engine.beside(Purpose::Drill, said, &options.load).await? {
+    let said = stored_said(&work.stored).await?;
+    match engine
+        .beside(Purpose::Drill, said.as_ref(), &options.load)
+        .await?
+    {
         Replacement::Beside(mut beside) => {
             work.beside(&mut *beside).await?;
             let tables = beside.engine().examine().await;

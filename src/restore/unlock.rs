@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{ON_THE_WAY, RestoreError, Stored, arriving, check, fetch};
-use crate::cipher::{Locked, opened, shape};
+use crate::catalog::{Manifest, Properties};
+use crate::cipher::{Locked, opened, opened_text, shape};
 
 /// An age header with hundreds of recipients is shorter.
 const LONGEST_HEADER: u64 = 1 << 20;
@@ -45,6 +46,33 @@ pub async fn unlock(stored: &Arc<Stored>) -> Result<(), RestoreError> {
             "trying the keys broke down: {error}"
         ))),
     }
+}
+
+/// What the backup says about the database itself.
+///
+/// # Errors
+/// [`RestoreError::Damaged`] when that cannot be read, although the archive can.
+pub(super) async fn properties(stored: &Stored) -> Result<Option<Properties>, RestoreError> {
+    let Manifest {
+        properties,
+        archive,
+        ..
+    } = &stored.manifest;
+    let sealed = archive.encryption.as_ref();
+    let Some(sealed) = sealed.and_then(|sealed| sealed.properties.clone()) else {
+        return Ok(properties.clone());
+    };
+    let identities = stored.identities.clone();
+    let opened = spawn_blocking(move || opened_text(&sealed, &identities)).await;
+    let opened = opened
+        .map_err(|error| error.to_string())
+        .and_then(|opened| opened.map_err(|locked| locked.to_string()))
+        .and_then(|text| serde_json::from_slice(&text).map_err(|error| error.to_string()));
+    opened.map(Some).map_err(|why| {
+        RestoreError::Damaged(format!(
+            "what the manifest says about the database itself cannot be read: {why}"
+        ))
+    })
 }
 
 /// The archive's first bytes.

@@ -10,6 +10,7 @@ use super::Plan;
 use crate::access::access;
 use crate::archive::{Compression, Cores};
 use crate::catalog::{Mode, Properties};
+use crate::cipher::Lock;
 use crate::config::{Container, Database, Selection};
 use crate::engine::{self, Activity, Engine, StagedDump};
 use crate::job::{FailureKind, Job, JobError, Layout, SIGN_OF_LIFE_AFTER, Witness};
@@ -174,6 +175,10 @@ pub async fn prepare(
         }
     };
     let command = engine.dump_command().map_err(tool)?;
+    let (properties, sealed_properties) = match (&lock, properties) {
+        (Some(lock), Some(said)) => (None, Some(sealed(lock.clone(), &said).await?)),
+        (_, said) => (said, None),
+    };
     let compression = (entry.compression, entry.level);
     let memory = plan.memory_per_job;
     let layout = Layout::new(
@@ -200,6 +205,7 @@ pub async fn prepare(
         engine: entry.engine.name().into(),
         source: identity,
         properties,
+        sealed_properties,
         warnings,
         strict: entry.strict,
         mode: settings.mode,
@@ -235,4 +241,13 @@ pub async fn prepare(
         job: Arc::new(job),
         staged,
     })
+}
+
+/// What is said about a database, for those alone who can read its backups.
+async fn sealed(lock: Lock, said: &Properties) -> Result<String, JobError> {
+    let text = serde_json::to_vec(said).map_err(std::io::Error::other)?;
+    // A passphrase is stretched for a second, and a plugin may take its time.
+    let sealed = tokio::task::spawn_blocking(move || lock.seal_text(&text)).await;
+    let sealed = sealed.map_err(std::io::Error::other)?;
+    sealed.map_err(|why| failed(FailureKind::Inventory)(format!("cannot encrypt: {why}")))
 }

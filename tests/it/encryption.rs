@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use tapline::store::{Checksum, ChecksumKind};
 
+use super::servers::{PASSWORD, Postgres};
 use super::world::{Run, TAPLINE, World, tool, untar};
 
 /// In no file, log, report, or command line.
@@ -312,6 +313,47 @@ fn a_passphrase_locks_and_opens_and_stock_age_reads_it() {
     let mut age = Command::new("sh");
     tool(age.arg("-c").arg(script).current_dir(world.folder.path()));
     assert_eq!(untar(&world.path("plain")).len(), 3893);
+}
+
+#[test]
+fn an_encrypted_postgres_database_comes_back_with_what_is_said_about_it() {
+    let server = Postgres::start();
+    server.sql("postgres", "create database shop connection limit 7");
+    server.sql(
+        "postgres",
+        &format!("comment on database shop is '{MARKER}'"),
+    );
+    server.sql(
+        "shop",
+        "create table t (x int); insert into t select generate_series(1, 5000)",
+    );
+    let world = World::new("");
+    let public = keygen(&world, "key");
+    world.write("password", PASSWORD);
+    world.inventory(&format!(
+        "[defaults]\nencrypt_to = [\"{public}\"]\n[databases.shop]\nengine = \"postgres\"\n\
+         host = \"127.0.0.1\"\nport = {}\nuser = \"admin\"\npassword = {{ file = \"password\" }}\n",
+        server.port()
+    ));
+    for mode in ["streamed", "staged"] {
+        good(&world.run(&["backup", "--mode", mode]));
+        for key in world.server.store().keys() {
+            let bytes = world.server.store().read(&key).unwrap();
+            assert!(!String::from_utf8_lossy(&bytes).contains(MARKER), "{key}");
+        }
+        let identity = keygen_free(&world);
+        good(&world.run(&["verify", "--drill", "--identity", &identity]));
+        // Without a key nothing is touched.
+        let refused = world.run(&["restore", "shop", "--overwrite", "--yes"]);
+        assert_eq!(refused.code, Some(3), "{}", refused.words());
+        server.sql("postgres", "drop database shop");
+        good(&world.run(&["restore", "shop", "--identity", &identity]));
+        assert_eq!(server.sql("shop", "select count(*) from t").trim(), "5000");
+        let said = "select datconnlimit, shobj_description(oid, 'pg_database') \
+                    from pg_database where datname = 'shop'";
+        let said = server.sql("postgres", said);
+        assert!(said.contains('7') && said.contains(MARKER), "{said}");
+    }
 }
 
 #[test]
