@@ -12,40 +12,64 @@ use crate::config::{
 };
 use crate::engine::Access;
 use crate::store::SharedStore;
+use crate::store::folder::FolderStore;
 use crate::store::retry::{RetryPolicy, Retrying};
 use crate::store::s3::{KeySource, S3Store};
+
+/// A store that is open, by its kind.
+#[derive(Clone)]
+pub enum OpenStore {
+    /// A bucket.
+    S3(Arc<S3Store>),
+    /// A folder.
+    Folder(Arc<FolderStore>),
+}
+
+impl OpenStore {
+    /// The store, whatever its kind.
+    pub fn shared(&self) -> SharedStore {
+        match self {
+            Self::S3(store) => store.clone(),
+            Self::Folder(store) => store.clone(),
+        }
+    }
+}
 
 /// Opens the inventory's stores, credentials resolved.
 ///
 /// # Errors
 /// When a secret is missing.
-pub async fn open_stores(
-    inventory: &Inventory,
-) -> Result<HashMap<String, Arc<S3Store>>, ConfigError> {
+pub async fn open_stores(inventory: &Inventory) -> Result<HashMap<String, OpenStore>, ConfigError> {
     let mut stores = HashMap::new();
     for (name, settings) in &inventory.stores {
-        stores.insert(
-            name.clone(),
-            Arc::new(open_store(settings, inventory.run.connect_timeout).await?),
-        );
+        let opened = open_store(settings, inventory.run.connect_timeout).await?;
+        stores.insert(name.clone(), opened);
     }
     Ok(stores)
 }
 
-async fn open_store(settings: &StoreSettings, limit: Duration) -> Result<S3Store, ConfigError> {
-    let mut keys = None;
-    if let Some(from) = &settings.keys {
-        let source = StoreKeySource {
-            keys: from.clone(),
+async fn open_store(settings: &StoreSettings, limit: Duration) -> Result<OpenStore, ConfigError> {
+    let (s3, keys) = match settings {
+        StoreSettings::S3 { s3, keys } => (s3, keys),
+        StoreSettings::Folder(folder) => {
+            let store = FolderStore::new(folder.clone());
+            return Ok(OpenStore::Folder(Arc::new(store)));
+        }
+    };
+    let mut source = None;
+    if let Some(keys) = keys {
+        let from = StoreKeySource {
+            keys: keys.clone(),
             limit,
         };
         // What is missing is said now, and not by the first request.
-        source.access_key().await.map_err(ConfigError)?;
-        keys = Some(Arc::new(source) as Arc<dyn KeySource>);
+        from.access_key().await.map_err(ConfigError)?;
+        source = Some(Arc::new(from) as Arc<dyn KeySource>);
     }
     // Some 20 KB, which every future above it would carry.
-    Box::pin(S3Store::open(&settings.s3, keys))
-        .await
+    let opened = Box::pin(S3Store::open(s3, source)).await;
+    opened
+        .map(|store| OpenStore::S3(Arc::new(store)))
         .map_err(|error| ConfigError(error.to_string()))
 }
 
@@ -74,7 +98,7 @@ pub async fn open_patient_stores(
     {
         let store = open_store(settings, inventory.run.connect_timeout).await?;
         let retrying = Retrying::new(
-            Arc::new(store),
+            store.shared(),
             RetryPolicy::lasting(inventory.run.retry_for),
             Arc::new(|| ()),
         );

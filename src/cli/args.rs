@@ -355,7 +355,7 @@ pub(super) struct VerifyOptions {
 #[derive(Debug, Default, Clone, ClapArgs)]
 pub(super) struct ListOptions {
     /// Only this database, or those that a `database = "*"` of this name stands for; an
-    /// s3://BUCKET/PREFIX is looked into without an inventory
+    /// s3://BUCKET/PREFIX or file:///FOLDER is looked into without an inventory
     pub name: Option<String>,
     #[command(flatten)]
     pub from: FromOptions,
@@ -401,9 +401,9 @@ pub(super) struct KeyOptions {
 #[derive(Debug, Default, Clone, ClapArgs)]
 #[command(next_help_heading = "Without an inventory")]
 pub(super) struct FromOptions {
-    /// Look here instead of in the inventory's stores, with the AWS chain's credentials
-    /// (AWS_ACCESS_KEY_ID, ~/.aws, …)
-    #[arg(long, value_name = "s3://BUCKET/PREFIX")]
+    /// Look here instead of in the inventory's stores: s3://BUCKET/PREFIX, with the AWS chain's
+    /// credentials (AWS_ACCESS_KEY_ID, ~/.aws, …), or file:///FOLDER
+    #[arg(long, value_name = "URL")]
     pub from: Option<String>,
     /// Where the bucket is, for servers other than AWS
     #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL_S3")]

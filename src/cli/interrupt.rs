@@ -21,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The signals that end this program. While it exists, none of them ends the process by itself.
 pub(super) struct Signals {
     signals: Vec<(Signal, Exit)>,
+    /// A file that may grow no more (`ulimit -f`) is an error of the write, and no end.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -41,7 +43,11 @@ impl Signals {
                 signals.push((signal(kind)?, exit));
             }
         }
-        Ok(Self { signals })
+        let file_size = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        Ok(Self {
+            signals,
+            _file_size: signal(file_size)?,
+        })
     }
 
     /// Does `work`, which leaves nothing behind: the first signal drops it.

@@ -62,10 +62,7 @@ pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, 
     }
     if let Some(under) = options.under.as_ref().map(|under| under.trim_matches('/')) {
         for store in inventory.stores.values_mut() {
-            let prefix = &mut Arc::make_mut(store).s3.prefix;
-            format!("{prefix}/{under}")
-                .trim_matches('/')
-                .clone_into(prefix);
+            Arc::make_mut(store).put_under(under);
         }
     }
     find_pictures(options, &inventory)?;
@@ -160,9 +157,7 @@ pub(super) async fn stores(
             .collect());
     }
     let opened = open_stores(inventory).await?.into_iter();
-    Ok(opened
-        .map(|(name, store)| (name, store as SharedStore))
-        .collect())
+    Ok(opened.map(|(name, store)| (name, store.shared())).collect())
 }
 
 #[cfg(test)]
@@ -245,7 +240,7 @@ mod tests {
             ("synthetic", "s")
         );
         assert_eq!(synthetic.command[1..], ["__synthetic", "1048576B:3"]);
-        assert_eq!(inventory.stores["s"].s3.prefix, "backups/scratch");
+        assert_eq!(inventory.stores["s"].prefix(), "backups/scratch");
         let without_file = BackupOptions {
             store: Some("null".into()),
             ..options

@@ -31,7 +31,7 @@ pub(super) async fn show(session: &mut Session, options: &ShowOptions) -> Result
         return Ok(Exit::Good);
     }
     let settings = inventory.stores.get(&named.called);
-    let endpoint = settings.and_then(|store| store.s3.endpoint.as_deref());
+    let endpoint = settings.and_then(|store| store.endpoint());
     console::out(&describe(&named.manifest, &named.store.address(), endpoint));
     Ok(Exit::Good)
 }
@@ -149,10 +149,11 @@ fn by_hand(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> String
         .map(|url| format!(" --endpoint-url {}", quote(url)))
         .unwrap_or_default();
     let fetch = |key| {
-        format!(
-            "aws s3 cp{endpoint} {} -",
-            quote(&format!("{address}/{key}"))
-        )
+        let object = format!("{address}/{key}");
+        match object.strip_prefix("file://") {
+            Some(path) => format!("cat {}", quote(path)),
+            None => format!("aws s3 cp{endpoint} {} -", quote(&object)),
+        }
     };
     let commands: Vec<String> = manifest.volume_keys().map(fetch).collect();
     let mut archive = match commands.as_slice() {
@@ -192,6 +193,10 @@ mod tests {
         assert_eq!(
             by_hand(&manifest, "s3://b/p", None),
             format!("aws s3 cp {folder}/x.tar.gz - | tar xzO > x")
+        );
+        assert_eq!(
+            by_hand(&manifest, "file:///mnt/b", None),
+            "cat /mnt/b/it%27s/20260101T000000Z-aaaaaa/x.tar.gz | tar xzO > x"
         );
 
         manifest.archive.compression = Compression::Zstd;

@@ -370,7 +370,8 @@ fn chosen_store(
         (_, 0) => file.wrong(
             here,
             place,
-            "there is no store; add a table [stores.NAME] with url = \"s3://BUCKET/PREFIX\"",
+            "there is no store; add a table [stores.NAME] with url = \"s3://BUCKET/PREFIX\" \
+             or \"file:///FOLDER\"",
         ),
         (Some(name), _) => file.wrong(
             &name.span(),

@@ -54,7 +54,7 @@ fn secrets(inventory: &Inventory) -> impl Iterator<Item = &Secret> {
     let of_stores = inventory
         .stores
         .values()
-        .filter_map(|store| store.keys.as_ref())
+        .filter_map(|store| store.keys())
         // An access key alone opens nothing.
         .flat_map(|keys| [Some(&keys.secret), keys.session.as_ref()])
         .flatten();

@@ -7,7 +7,7 @@
 //! | `exposure` | who else may read or change the files |
 //! | `validate`, `entry` | from the file as written to the model, every error with file, line, key and fix |
 //! | `encryption` | who can read a database's backups |
-//! | `notify` | the table of that name |
+//! | `store`, `notify` | the tables of that name |
 //! | `place` | that file: places for messages, and values of common kinds |
 //! | `options` | options for dump tools that cannot be let through |
 //! | `model` | the model that the rest of the program sees |
@@ -24,6 +24,7 @@ mod place;
 mod raw;
 mod read;
 mod secret;
+mod store;
 mod target;
 mod validate;
 
@@ -144,7 +145,8 @@ impl Inventory {
     pub(crate) fn without_stores(&self) -> ConfigError {
         let path = self.path.display();
         ConfigError(format!(
-            "{path}: stores: there is none; add a table [stores.NAME] with url = \"s3://BUCKET/PREFIX\""
+            "{path}: stores: there is none; add a table [stores.NAME] with url = \"s3://BUCKET/PREFIX\" \
+             or \"file:///FOLDER\""
         ))
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::EncryptionSettings;
 use crate::archive::{Compression, EntryName};
 use crate::catalog::{Mode, Retention};
+use crate::store::folder::FolderSettings;
 use crate::store::s3::S3Settings;
 
 /// A whole inventory file.
@@ -128,12 +129,57 @@ pub enum Address {
 }
 
 /// `[stores.NAME]`.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are a few, each behind an Arc"
+)]
 #[derive(Debug, Clone)]
-pub struct StoreSettings {
-    /// Bucket, server, and how to write there.
-    pub s3: S3Settings,
-    /// Where its access key comes from; the standard AWS chain when absent.
-    pub keys: Option<StoreKeys>,
+pub enum StoreSettings {
+    /// `url = "s3://BUCKET/PREFIX"`
+    S3 {
+        /// Bucket, server, and how to write there.
+        s3: S3Settings,
+        /// Where its access key comes from; the standard AWS chain when absent.
+        keys: Option<StoreKeys>,
+    },
+    /// `url = "file:///FOLDER"`
+    Folder(FolderSettings),
+}
+
+impl StoreSettings {
+    /// Before every key, with no slash at either end; may be empty.
+    pub fn prefix(&self) -> &str {
+        match self {
+            Self::S3 { s3, .. } => &s3.prefix,
+            Self::Folder(folder) => &folder.prefix,
+        }
+    }
+
+    /// The same store, with `under` behind the prefix.
+    pub fn put_under(&mut self, under: &str) {
+        let prefix = match self {
+            Self::S3 { s3, .. } => &mut s3.prefix,
+            Self::Folder(folder) => &mut folder.prefix,
+        };
+        let joined = format!("{prefix}/{under}");
+        joined.trim_matches('/').clone_into(prefix);
+    }
+
+    /// The server's address, where it is not AWS's own.
+    pub fn endpoint(&self) -> Option<&str> {
+        match self {
+            Self::S3 { s3, .. } => s3.endpoint.as_deref(),
+            Self::Folder(_) => None,
+        }
+    }
+
+    /// Where the access key comes from.
+    pub fn keys(&self) -> Option<&StoreKeys> {
+        match self {
+            Self::S3 { keys, .. } => keys.as_ref(),
+            Self::Folder(_) => None,
+        }
+    }
 }
 
 /// Where a store's access key comes from.

@@ -2,6 +2,7 @@
 //! validation's to say.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -73,16 +74,38 @@ pub(super) enum Address {
 pub(super) struct Store {
     pub url: Spanned<String>,
     pub endpoint: Option<Spanned<String>>,
-    pub region: Option<String>,
-    pub path_style: Option<bool>,
-    pub ca_file: Option<PathBuf>,
-    pub storage_class: Option<String>,
+    pub region: Option<Spanned<String>>,
+    pub path_style: Option<Spanned<bool>>,
+    pub ca_file: Option<Spanned<PathBuf>>,
+    pub storage_class: Option<Spanned<String>>,
     pub sse: Option<Spanned<String>>,
     pub checksum: Option<Spanned<String>>,
     pub max_parts: Option<Spanned<u32>>,
     pub access_key: Option<Spanned<Secret>>,
     pub secret_key: Option<Spanned<Secret>>,
     pub session_token: Option<Spanned<Secret>>,
+    pub marker: Option<Spanned<String>>,
+}
+
+impl Store {
+    /// The keys that say nothing of a folder, and where they stand.
+    pub fn keys_of_buckets(&self) -> [(&'static str, Option<Range<usize>>); 10] {
+        fn at<T>(value: Option<&Spanned<T>>) -> Option<Range<usize>> {
+            value.map(Spanned::span)
+        }
+        [
+            ("endpoint", at(self.endpoint.as_ref())),
+            ("region", at(self.region.as_ref())),
+            ("path_style", at(self.path_style.as_ref())),
+            ("ca_file", at(self.ca_file.as_ref())),
+            ("storage_class", at(self.storage_class.as_ref())),
+            ("sse", at(self.sse.as_ref())),
+            ("checksum", at(self.checksum.as_ref())),
+            ("access_key", at(self.access_key.as_ref())),
+            ("secret_key", at(self.secret_key.as_ref())),
+            ("session_token", at(self.session_token.as_ref())),
+        ]
+    }
 }
 
 #[expect(clippy::struct_field_names, reason = "the key is called so")]

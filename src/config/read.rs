@@ -86,7 +86,7 @@ fn expected(message: &str) -> &'static str {
         "a map" => "must be a table: { NAME = … }, with a secret's place for each NAME",
         name if name.starts_with("struct ") => "must be a table: [NAME], with keys below it",
         _ if message.starts_with("missing field `url`") => {
-            "url is missing; add url = \"s3://BUCKET/PREFIX\""
+            "url is missing; add url = \"s3://BUCKET/PREFIX\" or \"file:///FOLDER\""
         }
         _ => "another kind of value must stand here; `tapline init -` shows each key",
     }

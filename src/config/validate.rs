@@ -10,13 +10,12 @@ use toml::Spanned;
 use super::entry::database;
 use super::notify::notify;
 use super::place::{File, MOST_MEMORY, Result};
+use super::store::{keys_fit, place_of};
 use super::{
-    ConfigError, Container, Database, Inventory, RunSettings, Selection, StagedSettings, StoreKeys,
-    StoreSettings, raw,
+    ConfigError, Container, Inventory, RunSettings, Selection, StagedSettings, StoreSettings, raw,
+    store,
 };
-use crate::catalog::{BackupId, Mode, archive_key};
-use crate::store::s3::S3Settings;
-use crate::store::{ChecksumKind, Limits};
+use crate::catalog::Mode;
 
 pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result<Inventory> {
     let file = File { path, text };
@@ -29,7 +28,7 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
         .map(|(name, store)| {
             Ok((
                 name.get_ref().clone(),
-                Arc::new(self::store(&file, name, store)?),
+                Arc::new(store::store(&file, name, store)?),
             ))
         })
         .collect::<Result<_>>()?;
@@ -85,39 +84,6 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
         databases,
         warnings: Vec::new(),
     })
-}
-
-fn place_of(store: &StoreSettings) -> (Option<&str>, &str, &str) {
-    let endpoint = store.s3.endpoint.as_deref();
-    (
-        endpoint.map(|endpoint| endpoint.trim_end_matches('/')),
-        &store.s3.bucket,
-        &store.s3.prefix,
-    )
-}
-
-/// S3 takes keys of 1,024 bytes, and a name is in a key twice, percent-encoded.
-fn keys_fit(
-    file: &File,
-    span: &std::ops::Range<usize>,
-    entry: &Database,
-    stores: &BTreeMap<String, Arc<StoreSettings>>,
-) -> Result<()> {
-    const LONGEST_KEY: usize = 1024;
-    // The longest suffix that an archive's volume can have.
-    const SUFFIX: &str = "tar.zst.age.v9999";
-    let prefix = stores
-        .get(&entry.store)
-        .map_or(0, |store| store.s3.prefix.len() + 1);
-    let longest = prefix + archive_key(&entry.name, &BackupId::now(), SUFFIX).len();
-    if longest <= LONGEST_KEY {
-        return Ok(());
-    }
-    let why = format!(
-        "its objects would have keys of {longest} bytes, and S3 takes {LONGEST_KEY}: give it a \
-         shorter name (a letter beyond ASCII counts at least six times) or its store a shorter prefix"
-    );
-    file.wrong(span, &format!("databases.{}", entry.name), why)
 }
 
 fn run(file: &File, raw: &raw::Run) -> Result<RunSettings> {
@@ -198,152 +164,6 @@ fn staged(file: &File, raw: &raw::Staged) -> Result<StagedSettings> {
         )?,
         container,
     })
-}
-
-fn store(file: &File, name: &Spanned<String>, raw: &raw::Store) -> Result<StoreSettings> {
-    let key = |key: &str| format!("stores.{}.{key}", name.get_ref());
-    let Some(place) = raw.url.get_ref().strip_prefix("s3://") else {
-        return file.wrong(&raw.url.span(), &key("url"), "must be s3://BUCKET/PREFIX");
-    };
-    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-    let prefix = prefix.trim_matches('/');
-    if bucket.is_empty() {
-        return file.wrong(
-            &raw.url.span(),
-            &key("url"),
-            "names no bucket; write s3://BUCKET/PREFIX",
-        );
-    }
-    let wrong = bucket_flaw(bucket, raw.endpoint.is_some()).or_else(|| prefix_flaw(prefix));
-    if let Some(why) = wrong {
-        return file.wrong(&raw.url.span(), &key("url"), why);
-    }
-    if let Some(endpoint) = &raw.endpoint
-        && let Some(why) = endpoint_flaw(endpoint.get_ref())
-    {
-        return file.wrong(&endpoint.span(), &key("endpoint"), why);
-    }
-    let checksum = match &raw.checksum {
-        None => Some(ChecksumKind::Crc64Nvme),
-        Some(value) => match value.get_ref().as_str() {
-            "crc64nvme" => Some(ChecksumKind::Crc64Nvme),
-            "crc32" => Some(ChecksumKind::Crc32),
-            "none" => None,
-            _ => {
-                return file.wrong(
-                    &value.span(),
-                    &key("checksum"),
-                    "must be \"crc64nvme\", \"crc32\" or \"none\"",
-                );
-            }
-        },
-    };
-    if let Some(sse) = &raw.sse
-        && !(["AES256", "aws:kms"].contains(&sse.get_ref().as_str())
-            || sse.get_ref().starts_with("aws:kms:"))
-    {
-        return file.wrong(
-            &sse.span(),
-            &key("sse"),
-            "must be \"AES256\", \"aws:kms\" or \"aws:kms:KEY-ID\"",
-        );
-    }
-    let max_parts = match &raw.max_parts {
-        None => Limits::S3.max_parts,
-        Some(value) if (2..=Limits::S3.max_parts).contains(value.get_ref()) => *value.get_ref(),
-        Some(value) => {
-            return file.wrong(&value.span(), &key("max_parts"), "must be from 2 to 10000");
-        }
-    };
-    let keys = match (&raw.access_key, &raw.secret_key, &raw.session_token) {
-        (None, None, None) => None,
-        (Some(access), Some(secret), session) => Some(StoreKeys {
-            access: file.secret(access, &key("access_key"))?,
-            secret: file.secret(secret, &key("secret_key"))?,
-            session: match session {
-                Some(session) => Some(file.secret(session, &key("session_token"))?),
-                None => None,
-            },
-        }),
-        (Some(one), ..) | (_, Some(one), _) | (.., Some(one)) => {
-            return file.wrong(
-                &one.span(),
-                &key("access_key"),
-                "access_key and secret_key go together, and session_token with both",
-            );
-        }
-    };
-    Ok(StoreSettings {
-        s3: S3Settings {
-            prefix: prefix.into(),
-            endpoint: raw
-                .endpoint
-                .as_ref()
-                .map(|endpoint| endpoint.get_ref().clone()),
-            region: raw.region.clone(),
-            path_style: raw.path_style,
-            ca_file: raw.ca_file.as_ref().map(|path| file.relative(path)),
-            storage_class: raw.storage_class.clone(),
-            sse: raw.sse.as_ref().map(|sse| sse.get_ref().clone()),
-            checksum,
-            max_parts,
-            ..S3Settings::new(bucket)
-        },
-        keys,
-    })
-}
-
-/// What keeps a text from being a bucket's name; the rules are AWS's, other servers take more.
-fn bucket_flaw(bucket: &str, elsewhere: bool) -> Option<&'static str> {
-    let at_aws = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c);
-    let anywhere = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if elsewhere {
-        let fits = bucket.len() <= 255 && bucket.chars().all(anywhere);
-        return (!fits || [".", ".."].contains(&bucket)).then_some(
-            "its bucket is none: a name has ASCII letters, digits, dots, hyphens and underscores",
-        );
-    }
-    let ends = [bucket.chars().next(), bucket.chars().last()];
-    let fits = (3..=63).contains(&bucket.len())
-        && bucket.chars().all(at_aws)
-        && ends
-            .into_iter()
-            .flatten()
-            .all(|c| c.is_ascii_alphanumeric())
-        && !bucket.contains("..");
-    (!fits).then_some(
-        "its bucket is none: AWS takes 3 to 63 lower-case letters, digits, dots and hyphens, \
-         the first and the last a letter or digit",
-    )
-}
-
-fn prefix_flaw(prefix: &str) -> Option<&'static str> {
-    if prefix.contains(['?', '#']) {
-        return Some("has ? or # in it; options are keys of their own, such as endpoint, region");
-    }
-    if prefix.chars().any(char::is_control) {
-        return Some("has a control character in it");
-    }
-    let empty = |part: &str| ["", ".", ".."].contains(&part);
-    (!prefix.is_empty() && prefix.split('/').any(empty))
-        .then_some("its prefix has an empty component, \".\" or \"..\", which S3 takes literally")
-}
-
-fn endpoint_flaw(endpoint: &str) -> Option<&'static str> {
-    let Ok(url) = url::Url::parse(endpoint) else {
-        return Some("is no URL; one looks like https://s3.example.com");
-    };
-    if !["http", "https"].contains(&url.scheme()) {
-        return Some("must begin with https:// or http://");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Some("has a user in it; credentials are access_key and secret_key");
-    }
-    if url.port() == Some(0) {
-        return Some("has port 0, which is none");
-    }
-    (url.query().is_some() || url.fragment().is_some())
-        .then_some("has ? or # in it; write scheme, host and port")
 }
 
 #[cfg(test)]
@@ -534,9 +354,9 @@ mod tests {
                 "rename",
             ),
             (
-                format!("[stores.s]\nurl = \"file:///x\"\n{sqlite}"),
+                format!("[stores.s]\nurl = \"ftp://x\"\n{sqlite}"),
                 "t.toml:2: stores.s.url",
-                "s3://BUCKET/PREFIX",
+                "s3://BUCKET/PREFIX, or file:///FOLDER",
             ),
             (sqlite.to_owned(), "t.toml:1: databases.x", "[stores.NAME]"),
             (

@@ -1,4 +1,4 @@
-//! Where backups live: a bucket and prefix, behind one trait.
+//! Where backups live: a bucket and prefix, or a folder, behind one trait.
 //!
 //! Keys are relative to the store's prefix. Objects are only ever written whole: [`Store::put`] for
 //! small ones, and for archives a multipart upload whose parts may arrive in any order (part 1,
@@ -8,14 +8,17 @@
 //! | backend | for |
 //! |---|---|
 //! | [`s3`] | AWS S3 and the servers that speak its protocol |
+//! | [`folder`] | a folder on another disk or file server |
 //! | [`memory`] | tests, benches, and the state behind the in-process S3 server |
 //!
 //! [`retry`] wraps any of them.
 
 mod checksum;
 mod error;
+pub mod folder;
 mod listing;
 pub mod memory;
+mod progress;
 pub mod retry;
 pub mod s3;
 
@@ -189,7 +192,7 @@ impl UploadInfo {
 }
 
 /// One page of a listing.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Page<T> {
     /// The entries, in the server's order (keys ascending).
     pub items: Vec<T>,
@@ -197,7 +200,17 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-/// A bucket and prefix. All methods may be called concurrently.
+impl<T> Default for Page<T> {
+    /// The only page of a listing of nothing.
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            next: None,
+        }
+    }
+}
+
+/// A bucket and prefix, or a folder. All methods may be called concurrently.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// The store's address for messages, such as `s3://bucket/prefix`; never a secret.

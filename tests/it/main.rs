@@ -26,6 +26,7 @@ mod sources;
 mod staged;
 mod status;
 mod store;
+mod store_folder;
 mod store_http;
 mod store_write;
 mod use_console;

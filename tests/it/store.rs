@@ -4,6 +4,7 @@ use futures_util::{FutureExt, StreamExt};
 use tapline::access::open_stores;
 use tapline::config::Inventory;
 use tapline::s3_server::{Fault, Op};
+use tapline::store::folder::{FolderSettings, FolderStore};
 use tapline::store::memory::MemoryStore;
 use tapline::store::{
     Checksum, ChecksumKind, ErrorKind, Limits, PartBody, Store, UploadInfo, get_small, list_all,
@@ -24,7 +25,21 @@ fn body(byte: u8, length: usize) -> (PartBody, Option<Checksum>) {
     (body, Some(checksum))
 }
 
-async fn conforms(store: &dyn Store) {
+/// What a store does that not every one does.
+#[derive(Clone, Copy)]
+struct Keeps {
+    /// It says of an object which checksum it has, and which backup has written it.
+    metadata: bool,
+    /// It refuses parts that are too small.
+    sizes: bool,
+}
+
+const ALL: Keeps = Keeps {
+    metadata: true,
+    sizes: true,
+};
+
+async fn conforms(store: &dyn Store, keeps: Keeps) {
     // Parts out of order, one of them twice, part 1 last.
     let upload = store
         .create_upload("a/x%20y/archive", "id-1")
@@ -73,13 +88,14 @@ async fn conforms(store: &dyn Store) {
     assert_eq!(object.checksum, Some(whole));
     let object = store.head(&upload.key).await.unwrap().unwrap();
     assert_eq!(
-        (object.size, object.backup_id.as_deref()),
-        (10 * MIB as u64 + 10, Some("id-1"))
+        (object.size, object.backup_id.as_deref(), object.checksum),
+        (
+            10 * MIB as u64 + 10,
+            keeps.metadata.then_some("id-1"),
+            keeps.metadata.then_some(whole)
+        )
     );
-    assert_eq!(
-        store.head(&upload.key).await.unwrap().unwrap().checksum,
-        Some(whole)
-    );
+    assert!((jiff::Timestamp::now().as_second() - object.modified).abs() < 60);
 
     // Ranges.
     let range = 5 * MIB as u64 - 2..5 * MIB as u64 + 3;
@@ -138,8 +154,11 @@ async fn conforms(store: &dyn Store) {
                 .unwrap(),
         );
     }
-    assert!(store.complete_upload(&upload, &parts, None).await.is_err());
+    if keeps.sizes {
+        assert!(store.complete_upload(&upload, &parts, None).await.is_err());
+    }
     store.abort_upload(&upload).await.unwrap();
+    assert_eq!(store.head("a/bad").await.unwrap(), None);
 
     // More than a page of parts.
     let upload = store.create_upload("a/many", "id-4").await.unwrap();
@@ -182,7 +201,7 @@ async fn conforms(store: &dyn Store) {
 #[test]
 fn the_store_in_memory_conforms() {
     let store = MemoryStore::new(Limits::S3, Some(ChecksumKind::Crc64Nvme));
-    conforms(&store)
+    conforms(&store, ALL)
         .now_or_never()
         .expect("nothing to wait for");
 }
@@ -191,7 +210,30 @@ fn the_store_in_memory_conforms() {
 fn s3_conforms() {
     let world = World::new("[databases.x]\nengine = \"sqlite\"\npath = \"x\"\n");
     let inventory = Inventory::load(&world.path("tapline.toml")).unwrap();
-    world.block_on(async { conforms(&*open_stores(&inventory).await.unwrap()["s3"]).await });
+    world.block_on(async {
+        conforms(&*open_stores(&inventory).await.unwrap()["s3"].shared(), ALL).await;
+    });
+}
+
+#[tokio::test]
+async fn a_folder_conforms() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FolderStore::new(FolderSettings::new(folder.path()));
+    let keeps = Keeps {
+        metadata: false,
+        sizes: false,
+    };
+    conforms(&store, keeps).await;
+    // An upload that is given up leaves no trace.
+    for open in list_all_uploads(&store, "").await.unwrap() {
+        let upload = tapline::store::Upload {
+            key: open.key,
+            id: open.id,
+            backup_id: String::new(),
+        };
+        store.abort_upload(&upload).await.unwrap();
+    }
+    assert!(!folder.path().join(".tapline").exists());
 }
 
 #[test]
@@ -199,7 +241,7 @@ fn an_upload_is_aborted_until_no_part_arrives_any_more() {
     let world = World::new("");
     let inventory = Inventory::load(&world.path("tapline.toml")).unwrap();
     world.block_on(async {
-        let store = open_stores(&inventory).await.unwrap()["s3"].clone();
+        let store = open_stores(&inventory).await.unwrap()["s3"].shared();
         for (in_flight, ends) in [(2, true), (20, false)] {
             let upload = store.create_upload("a", "id").await.unwrap();
             let (small, checksum) = body(b'x', 10);

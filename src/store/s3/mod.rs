@@ -36,16 +36,18 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 
+use super::progress::Progress;
+pub use super::progress::Timeouts;
 use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
     Result, Store, StoreError, Upload, UploadInfo, Written,
 };
-use body::{Progress, stream_of};
+use body::stream_of;
 use explain::{chain, explain};
 use keys::Keys;
 pub use keys::{AccessKey, KeySource};
 use quirks::Quirks;
-pub use settings::{S3Settings, Timeouts};
+pub use settings::S3Settings;
 use wire::ServerClock;
 
 /// The backup id in an object's metadata.

@@ -1,8 +1,8 @@
 //! What a bucket and its server need to be told.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
+use crate::store::progress::Timeouts;
 use crate::store::{ChecksumKind, Limits};
 
 /// A bucket, a prefix in it, and the server that has it.
@@ -46,36 +46,6 @@ impl S3Settings {
             checksum: Some(ChecksumKind::Crc64Nvme),
             max_parts: Limits::S3.max_parts,
             timeouts: Timeouts::default(),
-        }
-    }
-}
-
-/// How long one try may take. A body may take as long as its bytes move: 10 kB/s is slow and not
-/// broken, and a try that is ended early has to send all of it again.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// To be connected, TLS included.
-    pub connect: Duration,
-    /// In which not one byte of a body moves, either way.
-    pub stall: Duration,
-    /// From a request's last byte to its reply's. What lies in the sockets' buffers and proxies'
-    /// memory on the way is still being sent then: 5 minutes empty 30 MB at 100 kB/s.
-    pub reply: Duration,
-    /// The same for a completion, for which S3 says "several minutes":
-    /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>.
-    pub completion: Duration,
-    /// From beginning to end of a request that carries nothing, such as a listing's page.
-    pub small: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            stall: Duration::from_mins(1),
-            reply: Duration::from_mins(5),
-            completion: Duration::from_mins(10),
-            small: Duration::from_mins(1),
         }
     }
 }

@@ -62,7 +62,7 @@ pub async fn check(
     let mut stores: Vec<_> = open_stores(inventory).await?.into_iter().collect();
     if !reached.is_empty() {
         let shared = stores.iter().map(|(name, store)| {
-            let store: SharedStore = store.clone();
+            let store: SharedStore = store.shared();
             (name.clone(), store)
         });
         let mut plan = Plan::new(inventory, shared.collect(), &[], own_binary())?;

@@ -13,11 +13,12 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 
 use super::{Finding, Outcome};
+use crate::access::OpenStore;
 use crate::catalog::{BackupId, check_key};
 use crate::store::s3::S3Store;
 use crate::store::{
-    Checksum, ErrorKind, PartBody, PartReceipt, Store, StoreError, Upload, get_small, list_all,
-    list_all_uploads,
+    Checksum, ErrorKind, PartBody, PartReceipt, SharedStore, Store, StoreError, Upload, get_small,
+    list_all, list_all_uploads,
 };
 
 /// What is put into a store and taken away again.
@@ -83,20 +84,28 @@ const DELETE: Step = wanted(
 );
 
 /// Tries everything with the store that the inventory calls `name`.
-pub(super) async fn check_store(name: &str, store: &S3Store, say: &mut dyn FnMut(Finding)) {
+pub(super) async fn check_store(name: &str, opened: &OpenStore, say: &mut dyn FnMut(Finding)) {
     let keys = [check_key(&BackupId::now()), check_key(&BackupId::now())];
-    let mut check = StoreCheck { name, store, say };
+    let mut check = StoreCheck {
+        name,
+        opened,
+        store: opened.shared(),
+        say,
+    };
     let stored = check.write(&keys).await;
     if let Some(key) = stored.last() {
         check.look(key).await;
         check.take_away(&stored).await;
     }
-    check.circumstances().await;
+    if let OpenStore::S3(store) = opened {
+        check.circumstances(store).await;
+    }
 }
 
 struct StoreCheck<'a> {
     name: &'a str,
-    store: &'a S3Store,
+    opened: &'a OpenStore,
+    store: SharedStore,
     say: &'a mut dyn FnMut(Finding),
 }
 
@@ -104,7 +113,7 @@ impl StoreCheck<'_> {
     /// As a backup does: a small object, as its manifest, and one in parts with checksums, completed
     /// on the condition that no object has the key. Returns what is there now.
     async fn write(&mut self, [small, joined]: &[String; 2]) -> Vec<String> {
-        let store = self.store;
+        let store = self.store.clone();
         let put = store.put(small, PROBE.into()).await;
         let there = self.tried(&PUT, put, |_| store.address()).is_some();
         let mut stored: Vec<_> = there.then(|| small.clone()).into_iter().collect();
@@ -118,8 +127,8 @@ impl StoreCheck<'_> {
     }
 
     async fn join(&mut self, upload: &Upload) -> bool {
-        let store = self.store;
-        let checksum = checksum(store);
+        let store = self.store.clone();
+        let checksum = checksum(&*store);
         let body = PartBody::from(Bytes::from_static(PROBE));
         let put = store.put_part(upload, 1, body, checksum).await;
         let joined = match self.tried(&PART, put, |_| "works".into()) {
@@ -159,7 +168,7 @@ impl StoreCheck<'_> {
         self.tried(&HEAD, head, Clone::clone);
         let read = self.read(key).await;
         self.tried(&READ, read, |()| "works, a range too".into());
-        let listed = list_all(self.store, key).await.and_then(|found| {
+        let listed = list_all(&*self.store, key).await.and_then(|found| {
             if found.iter().any(|object| object.key == key) {
                 Ok(())
             } else {
@@ -178,7 +187,7 @@ impl StoreCheck<'_> {
                 "{said} bytes are said of an object of {is}"
             )));
         }
-        match (checksum(self.store), info.checksum) {
+        match (checksum(&*self.store), info.checksum) {
             (Some(sent), Some(said)) if sent != said => {
                 let (said, sent) = (said.to_base64(), sent.to_base64());
                 Err(invalid(format!("{said} is said for the checksum {sent}")))
@@ -190,7 +199,7 @@ impl StoreCheck<'_> {
 
     /// A whole object, and a range of one.
     async fn read(&self, key: &str) -> Result<(), StoreError> {
-        let whole = get_small(self.store, key, 2 * PROBE.len()).await?;
+        let whole = get_small(&*self.store, key, 2 * PROBE.len()).await?;
         let range = self.store.get(key, Some(2..5)).await?;
         let range: Vec<Bytes> = range.try_collect().await?;
         if whole != PROBE || range.concat() != PROBE[2..5] {
@@ -201,12 +210,12 @@ impl StoreCheck<'_> {
 
     /// As a backup that fails, `prune` and `cleanup` do.
     async fn take_away(&mut self, stored: &[String]) {
-        let store = self.store;
+        let store = self.store.clone();
         // A backup that may only write was tried already.
         let key = check_key(&BackupId::now());
         if let Ok(upload) = store.create_upload(&key, "check").await {
             let seen = async {
-                let open = list_all_uploads(store, &key).await?;
+                let open = list_all_uploads(&*store, &key).await?;
                 store.upload_info(&key, &upload.id).await?;
                 if open.iter().any(|open| open.id == upload.id) {
                     Ok(())
@@ -224,7 +233,7 @@ impl StoreCheck<'_> {
                 store.delete(key).await?;
             }
             for key in stored {
-                match list_all(store, key).await {
+                match list_all(&*store, key).await {
                     Ok(left) if left.is_empty() => {}
                     Ok(_) => return Err(invalid("what was deleted is still listed")),
                     // That was told.
@@ -239,8 +248,7 @@ impl StoreCheck<'_> {
     }
 
     /// What the bucket and the server do that is to be known.
-    async fn circumstances(&mut self) {
-        let store = self.store;
+    async fn circumstances(&mut self, store: &S3Store) {
         if store.keeps_versions().await == Some(true) {
             let detail = "the bucket keeps versions: what prune and cleanup delete is hidden, and \
                           is freed by a rule of the bucket for noncurrent versions";
@@ -287,6 +295,10 @@ impl StoreCheck<'_> {
             }
             Err(error) => error,
         };
+        let permission = match self.opened {
+            OpenStore::S3(_) => permission,
+            OpenStore::Folder(_) => "the right to read and write the folder",
+        };
         let (result, detail) = match (without, error.kind()) {
             (Some(without), ErrorKind::Denied) => (
                 Outcome::Warn,
@@ -319,7 +331,7 @@ impl StoreCheck<'_> {
     }
 }
 
-fn checksum(store: &S3Store) -> Option<Checksum> {
+fn checksum(store: &dyn Store) -> Option<Checksum> {
     store.checksum_kind().map(|kind| Checksum::of(kind, PROBE))
 }
 
