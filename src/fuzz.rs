@@ -31,12 +31,21 @@ pub fn inventory(text: &[u8]) {
 fn names_secret(text: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || "_-\"'".contains(c);
     text.match_indices(SECRET).any(|(at, _)| {
-        let before = text[..at].trim_end_matches(is_part).trim_end();
-        let after = text[at + SECRET.len()..]
-            .trim_start_matches(is_part)
-            .trim_start();
+        let (before, after) = (&text[..at], &text[at + SECRET.len()..]);
+        // A quoted name may have anything in it but the end of its line.
+        let line = before.lines().next_back().unwrap_or_default();
+        if !line.contains('=') && (line.trim_start().starts_with('[') || names_value(after)) {
+            return true;
+        }
+        let before = before.trim_end_matches(is_part).trim_end();
+        let after = after.trim_start_matches(is_part).trim_start();
         after.starts_with(['=', '.', ']']) || before.ends_with(['.', '['])
     })
+}
+
+/// Whether the line that begins so has a value yet to come.
+fn names_value(text: &str) -> bool {
+    text.lines().next().is_some_and(|line| line.contains('='))
 }
 
 /// A manifest that is taken is written and read back as the same, and its objects' keys are of its

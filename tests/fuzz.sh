@@ -1,28 +1,22 @@
 #!/usr/bin/env bash
-# tests/fuzz.sh [SECONDS [TARGET…]]: builds the fuzz targets and runs each for so many seconds.
-# The flags are cargo-fuzz's (`cargo fuzz build --sanitizer none -v` shows them), so that neither it
-# nor a nightly toolchain is needed; an address sanitizer finds nothing where there is no unsafe code.
+# tests/fuzz.sh [SECONDS [TARGET…]]: builds the fuzz targets and runs each for so many seconds, with
+# the stable toolchain and without cargo-fuzz. What a run has found interesting stays in
+# fuzz/corpus, and a later one goes on from there; what broke a target is in fuzz/artifacts and
+# belongs into fuzz/seeds, which the tests read, once it is mended.
 set -euo pipefail
-cd "$(dirname "$0")/../fuzz"
+cd "$(dirname "$0")/.."
 seconds=${1:-10}
 targets=("${@:2}")
-[ ${#targets[@]} -gt 0 ] || targets=($(ls fuzz_targets | sed 's/\.rs$//'))
+[ ${#targets[@]} -gt 0 ] || targets=($(ls fuzz/fuzz_targets | sed 's/\.rs$//'))
 
-export CARGO_TARGET_DIR=${FUZZ_TARGET_DIR:-target}
-# Its lock file follows the dependencies of the main one, so it is not held against it.
-host=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
--Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
--Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0 \
---cfg fuzzing -Cdebug-assertions" \
-    cargo build --quiet --release --target "$host"
+RUSTC_WORKSPACE_WRAPPER=$PWD/tests/fuzz-rustc.sh cargo build --quiet --locked -p tapline-fuzz
+mkdir -p fuzz/corpus fuzz/artifacts
 for target in "${targets[@]}"; do
-    echo "fuzz: $target, $seconds s"
-    mkdir -p "corpus/$target"
+    mkdir -p "fuzz/corpus/$target"
     # The memory limit is what `decode` must keep to, whatever an archive says.
-    "$CARGO_TARGET_DIR/$host/release/$target" -max_total_time="$seconds" -max_len=65536 \
-        -rss_limit_mb=1024 -malloc_limit_mb=128 -artifact_prefix="corpus/$target-" \
-        "corpus/$target" "seeds/$target" >"corpus/$target.log" 2>&1 ||
-        { tail -40 "corpus/$target.log"; exit 1; }
-    tail -1 "corpus/$target.log"
+    "${CARGO_TARGET_DIR:-target}/debug/$target" -max_total_time="$seconds" -max_len=65536 \
+        -rss_limit_mb=1024 -malloc_limit_mb=128 -artifact_prefix="fuzz/artifacts/$target-" \
+        "fuzz/corpus/$target" "fuzz/seeds/$target" >"fuzz/artifacts/$target.log" 2>&1 ||
+        { tail -40 "fuzz/artifacts/$target.log"; exit 1; }
+    echo "fuzz: $target: $(tail -1 "fuzz/artifacts/$target.log")"
 done

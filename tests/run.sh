@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need (as root, with apt-get; otherwise says what is missing), then formats,
-# lints, docs, tests. Fuzzing has a script of its own, tests/fuzz.sh: its build takes as long as all this.
+# lints, docs, tests, and runs each fuzz target for five seconds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -36,6 +36,7 @@ cargo fmt --check
 cargo clippy --locked --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --locked --all-features --no-deps --document-private-items
 cargo test --locked --all-features
+tests/fuzz.sh 5
 # The production binary is built without the demo.
 cargo clippy --locked -- -D warnings
 # Licences and sources of what is in it. Advisories are for where their database can be fetched:

@@ -81,6 +81,7 @@ pub(super) struct Store {
     pub sse: Option<Spanned<String>>,
     pub checksum: Option<Spanned<String>>,
     pub max_parts: Option<Spanned<u32>>,
+    pub timeout: Option<Spanned<String>>,
     pub access_key: Option<Spanned<Secret>>,
     pub secret_key: Option<Spanned<Secret>>,
     pub session_token: Option<Spanned<Secret>>,

@@ -10,7 +10,7 @@ use super::place::{File, Result};
 use super::{Database, StoreKeys, StoreSettings, raw};
 use crate::catalog::{BackupId, archive_key, volume_name};
 use crate::store::folder::{FolderSettings, LONGEST_NAME};
-use crate::store::s3::S3Settings;
+use crate::store::s3::{S3Settings, Timeouts};
 use crate::store::{ChecksumKind, Limits};
 
 /// What must not be the same of two stores.
@@ -115,6 +115,7 @@ fn folder(file: &File, place: &str, raw: &raw::Store) -> Result<FolderSettings> 
     Ok(FolderSettings {
         marker,
         max_parts: max_parts(file, &key("max_parts"), raw)?,
+        timeouts: timeouts(file, &key("timeout"), raw)?,
         ..FolderSettings::new(root)
     })
 }
@@ -148,6 +149,11 @@ fn max_parts(file: &File, key: &str, raw: &raw::Store) -> Result<u32> {
         Some(value) if (2..=Limits::S3.max_parts).contains(value.get_ref()) => Ok(*value.get_ref()),
         Some(value) => file.wrong(&value.span(), key, "must be from 2 to 10000"),
     }
+}
+
+fn timeouts(file: &File, key: &str, raw: &raw::Store) -> Result<Timeouts> {
+    let silence = file.duration(raw.timeout.as_ref(), key)?;
+    Ok(silence.map_or_else(Timeouts::default, Timeouts::all))
 }
 
 fn bucket(file: &File, name: &str, raw: &raw::Store, place: &str) -> Result<StoreSettings> {
@@ -241,6 +247,7 @@ fn bucket(file: &File, name: &str, raw: &raw::Store, place: &str) -> Result<Stor
             sse: raw.sse.as_ref().map(|sse| sse.get_ref().clone()),
             checksum,
             max_parts,
+            timeouts: timeouts(file, &key("timeout"), raw)?,
             ..S3Settings::new(bucket)
         },
         keys,

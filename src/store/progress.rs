@@ -24,6 +24,19 @@ pub struct Timeouts {
     pub small: Duration,
 }
 
+impl Timeouts {
+    /// The same for all of them.
+    pub fn all(time: Duration) -> Self {
+        Self {
+            connect: time,
+            stall: time,
+            reply: time,
+            completion: time,
+            small: time,
+        }
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {

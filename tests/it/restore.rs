@@ -143,7 +143,7 @@ fn postgres_comes_back_equal_and_a_failed_restore_leaves_what_was_there() {
     assert_eq!(server.sql("postgres", left).trim(), "0");
 
     // Into another server, told by a URL; a password in it is refused.
-    let other = Postgres::start();
+    let other = Postgres::start_with(&[]);
     let url = format!("postgres://admin@127.0.0.1:{}/shop", other.port());
     assert_eq!(world.run(&["backup", "plain"]).code, Some(0));
     assert_eq!(

@@ -1,44 +1,140 @@
-//! Real database servers in temp folders, on free ports, with passwords; stopped when dropped.
+//! Real database servers in temp folders, with passwords. There is one PostgreSQL and one MariaDB
+//! for all tests of a run, started by whoever needs it first. A test has it to itself, finds it as
+//! new, and may do with it what it likes: what it has made there is removed when it gives the
+//! server back. Only a test that needs two at once, or other options, starts one of its own.
+//!
+//! Whoever needs both takes PostgreSQL first, so that no two tests wait for each other.
 
-use std::net::TcpListener;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use tempfile::TempDir;
 
 pub const PASSWORD: &str = r#"s3:cr\t "p'w" #x"#;
 
+/// A server's parent: it holds one end of a pipe whose other end the tests hold, so it learns of
+/// their end whatever ends them, and takes the server and its folder along. A signal at the end of
+/// the thread that started the server would come when a test is over, and is the second net here,
+/// for when this shell is killed.
+const GUARD: &str = r#"
+folder=$1 signal=$2
+shift 2
+exec 3<&0
+"$@" </dev/null 3<&- >/dev/null 2>"$folder/log" &
+server=$!
+exec 2>/dev/null
+{ read -r end <&3; [ -e "$folder/over" ] || kill -s "$signal" $server; } &
+wait $server
+: >"$folder/over"
+wait
+rm -rf "$folder"
+"#;
+
 struct Server {
-    folder: TempDir,
+    folder: PathBuf,
     port: u16,
-    child: Child,
+    guard: Child,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+impl Server {
+    /// Starts what `command` makes of a port, and waits until it answers. Ports are tried below
+    /// those that the system gives to whoever asks for any; a server whose port is taken ends.
+    fn start(
+        folder: &Path,
+        signal: &str,
+        command: impl Fn(u16) -> Command,
+        answers: impl Fn() -> bool,
+    ) -> Self {
+        for _ in 0..20 {
+            let port = fastrand::u16(10_000..32_000);
+            let over = folder.join("over");
+            let _ = std::fs::remove_file(&over);
+            let command = command(port);
+            let guard = Command::new("sh")
+                .args(["-c", GUARD, "guard"])
+                .arg(folder)
+                .arg(signal)
+                .arg(command.get_program())
+                .args(command.get_args())
+                .env("TMPDIR", folder)
+                .stdin(Stdio::piped())
+                // A Ctrl-C at the tests is not for it.
+                .process_group(0)
+                .spawn()
+                .unwrap();
+            let mut server = Self {
+                folder: folder.to_owned(),
+                port,
+                guard,
+            };
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_mins(1) {
+                if answers() {
+                    return server;
+                }
+                if over.exists() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+            println!("no server on port {port}: {log}");
+            // Its folder serves the next try.
+            let _ = server.guard.kill();
+        }
+        panic!("no server could be started in {}", folder.display());
+    }
 }
 
-fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+/// What a test holds: the server that all share, or one of its own.
+enum Tenancy {
+    Shared(MutexGuard<'static, Option<Server>>),
+    Own(Server),
+}
+
+impl Tenancy {
+    fn shared(server: &'static Mutex<Option<Server>>, start: impl FnOnce() -> Server) -> Self {
+        // A test that failed has given it back in order, too.
+        let mut shared = server.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.get_or_insert_with(start);
+        Self::Shared(shared)
+    }
+
+    fn server(&self) -> &Server {
+        match self {
+            Self::Shared(server) => server.as_ref().expect("it was started"),
+            Self::Own(server) => server,
+        }
+    }
+
+    /// Gives it back as new, or else ends it: the next one starts another.
+    fn give_back(&mut self, is_as_new: bool) {
+        if let Self::Shared(server) = self
+            && !is_as_new
+        {
+            **server = None;
+        }
+    }
+}
+
+fn folder() -> PathBuf {
+    let folder = tempfile::tempdir().unwrap().keep();
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
     folder
 }
 
-/// `program`, as `user` when the tests run as root (servers refuse to), ended with the test that
-/// started it.
+/// `program`, as `user` when the tests run as root (servers refuse to), ended with its parent.
 fn unprivileged(user: &str, program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
@@ -62,26 +158,61 @@ fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn until_it_answers(mut answers: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !answers() {
-        assert!(
-            start.elapsed() < Duration::from_mins(1),
-            "the server does not answer"
-        );
-        std::thread::sleep(Duration::from_millis(100));
+/// Whether `command` makes its way through all of `script`.
+fn runs_through(command: &mut Command, script: &str) -> bool {
+    let mut running = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let written = running.stdin.take().unwrap().write_all(script.as_bytes());
+    running.wait().unwrap().success() && written.is_ok()
+}
+
+pub struct Postgres(Tenancy);
+
+static POSTGRES: Mutex<Option<Server>> = Mutex::new(None);
+
+/// Makes a server as new.
+const POSTGRES_AS_NEW: &str = r"
+\set ON_ERROR_STOP on
+select pg_terminate_backend(pid) from pg_stat_activity
+  where backend_type = 'client backend' and pid <> pg_backend_pid();
+select format('alter database %I is_template false', datname) from pg_database
+  where datistemplate and datname not in ('template0', 'template1') \gexec
+select format('drop database %I with (force)', datname) from pg_database
+  where datname not in ('template0', 'template1') \gexec
+create database postgres;
+select format('drop owned by %I', rolname), format('drop role %I', rolname) from pg_roles
+  where rolname !~ '^pg_' and rolname <> 'admin' \gexec
+alter role all reset all;
+alter role admin reset all;
+alter system reset all;
+select pg_reload_conf();
+";
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Tenancy::Shared(_) = self.0 {
+            let mut psql = self.client("psql", "template1");
+            let is_as_new = runs_through(psql.args(["-Xq", "-f", "-"]), POSTGRES_AS_NEW);
+            self.0.give_back(is_as_new);
+        }
     }
 }
 
-pub struct Postgres(Server);
-
 impl Postgres {
+    /// The one of all tests.
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self(Tenancy::shared(&POSTGRES, || Self::launch(&[])))
     }
 
-    /// With more options for the server.
+    /// One of its own, with more options.
     pub fn start_with(options: &[&str]) -> Self {
+        Self(Tenancy::Own(Self::launch(options)))
+    }
+
+    fn launch(options: &[&str]) -> Server {
         let folder = folder();
         let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
         let newest = versions
@@ -89,8 +220,8 @@ impl Postgres {
             .max()
             .expect("PostgreSQL is installed");
         let program = |name: &str| newest.join("bin").join(name);
-        let data = folder.path().join("data");
-        let password = folder.path().join("password");
+        let data = folder.join("data");
+        let password = folder.join("password");
         std::fs::write(&password, PASSWORD).unwrap();
         run(unprivileged("postgres", program("initdb"))
             .args([
@@ -103,44 +234,32 @@ impl Postgres {
             .arg(&data)
             .arg("--pwfile")
             .arg(&password));
-        let port = free_port();
-        let child = unprivileged("postgres", program("postgres"))
-            .arg("-D")
-            .arg(&data)
-            .args([
+        let command = |port: u16| {
+            let mut command = unprivileged("postgres", program("postgres"));
+            command.arg("-D").arg(&data).arg("-k").arg(&folder).args([
                 "-p",
                 &port.to_string(),
                 "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
                 "fsync=off",
                 "-c",
-                "listen_addresses=127.0.0.1",
-                "-k",
-            ])
-            .arg(folder.path())
-            .args(options)
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let server = Self(Server {
-            folder,
-            port,
-            child,
-        });
-        until_it_answers(|| {
-            server
-                .client("psql", "postgres")
-                .args(["-c", "select 1"])
-                .output()
-                .unwrap()
-                .status
-                .success()
-        });
-        server
+                "full_page_writes=off",
+            ]);
+            command.args(options);
+            command
+        };
+        // It says so itself: the last line of this file.
+        let is_ready = || {
+            let state = std::fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+            state.lines().last().unwrap_or_default().trim() == "ready"
+        };
+        // Its processes end with it at this signal, at once.
+        Server::start(&folder, "QUIT", command, is_ready)
     }
 
     pub fn port(&self) -> u16 {
-        self.0.port
+        self.0.server().port
     }
 
     /// A client program, connected to `database`.
@@ -148,7 +267,7 @@ impl Postgres {
         let mut command = Command::new(program);
         command
             .env("PGHOST", "127.0.0.1")
-            .env("PGPORT", self.0.port.to_string())
+            .env("PGPORT", self.port().to_string())
             .env("PGUSER", "admin")
             .env("PGPASSWORD", PASSWORD)
             .env("PGDATABASE", database)
@@ -175,87 +294,115 @@ impl Postgres {
     }
 }
 
-pub struct Mariadb(Server);
+pub struct Mariadb(Tenancy);
+
+static MARIADB: Mutex<Option<Server>> = Mutex::new(None);
+
+/// The statements that end everybody else's sessions.
+const MARIADB_SESSIONS: &str = "select concat('kill ', id, ';') from information_schema.processlist
+    where id <> connection_id() and user not in ('system user', 'event_scheduler')";
+
+/// The statements that then make a server as new.
+const MARIADB_AS_NEW: &str = "
+select 'set lock_wait_timeout = 20;';
+select concat('drop database `', replace(schema_name, '`', '``'), '`;')
+    from information_schema.schemata
+    where schema_name not in ('mysql', 'information_schema', 'performance_schema', 'sys');
+select concat('drop ', if(is_role = 'Y', 'role ', 'user '), quote(user),
+    if(is_role = 'Y', '', concat('@', quote(host))), ';') from mysql.user
+    where user not in ('root', 'mysql', 'mariadb.sys', 'admin', 'PUBLIC');
+select concat('set global ', variable_name, ' = default;')
+    from information_schema.system_variables where global_value_origin = 'SQL'";
+
+impl Drop for Mariadb {
+    fn drop(&mut self) {
+        if let Tenancy::Shared(_) = self.0 {
+            let carry_out = |statements: &str| {
+                let asked = self.client().args(["-e", statements]).output().unwrap();
+                let statements = String::from_utf8_lossy(&asked.stdout).into_owned();
+                asked.status.success() && runs_through(&mut self.client(), &statements)
+            };
+            // One that has just ended by itself cannot be ended.
+            carry_out(MARIADB_SESSIONS);
+            let is_as_new = carry_out(MARIADB_AS_NEW);
+            self.0.give_back(is_as_new);
+        }
+    }
+}
 
 impl Mariadb {
+    /// The one of all tests.
     pub fn start() -> Self {
+        Self(Tenancy::shared(&MARIADB, Self::launch))
+    }
+
+    fn launch() -> Server {
         let folder = folder();
-        let data = folder.path().join("data");
+        let data = folder.join("data");
         // A server that starts removes every server's temporary tables from a folder they share.
         run(unprivileged("mysql", "mariadb-install-db")
-            .env("TMPDIR", folder.path())
+            .env("TMPDIR", &folder)
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data.display()))
             .args(["--auth-root-authentication-method=normal", "--skip-test-db"]));
-        let port = free_port();
-        let server = [
+        let places = [
             "/usr/sbin/mariadbd",
             "/usr/libexec/mariadbd",
             "/usr/bin/mariadbd",
         ];
-        let program = server
+        let program = places
             .into_iter()
             .map(PathBuf::from)
             .find(|path| path.is_file())
             .expect("MariaDB is installed");
-        let child = unprivileged("mysql", program)
-            .env("TMPDIR", folder.path())
-            .arg("--no-defaults")
-            .arg(format!("--datadir={}", data.display()))
-            .arg(format!("--socket={}", folder.path().join("s").display()))
-            .arg(format!(
-                "--pid-file={}",
-                folder.path().join("pid").display()
-            ))
-            .args([
-                &format!("--port={port}"),
-                "--bind-address=127.0.0.1",
-                "--event-scheduler=ON",
-            ])
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let server = Self(Server {
-            folder,
-            port,
-            child,
-        });
-        until_it_answers(|| {
-            server
-                .client()
-                .args(["-e", "select 1"])
-                .output()
-                .unwrap()
-                .status
-                .success()
-        });
+        let socket = folder.join("s");
+        let command = |port: u16| {
+            let mut command = unprivileged("mysql", &program);
+            command
+                .arg("--no-defaults")
+                .arg(format!("--datadir={}", data.display()))
+                .arg(format!("--socket={}", socket.display()))
+                .arg(format!("--pid-file={}", folder.join("pid").display()))
+                .arg(format!("--port={port}"))
+                .args([
+                    "--bind-address=127.0.0.1",
+                    "--event-scheduler=ON",
+                    "--innodb-flush-log-at-trx-commit=0",
+                ]);
+            command
+        };
+        let answers = || UnixStream::connect(&socket).is_ok();
+        let server = Server::start(&folder, "KILL", command, answers);
         let password = PASSWORD.replace('\\', r"\\").replace('\'', r"\'");
-        server.sql(&format!(
-            "create user admin@'%' identified by '{password}'; grant all on *.* to admin@'%'"
-        ));
+        run(Self::root(&folder).args([
+            "-e",
+            &format!(
+                "create user admin@'%' identified by '{password}'; grant all on *.* to admin@'%'"
+            ),
+        ]));
         server
     }
 
     pub fn port(&self) -> u16 {
-        self.0.port
+        self.0.server().port
     }
 
     /// The client, as root over the socket.
     pub fn client(&self) -> Command {
+        Self::root(&self.0.server().folder)
+    }
+
+    fn root(folder: &Path) -> Command {
         let mut command = Command::new("mariadb");
-        command.args([
-            "--no-defaults",
-            "--user=root",
-            "--batch",
-            "--skip-column-names",
-        ]);
-        command.args(["--default-character-set=utf8mb4"]);
         command
-            .arg(format!(
-                "--socket={}",
-                self.0.folder.path().join("s").display()
-            ))
+            .args([
+                "--no-defaults",
+                "--user=root",
+                "--batch",
+                "--skip-column-names",
+                "--default-character-set=utf8mb4",
+            ])
+            .arg(format!("--socket={}", folder.join("s").display()))
             .stdin(Stdio::null());
         command
     }

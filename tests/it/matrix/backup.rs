@@ -45,10 +45,11 @@ pub fn dump() -> &'static Path {
     file
 }
 
-/// A world whose only database is [`dump`], by a tool that then ends with `status`.
-pub fn world(status: u8) -> World {
+/// A world whose only database is [`dump`], by a tool that then ends with `status`. `store` are more
+/// keys of the store.
+pub fn world(status: u8, store: &str) -> World {
     World::new(&format!(
-        "[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", \"cat {}; exit {status}\"]\n",
+        "{store}[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", \"cat {}; exit {status}\"]\n",
         dump().display()
     ))
 }
@@ -59,7 +60,7 @@ pub fn options() -> [&'static str; 10] {
 
 #[test]
 fn a_backup_is_stored_or_absent_or_says_what_is_left_whatever_a_request_meets() {
-    let good = world(0);
+    let good = world(0, "");
     let run = good.quietly(&OPTIONS);
     assert_eq!(
         judge(&good, dump(), &run, Leftovers::AreWrong),
@@ -74,7 +75,8 @@ fn a_backup_is_stored_or_absent_or_says_what_is_left_whatever_a_request_meets() 
     );
 
     super::run_all("backup", BackupCell::all(), BackupCell::name, |cell| {
-        let world = world(u8::from(cell.step.after == After::DumpFailed));
+        let store = if cell.is_silent() { super::SILENCE } else { "" };
+        let world = world(u8::from(cell.step.after == After::DumpFailed), store);
         cell.script(world.server.faults());
         let run = world.at_most(super::PATIENCE, &OPTIONS);
         judge(&world, dump(), &run, leftovers(cell))

@@ -278,6 +278,11 @@ impl Often {
     }
 }
 
+/// Whether a request that meets it is never answered.
+pub fn is_silent(fault: Fault) -> bool {
+    matches!(fault, Fault::Stalled | Fault::DoneStalled)
+}
+
 #[derive(Clone, Copy)]
 pub struct BackupCell {
     pub step: Step,
@@ -306,6 +311,11 @@ impl BackupCell {
             self.fault.0,
             self.often.name()
         )
+    }
+
+    /// Whether requests are never answered.
+    pub fn is_silent(&self) -> bool {
+        is_silent(self.fault.1)
     }
 
     pub fn script(&self, faults: &Faults) {

@@ -10,8 +10,7 @@ fn page() -> String {
         "# What a network and a store may do\n\n\
          Made by `tests/it/matrix`, which runs every line of the first table against every line of \
          the second,\nonce and for ever, and with the real binary. A change of the lists is a change \
-         of this page: `TAPLINE_WRITE_DOCS=1 cargo test --all-features --test it matrix::docs`. The lines \
-         that are stalled take minutes each\nand are run with `TAPLINE_LONG=1` alone.\n\n\
+         of this page: `TAPLINE_WRITE_DOCS=1 cargo test --all-features --test it matrix::docs`.\n\n\
          Afterwards there is one of three:\n\n\
          1. exit 0, and a backup that restores equal;\n\
          2. exit not 0, and nothing of it in the store: no object, no open upload;\n\

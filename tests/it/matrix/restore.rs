@@ -5,7 +5,7 @@ use tapline::s3_server::{Fault, S3Server};
 use tapline::store::memory::MemoryStore;
 
 use super::super::world::{Run, World};
-use super::cells::{Named, OFTEN, Often, READ_FAULTS, READS};
+use super::cells::{Named, OFTEN, Often, READ_FAULTS, READS, is_silent};
 
 const RESTORED: &str = "restored: exit 0, and the target is the backup";
 const UNTOUCHED: &str = "untouched: exit not 0, and the target is what it was";
@@ -76,10 +76,18 @@ fn restore(cell: &Cell, store: &MemoryStore, backup: &[u8]) -> Result<&'static s
     world.write("x.db", before);
     let rule = (READS[cell.read].2)(world.server.faults());
     cell.often.of(rule).meets(cell.fault.1);
+    let store = if is_silent(cell.fault.1) {
+        super::SILENCE
+    } else {
+        ""
+    };
     let inventory = std::fs::read_to_string(world.path("tapline.toml")).unwrap();
     world.write(
         "tapline.toml",
-        format!("[run]\nretry_for = \"1s\"\n{inventory}"),
+        format!(
+            "[run]\nretry_for = \"1s\"\n{}",
+            inventory.replacen("[databases", &format!("{store}[databases"), 1)
+        ),
     );
     let Run {
         code,

@@ -37,7 +37,7 @@ impl Kill {
 
 #[test]
 fn a_signal_at_any_request_leaves_a_backup_or_nothing() {
-    let good = world(0);
+    let good = world(0, "");
     assert_eq!(good.quietly(&options()).code, Some(0));
     let asked = good.server.log().all();
     let mut kills = Vec::new();
@@ -62,7 +62,7 @@ fn a_signal_at_any_request_leaves_a_backup_or_nothing() {
 }
 
 fn kill(kill: &Kill) -> Result<&'static str, String> {
-    let world = world(0);
+    let world = world(0, "");
     world
         .server
         .faults()
