@@ -8,9 +8,11 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::config::{
-    ConfigError, Database, Inventory, RunSettings, Secret, StoreKeySource, StoreSettings,
+    ConfigError, Database, Inventory, RunSettings, Secret, SignatureSettings, StoreKeySource,
+    StoreSettings,
 };
 use crate::engine::Access;
+use crate::signature::Signer;
 use crate::store::SharedStore;
 use crate::store::folder::FolderStore;
 use crate::store::retry::{RetryPolicy, Retrying};
@@ -132,4 +134,20 @@ pub async fn access(
         tapline,
         timeout,
     })
+}
+
+/// The key that signs manifests, if there is one.
+///
+/// # Errors
+/// When it is missing, or is none.
+pub async fn signer(
+    settings: &SignatureSettings,
+    limit: Duration,
+) -> Result<Option<Signer>, ConfigError> {
+    let Some(secret) = &settings.sign_with else {
+        return Ok(None);
+    };
+    let signer = Signer::new(secret.resolve(limit).await?);
+    let signer = signer.map_err(|why| ConfigError(format!("{}: {why}", secret.place)))?;
+    Ok(Some(signer))
 }

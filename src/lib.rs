@@ -41,6 +41,7 @@
 //! | [`dump`] | processes: a tool, its child, the dump that it writes |
 //! | [`config`] | the inventory, validated |
 //! | [`catalog`] | backup ids, object keys, the manifest, retention |
+//! | [`signature`] | who has written a manifest |
 //! | [`store`] | a bucket and prefix |
 //! | [`scratch`] | files that live for a run |
 //! | [`charts`], [`bench`](mod@bench), [`meter`], [`units`] | pictures of a run, made-up sources, counters, words for numbers |
@@ -70,6 +71,7 @@ pub mod run;
 #[cfg(feature = "demo")]
 pub mod s3_server;
 pub mod scratch;
+pub mod signature;
 pub mod staged;
 pub mod store;
 pub mod units;

@@ -11,6 +11,7 @@ need() { # need COMMAND-OR-FILE PACKAGE
 need cc build-essential
 need strace strace
 need age age
+need minisign minisign
 need ssh-keygen openssh-client
 need script bsdutils
 need unzip unzip

@@ -3,6 +3,7 @@
 //! ```text
 //! shop/20261123T180327Z-k3f9ax/shop.tar.gz        the archive's first volume
 //! shop/20261123T180327Z-k3f9ax/shop.tar.gz.v002   its second, if there is one
+//! shop/20261123T180327Z-k3f9ax/manifest.json.minisig  its signature, where there is one
 //! shop/20261123T180327Z-k3f9ax/manifest.json      written last
 //! ```
 //!
@@ -16,6 +17,8 @@ use super::BackupId;
 
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 const MANIFEST: &str = "manifest.json";
+/// As stock `minisign` looks for it.
+const SIGNATURE: &str = ".minisig";
 /// No database's name begins so: a dot there is encoded.
 const CHECK: &str = ".tapline-check-";
 
@@ -64,6 +67,11 @@ pub fn volume_name(first: &str, number: u32) -> String {
 /// The key of a backup's manifest.
 pub fn manifest_key(database: &str, id: &BackupId) -> String {
     format!("{}{MANIFEST}", backup_prefix(database, id))
+}
+
+/// The key of a manifest's signature.
+pub fn signature_key(database: &str, id: &BackupId) -> String {
+    format!("{}{SIGNATURE}", manifest_key(database, id))
 }
 
 /// The key of what `tapline check` puts into a store for a moment.

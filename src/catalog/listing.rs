@@ -8,13 +8,16 @@ use std::str::FromStr;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{BackupId, Manifest, database_prefix, locate, manifest_key};
+use super::{BackupId, Manifest, database_prefix, locate, manifest_key, signature_key};
+use crate::signature::TrustedSigners;
 use crate::store::{ErrorKind, ObjectInfo, Store, StoreError, get_small, objects};
 
 /// Manifests fetched at once.
 const AT_ONCE: usize = 32;
 /// A manifest is some hundred bytes for each volume; a larger object is something else.
 const LONGEST_MANIFEST: usize = 16 << 20;
+/// A signature is two lines in base64 and two comments.
+const LONGEST_SIGNATURE: usize = 16 << 10;
 
 /// All objects of one backup, or of what was to become one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,29 +105,49 @@ pub struct Backup {
 }
 
 /// The backups among what was found, their manifests read, in the same order.
-pub async fn read_manifests(store: &dyn Store, found: Vec<Found>) -> Vec<Backup> {
+pub async fn read_manifests(
+    store: &dyn Store,
+    found: Vec<Found>,
+    trusted: &TrustedSigners,
+) -> Vec<Backup> {
     let committed = found.into_iter().filter(Found::is_committed);
-    let read: Vec<_> = committed.map(|found| read_backup(store, found)).collect();
+    let read: Vec<_> = committed
+        .map(|found| read_backup(store, found, trusted))
+        .collect();
     stream::iter(read).buffered(AT_ONCE).collect().await
 }
 
-async fn read_backup(store: &dyn Store, found: Found) -> Backup {
-    let manifest = read_manifest(store, &found.database, &found.id).await;
+async fn read_backup(store: &dyn Store, found: Found, trusted: &TrustedSigners) -> Backup {
+    let manifest = read_manifest(store, &found.database, &found.id, trusted).await;
     Backup { found, manifest }
 }
 
-/// Reads the manifest of one backup.
+/// Reads the manifest of one backup, and its signature where one is asked for.
 ///
 /// # Errors
-/// When there is none, or it cannot be used, or is of another backup than its key says.
+/// When there is none, or it cannot be used, or is of another backup than its key says, or nobody
+/// who is trusted has signed it.
 pub async fn read_manifest(
     store: &dyn Store,
     database: &str,
     id: &BackupId,
+    trusted: &TrustedSigners,
 ) -> Result<Manifest, StoreError> {
     let key = manifest_key(database, id);
     let text = read_manifest_text(store, database, id).await?;
     let invalid = |why: String| StoreError::new(ErrorKind::Invalid, format!("{key}: {why}"));
+    if !trusted.is_empty() {
+        let signature = read_signature(store, database, id).await?;
+        let signature = signature.ok_or_else(|| {
+            invalid(
+                "the manifest is not signed, and trusted_signers asks for that: it was made before, \
+                 or somebody else has written it"
+                    .into(),
+            )
+        })?;
+        let checked = trusted.check(&text, &signature);
+        checked.map_err(|why| invalid(format!("the manifest is not to be trusted: {why}")))?;
+    }
     let manifest = Manifest::from_json(&text).map_err(|error| invalid(error.to_string()))?;
     if (manifest.database.as_str(), &manifest.backup_id) != (database, id) {
         let (database, id) = (&manifest.database, &manifest.backup_id);
@@ -145,6 +168,23 @@ pub async fn read_manifest_text(
     id: &BackupId,
 ) -> Result<Bytes, StoreError> {
     get_small(store, &manifest_key(database, id), LONGEST_MANIFEST).await
+}
+
+/// Reads the signature of a manifest; `None` when there is none.
+///
+/// # Errors
+/// When the store does not tell, or it is too large to be one.
+pub async fn read_signature(
+    store: &dyn Store,
+    database: &str,
+    id: &BackupId,
+) -> Result<Option<Bytes>, StoreError> {
+    let key = signature_key(database, id);
+    match get_small(store, &key, LONGEST_SIGNATURE).await {
+        Ok(signature) => Ok(Some(signature)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// `NAME`, `NAME@LATEST` or `NAME@ID`: which backup a person means.

@@ -6,6 +6,7 @@ use super::{
     BackupId, BackupName, Found, Manifest, StoredSource, describe_sources, find, read_manifest,
     read_manifests, stored_sources,
 };
+use crate::signature::TrustedSigners;
 use crate::store::{ErrorKind, SharedStore, StoreError};
 
 /// As many names as a message about a missing backup mentions.
@@ -57,13 +58,16 @@ pub async fn look_up_one_source(
     name: &BackupName,
     source: Option<&str>,
     formerly: &[String],
+    trusted: &TrustedSigners,
 ) -> Result<Named, LookupError> {
-    let latest = look_up(stores, name).await?;
+    let latest = look_up(stores, name, trusted).await?;
     if name.id.is_some() {
         return Ok(latest);
     }
     let found = find(&*latest.store, Some(&name.database)).await?;
-    let backups = read_manifests(&*latest.store, found).await.into_iter();
+    let backups = read_manifests(&*latest.store, found, trusted)
+        .await
+        .into_iter();
     let manifests: Vec<Manifest> = backups.filter_map(|backup| backup.manifest.ok()).collect();
     let sources = stored_sources(&manifests, formerly);
     let chosen = match (source, sources.as_slice()) {
@@ -86,6 +90,7 @@ pub async fn look_up_one_source(
                     database: name.database.clone(),
                     id,
                 },
+                trusted,
             )
             .await
         }
@@ -102,6 +107,7 @@ pub async fn look_up_one_source(
 pub async fn look_up(
     stores: &BTreeMap<String, SharedStore>,
     name: &BackupName,
+    trusted: &TrustedSigners,
 ) -> Result<Named, LookupError> {
     let mut holders: Vec<(&String, &SharedStore, BackupId)> = Vec::new();
     for (called, store) in stores {
@@ -124,7 +130,7 @@ pub async fn look_up(
     }
     match holders.as_slice() {
         [(called, store, id)] => {
-            let manifest = read_manifest(&***store, &name.database, id)
+            let manifest = read_manifest(&***store, &name.database, id, trusted)
                 .await
                 .map_err(|error| match error.kind() {
                     ErrorKind::Invalid => LookupError::Unusable(error),
@@ -235,9 +241,13 @@ mod tests {
     fn look(a: &MemoryStore, b: &MemoryStore, name: &str) -> Result<BackupId, LookupError> {
         let stores = [("a", a), ("b", b)]
             .map(|(name, store)| (name.to_owned(), Arc::new(store.clone()) as SharedStore));
-        let looked = look_up(&stores.into(), &name.parse().unwrap())
-            .now_or_never()
-            .expect("nothing to wait for");
+        let looked = look_up(
+            &stores.into(),
+            &name.parse().unwrap(),
+            &TrustedSigners::default(),
+        )
+        .now_or_never()
+        .expect("nothing to wait for");
         looked.map(|named| named.manifest.backup_id)
     }
 

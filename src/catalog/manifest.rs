@@ -47,6 +47,9 @@ pub struct Manifest {
     pub entries: Vec<Entry>,
     /// The archive.
     pub archive: Archive,
+    /// The public key whose signature is beside it, when it is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
 }
 
 /// How a backup was made.
@@ -203,7 +206,10 @@ impl Manifest {
 
     /// The keys of the backup's objects, the manifest last.
     pub fn keys(&self) -> Vec<String> {
+        let signed = self.signed_by.is_some();
+        let signature = signed.then(|| super::signature_key(&self.database, &self.backup_id));
         self.volume_keys()
+            .chain(signature)
             .chain([super::manifest_key(&self.database, &self.backup_id)])
             .collect()
     }
@@ -327,6 +333,7 @@ impl Manifest {
                 volumes: vec![volume],
                 encryption: None,
             },
+            signed_by: None,
         }
     }
 }

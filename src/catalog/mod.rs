@@ -16,10 +16,11 @@ pub use id::BackupId;
 pub use identity::SourceIdentity;
 pub use key::{
     Located, archive_key, backup_prefix, check_key, database_prefix, fan_out_prefix, is_check_key,
-    locate, manifest_key, volume_name,
+    locate, manifest_key, signature_key, volume_name,
 };
 pub use listing::{
     Backup, BackupName, Found, find, find_under, read_manifest, read_manifest_text, read_manifests,
+    read_signature,
 };
 pub use lookup::{LookupError, Named, look_up, look_up_one_source};
 pub use manifest::{

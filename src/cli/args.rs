@@ -17,6 +17,7 @@ use crate::archive::Compression;
 use crate::bench::synthetic::{self, Synthetic};
 use crate::catalog::{BackupName, Mode, Retention, Within};
 use crate::config::{LONGEST, MOST_MEMORY};
+use crate::signature::SignerName;
 use crate::upkeep::cleanup::SHORTEST_LIMIT;
 
 /// Stream databases into S3: dump, archive and upload at once, with no temp file.
@@ -157,7 +158,8 @@ pub(super) enum Task {
     Cleanup(CleanupOptions),
     /// Try everything without dumping: inventory, tools, logins, stores
     Check(CheckOptions),
-    /// Make a pair of keys for encrypted backups, and say how the inventory names its public half
+    /// Make a pair of keys, for encrypted backups or for signatures, and say how the inventory names
+    /// them
     Keygen(KeygenOptions),
     /// Write a commented inventory to start from
     Init {
@@ -411,6 +413,10 @@ pub(super) struct FromOptions {
     /// Its region [default: by the AWS chain]
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,
+    /// Take only backups that the owner of this minisign key has signed; several times for several
+    /// [default: trusted_signers of the inventory]
+    #[arg(long, value_name = "RW…")]
+    pub trusted_signer: Vec<SignerName>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -443,6 +449,9 @@ pub(super) struct KeygenOptions {
     /// Write the private key to a new file, which only its owner may read [default: stdout]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// A key that signs manifests instead, in minisign's format
+    #[arg(long)]
+    pub signing: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -11,8 +11,12 @@ use super::args::KeygenOptions;
 use super::console;
 use super::exit::{Exit, Failure};
 use crate::cipher::NewIdentity;
+use crate::signature::new_signer;
 
 pub(super) fn keygen(options: &KeygenOptions) -> Result<Exit, Failure> {
+    if options.signing {
+        return signing(options.output.as_deref());
+    }
     let pair = NewIdentity::generate();
     let made = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let private = pair.to_file(&made);
@@ -33,6 +37,26 @@ pub(super) fn keygen(options: &KeygenOptions) -> Result<Exit, Failure> {
             console::out(&line);
         }
     }
+    Ok(Exit::Good)
+}
+
+fn signing(output: Option<&Path>) -> Result<Exit, Failure> {
+    let (private, public) =
+        new_signer().map_err(|why| Failure::new(Exit::Failed, why).step("keygen"))?;
+    let trusted = format!("trusted_signers = [\"{public}\"]\n");
+    let Some(path) = output else {
+        console::out(&private);
+        console::aside(&trusted);
+        return Ok(Exit::Good);
+    };
+    write_new(path, private.as_bytes())?;
+    console::aside(&format!(
+        "{} holds the private key, for the host that makes backups alone\nin the inventory, under \
+         [signatures]; the second line where backups are read, too:\n",
+        path.display()
+    ));
+    let file = toml::Value::from(path.display().to_string());
+    console::out(&format!("sign_with = {{ file = {file} }}\n{trusted}"));
     Ok(Exit::Good)
 }
 

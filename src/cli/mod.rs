@@ -103,13 +103,21 @@ impl Session {
 
     /// The inventory, or one that is nothing but the store which the command line names.
     fn inventory_or(&self, options: &FromOptions) -> Result<Inventory, Failure> {
-        match &options.from {
-            None => self.inventory(),
+        let mut inventory = match &options.from {
+            None => self.inventory()?,
             Some(url) => {
                 let (endpoint, region) = (options.endpoint.as_deref(), options.region.as_deref());
-                Ok(Inventory::of_store(url, endpoint, region)?)
+                Inventory::of_store(url, endpoint, region)?
             }
+        };
+        if !options.trusted_signer.is_empty() {
+            inventory
+                .signatures
+                .trusted
+                .0
+                .clone_from(&options.trusted_signer);
         }
+        Ok(inventory)
     }
 }
 

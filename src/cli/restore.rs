@@ -27,7 +27,10 @@ pub(super) async fn restore_backup(
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
         let source = options.source.as_deref();
         let formerly = inventory.formerly(&options.name.database);
-        let named = look_up_one_source(&stores, &options.name, source, formerly).await?;
+        let named = {
+            let trusted = &inventory.signatures.trusted;
+            look_up_one_source(&stores, &options.name, source, formerly, trusted).await?
+        };
         let place = Place::choose(&inventory, options, &named.manifest).await?;
         Ok((named, place))
     };

@@ -12,7 +12,7 @@ pub(super) async fn show(session: &mut Session, options: &ShowOptions) -> Result
     let inventory = session.inventory_or(&options.from)?;
     let work = async {
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
-        let named = look_up(&stores, &options.name).await?;
+        let named = look_up(&stores, &options.name, &inventory.signatures.trusted).await?;
         let Manifest {
             database,
             backup_id,

@@ -78,6 +78,7 @@ fn secrets(inventory: &Inventory) -> impl Iterator<Item = &Secret> {
     });
     let of_headers = notify.headers.iter().map(|(_, secret)| secret);
     of_stores
+        .chain(&inventory.signatures.sign_with)
         .chain(of_databases)
         .chain(of_notices)
         .chain(of_headers)

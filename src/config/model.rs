@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::EncryptionSettings;
 use crate::archive::{Compression, EntryName};
 use crate::catalog::{Mode, Retention};
+use crate::signature::TrustedSigners;
 use crate::store::folder::FolderSettings;
 use crate::store::s3::S3Settings;
 
@@ -22,6 +23,8 @@ pub struct Inventory {
     pub staged: StagedSettings,
     /// `[notify]`.
     pub notify: NotifySettings,
+    /// `[signatures]`.
+    pub signatures: SignatureSettings,
     /// `[stores.NAME]`.
     pub stores: BTreeMap<String, Arc<StoreSettings>>,
     /// `[databases.NAME]`, in the file's order, with `[defaults]` filled in.
@@ -67,6 +70,15 @@ impl Container {
             Container::Zip => "zip",
         }
     }
+}
+
+/// `[signatures]`: who signs manifests, and who must have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SignatureSettings {
+    /// The key that signs those of this host.
+    pub sign_with: Option<Secret>,
+    /// One of these must have signed what is read.
+    pub trusted: TrustedSigners,
 }
 
 /// `[run]`: how many at once, with how much memory, and how long to wait.

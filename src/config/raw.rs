@@ -18,6 +18,8 @@ pub(super) struct Inventory {
     #[serde(default)]
     pub notify: Notify,
     #[serde(default)]
+    pub signatures: Signatures,
+    #[serde(default)]
     pub stores: BTreeMap<Spanned<String>, Store>,
     #[serde(default)]
     pub defaults: Database,
@@ -49,6 +51,13 @@ pub(super) struct Staged {
     pub queue: Option<Spanned<usize>>,
     pub parallel: Option<Spanned<usize>>,
     pub container: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Signatures {
+    pub sign_with: Option<Spanned<Secret>>,
+    pub trusted_signers: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Deserialize, Default)]

@@ -103,6 +103,7 @@ fn unknown_keys(file: &File, document: &DeTable) -> Result<()> {
         let (one, each) = match name {
             "run" => (Some(fields::<raw::Run>()), None),
             "staged" => (Some(fields::<raw::Staged>()), None),
+            "signatures" => (Some(fields::<raw::Signatures>()), None),
             "notify" => (Some(fields::<raw::Notify>()), None),
             "defaults" => (Some(fields::<raw::Database>()), None),
             "stores" => (None, Some(fields::<raw::Store>())),

@@ -12,10 +12,11 @@ use super::notify::notify;
 use super::place::{File, MOST_MEMORY, Result};
 use super::store::{keys_fit, place_of};
 use super::{
-    ConfigError, Container, Inventory, RunSettings, Selection, StagedSettings, StoreSettings, raw,
-    store,
+    ConfigError, Container, Inventory, RunSettings, Selection, SignatureSettings, StagedSettings,
+    StoreSettings, raw, store,
 };
 use crate::catalog::Mode;
+use crate::signature::TrustedSigners;
 
 pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result<Inventory> {
     let file = File { path, text };
@@ -80,9 +81,23 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
         run,
         staged,
         notify,
+        signatures: signatures(&file, &raw.signatures)?,
         stores,
         databases,
         warnings: Vec::new(),
+    })
+}
+
+fn signatures(file: &File, raw: &raw::Signatures) -> Result<SignatureSettings> {
+    let sign_with = raw.sign_with.as_ref();
+    let sign_with = sign_with.map(|secret| file.secret(secret, "signatures.sign_with"));
+    let trusted = raw.trusted_signers.iter().flatten().map(|name| {
+        let parsed = name.get_ref().parse();
+        parsed.or_else(|why| file.wrong(&name.span(), "signatures.trusted_signers", why))
+    });
+    Ok(SignatureSettings {
+        sign_with: sign_with.transpose()?,
+        trusted: TrustedSigners(trusted.collect::<Result<_>>()?),
     })
 }
 

@@ -16,6 +16,8 @@ use crate::store::{Result, StoreError, Upload};
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     uploads: Arc<Mutex<Vec<Upload>>>,
+    /// Keys of small objects that were put.
+    objects: Arc<Mutex<Vec<String>>>,
     requests: TaskTracker,
     abort: Arc<Mutex<Vec<AbortHandle>>>,
 }
@@ -43,6 +45,18 @@ impl Ledger {
             let why = format!("beginning an upload broke down: {error}");
             Err(StoreError::new(crate::store::ErrorKind::Invalid, why))
         })
+    }
+
+    /// An object is about to be put.
+    pub fn put(&self, key: &str) {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.push(key.to_owned());
+    }
+
+    /// The objects that were about to be put.
+    pub fn objects(&self) -> Vec<String> {
+        let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.clone()
     }
 
     fn remember(&self, request: AbortHandle) {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Job, JobError};
-use crate::catalog::{BackupId, Manifest, manifest_key};
+use crate::catalog::{BackupId, Manifest, manifest_key, signature_key};
 use crate::deposit::{Ledger, SealedVolume};
 use crate::meter::{Meter, Step};
 use crate::store::{ErrorKind, SharedStore, StoreError, Upload};
@@ -120,8 +120,23 @@ async fn complete_and_put(
         let completed = store.complete_upload(upload, receipts, *checksum);
         meter.wait_for(Step::Upload, completed).await?;
     }
+    let text = manifest.to_json();
+    // Before the manifest: whoever sees that finds its signature.
+    if let Some(signer) = &job.signer {
+        let Manifest {
+            database,
+            backup_id,
+            ..
+        } = manifest;
+        let signature = signer.sign(&text, &format!("tapline {database}@{backup_id}"));
+        let signature = signature.map_err(|why| StoreError::new(ErrorKind::Invalid, why))?;
+        let key = signature_key(database, backup_id);
+        ledger.put(&key);
+        let put = store.put(&key, signature.into());
+        meter.wait_for(Step::Upload, put).await?;
+    }
     *putting = true;
-    let put = store.put(&key, manifest.to_json().into());
+    let put = store.put(&key, text.into());
     meter.wait_for(Step::Upload, put).await?;
     if let Some(upload) = sign_of_life
         && let Err(error) = store.abort_upload(&upload).await

@@ -145,6 +145,7 @@ impl Traces<'_> {
         }
         let begun = self.ledger.uploads();
         let objects = begun.iter().map(|upload| upload.key.clone());
+        let objects = objects.chain(self.ledger.objects());
         let objects = objects
             .chain([manifest_key(self.database, self.id)])
             .collect();

@@ -52,6 +52,7 @@ use crate::cipher::{Envelope, Lock, Seal};
 use crate::deposit::{Deposit, Ledger, SealedVolume};
 use crate::dump::{DumpEnd, DumpShape, Next, Source, ToolCommand};
 use crate::meter::{Meter, Phase, Step};
+use crate::signature::Signer;
 use crate::store::SharedStore;
 use commit::CommitError;
 pub use commit::{Committed, Sealed};
@@ -101,6 +102,8 @@ pub struct Job {
     pub level: i32,
     /// Who alone can read it; everybody when there is none.
     pub lock: Option<Lock>,
+    /// Who signs its manifest.
+    pub signer: Option<Signer>,
     /// Whether a manifest keeps the names of the files in an encrypted archive to itself.
     pub hide_names: bool,
     /// Where it goes.
@@ -152,6 +155,7 @@ impl Job {
             compression,
             level,
             lock: None,
+            signer: None,
             hide_names: false,
             store,
             store_name: "store".into(),
@@ -190,9 +194,9 @@ impl Job {
     }
 
     /// Whether its volumes need a digest that nobody can forge: nothing else in the manifest of an
-    /// encrypted archive says what is in it.
+    /// encrypted archive says what is in it, and a signature is to be one of the volumes, too.
     pub fn wants_digests(&self) -> bool {
-        self.lock.is_some()
+        self.lock.is_some() || self.signer.is_some()
     }
 }
 
@@ -437,6 +441,10 @@ impl Sealed {
                 volumes: volumes.iter().map(SealedVolume::describe).collect(),
                 encryption,
             },
+            signed_by: job
+                .signer
+                .as_ref()
+                .map(|signer| signer.public().to_string()),
         };
         Self {
             job,

@@ -428,7 +428,8 @@ impl Run {
         };
         let retry = RetryPolicy::lasting(self.plan.settings.retry_for);
         let store = Retrying::new(store.clone(), retry, Arc::new(|| ()));
-        let work = upkeep::prune::prune(&store, &entry.name, &policy, &entry.formerly);
+        let trusted = &self.plan.signatures.trusted;
+        let work = upkeep::prune::prune(&store, &entry.name, &policy, &entry.formerly, trusted);
         outcome.pruned = match self.interruption.cancel.run_until_cancelled(work).await {
             None => Pruned {
                 backups: 0,

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::catalog::Mode;
-use crate::config::{ConfigError, Database, Inventory, RunSettings, Selection, StagedSettings};
+use crate::config::{
+    ConfigError, Database, Inventory, RunSettings, Selection, SignatureSettings, StagedSettings,
+};
 use crate::store::SharedStore;
 
 /// Memory of a job when the inventory says nothing, in bytes.
@@ -20,6 +22,8 @@ pub struct Plan {
     pub epoch: Instant,
     /// Limits.
     pub settings: RunSettings,
+    /// Who signs manifests, and who may.
+    pub signatures: SignatureSettings,
     /// Pools and folder of a staged run.
     pub staged: StagedSettings,
     /// The entries that were chosen, in the inventory's order. One of them may stand for all
@@ -65,6 +69,7 @@ impl Plan {
         Ok(Self {
             epoch: Instant::now(),
             settings: inventory.run.clone(),
+            signatures: inventory.signatures.clone(),
             staged: inventory.staged.clone(),
             entries,
             names: names.to_vec(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::Plan;
-use crate::access::access;
+use crate::access::{access, signer};
 use crate::archive::{Compression, Cores};
 use crate::catalog::{Mode, Properties};
 use crate::cipher::Lock;
@@ -115,6 +115,8 @@ pub async fn prepare(
     })?;
     let engine = open(plan, entry).await?;
     let settings = &plan.settings;
+    let signer = signer(&plan.signatures, settings.connect_timeout).await;
+    let signer = signer.map_err(|error| failed(FailureKind::Secret)(error.to_string()))?;
     let lock = match &entry.encryption {
         Some(encryption) => {
             let lock = encryption.lock(settings.connect_timeout).await;
@@ -220,6 +222,7 @@ pub async fn prepare(
         compression: entry.compression,
         level: entry.level,
         lock,
+        signer,
         hide_names: entry
             .encryption
             .as_ref()

@@ -55,7 +55,8 @@ pub async fn list(
             .await
             .map_err(UpkeepError::of_store(called, &**store))?;
         found.retain(|found| name.is_none_or(|name| inventory.means(name, &found.database)));
-        for backup in catalog::read_manifests(&**store, found).await {
+        let trusted = &inventory.signatures.trusted;
+        for backup in catalog::read_manifests(&**store, found, trusted).await {
             let (manifest, error) = match backup.manifest {
                 Ok(manifest) => (Some(manifest), None),
                 Err(error) => (None, Some(error.to_string())),

@@ -16,6 +16,7 @@ use crate::catalog::{
     self, Backup, BackupId, Found, Retention, Rule, find, manifest_key, read_manifests,
 };
 use crate::config::{ConfigError, Inventory};
+use crate::signature::TrustedSigners;
 use crate::store::{ErrorKind, ObjectInfo, SharedStore, Store, StoreError};
 
 /// Backups removed at once.
@@ -140,6 +141,7 @@ pub async fn plan(
                         of_one.to_vec(),
                         source,
                         inventory.formerly(database),
+                        &inventory.signatures.trusted,
                     )
                     .await
                     .map_err(failed())?,
@@ -206,9 +208,10 @@ pub async fn consider(
     found: Vec<Found>,
     source: Option<&str>,
     formerly: &[String],
+    trusted: &TrustedSigners,
 ) -> Result<Vec<Considered>, StoreError> {
     let (mut considered, mut manifests) = (Vec::new(), Vec::new());
-    for Backup { found, manifest } in read_manifests(store, found).await {
+    for Backup { found, manifest } in read_manifests(store, found, trusted).await {
         let (archive, flaw) = match manifest {
             Ok(manifest) => {
                 let known = manifest.source.as_ref();
@@ -334,9 +337,10 @@ pub async fn prune(
     database: &str,
     policy: &Retention,
     formerly: &[String],
+    trusted: &TrustedSigners,
 ) -> Result<Removed, StoreError> {
     let found = find(store, Some(database)).await?;
-    let considered = consider(store, policy, found, None, formerly).await?;
+    let considered = consider(store, policy, found, None, formerly, trusted).await?;
     let mut removed = remove(store, &considered).await;
     removed.failures.extend(several_sources(&considered));
     Ok(removed)

@@ -23,6 +23,7 @@ use crate::catalog::{
     read_manifest,
 };
 use crate::config::{ConfigError, Database, Inventory, Selection};
+use crate::signature::TrustedSigners;
 use crate::store::{ErrorKind, OpenUpload, SharedStore, Store, StoreError, list_all_uploads};
 use crate::units::{self, count};
 
@@ -131,6 +132,7 @@ pub async fn status(
     let mut look = Look {
         names,
         max_age,
+        trusted: &inventory.signatures.trusted,
         now: now.as_second(),
         open: BTreeMap::new(),
     };
@@ -163,6 +165,7 @@ pub async fn status(
 /// What is the same for all databases.
 struct Look<'a> {
     names: &'a [String],
+    trusted: &'a TrustedSigners,
     max_age: Option<Duration>,
     now: i64,
     /// Open uploads by store and database.
@@ -239,7 +242,7 @@ impl Look<'_> {
         store: &dyn Store,
     ) -> Standing {
         let committed: Vec<Found> = found.into_iter().filter(Found::is_committed).collect();
-        let newest = match newest_good(store, &committed).await {
+        let newest = match newest_good(store, &committed, self.trusted).await {
             Ok(newest) => newest,
             Err(error) => return Standing::unknown(entry, &name, &error),
         };
@@ -370,13 +373,17 @@ struct Newest {
 }
 
 /// Reads the newest manifests, `committed` being sorted by id: two, and on until one is good.
-async fn newest_good(store: &dyn Store, committed: &[Found]) -> Result<Newest, StoreError> {
+async fn newest_good(
+    store: &dyn Store,
+    committed: &[Found],
+    trusted: &TrustedSigners,
+) -> Result<Newest, StoreError> {
     let (mut good, mut flaws) = (Vec::new(), Vec::new());
     for (at, found) in committed.iter().rev().enumerate() {
         if good.len() == 2 || at >= 2 && !good.is_empty() {
             break;
         }
-        let flaw = match read_manifest(store, &found.database, &found.id).await {
+        let flaw = match read_manifest(store, &found.database, &found.id, trusted).await {
             Ok(manifest) => match found.flaw(&manifest) {
                 None => {
                     good.push((found.clone(), manifest));

@@ -87,7 +87,7 @@ pub async fn candidates(
             return Err(UpkeepError::Senseless(why.into()));
         }
         Some(name) if !all && (name.id.is_some() || !inventory.is_fan_out(&name.database)) => {
-            let named = look_up(stores, name).await?;
+            let named = look_up(stores, name, &inventory.signatures.trusted).await?;
             return Ok(Candidates {
                 backups: vec![Candidate {
                     store: named.called,
@@ -114,7 +114,8 @@ pub async fn candidates(
         if !all {
             found = latest_of_each(found);
         }
-        for Backup { found, manifest } in read_manifests(&**store, found).await {
+        let trusted = &inventory.signatures.trusted;
+        for Backup { found, manifest } in read_manifests(&**store, found, trusted).await {
             backups.push(Candidate {
                 store: called.clone(),
                 database: found.database,

@@ -42,6 +42,7 @@ pub fn put_backup_as(
     let name = volume.rsplit_once('/').unwrap().1.to_owned();
     let size = VOLUME.len() as u64;
     let mut manifest = Manifest {
+        signed_by: None,
         format: Manifest::FORMAT,
         tapline: "0".into(),
         database: database.into(),

@@ -9,11 +9,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::UpkeepError;
-use crate::access::{access, open_stores};
+use crate::access::{access, open_stores, signer};
 use crate::config::{Database, EncryptionSettings, Inventory, LockFrom, Selection};
 use crate::engine::{self, Engine};
 use crate::run::prepare::PreparedJob;
 use crate::run::{self, Plan};
+use crate::signature::TrustedSigners;
 use crate::store::SharedStore;
 use crate::units::size;
 
@@ -53,6 +54,14 @@ pub async fn check(
     say: &mut dyn FnMut(Finding),
 ) -> Result<(), UpkeepError> {
     let databases = inventory.select(names)?;
+    if let Some((result, detail)) = signs(inventory).await {
+        say(Finding {
+            subject: "signatures".into(),
+            what: "sign",
+            result,
+            detail,
+        });
+    }
     let mut reached = Vec::new();
     for database in &databases {
         if check_database(inventory, database, say).await {
@@ -168,6 +177,33 @@ async fn check_database(
         found("databases", result, detail);
     }
     true
+}
+
+/// Whether manifests can be signed, and would be taken by whoever asks for the inventory's signers.
+async fn signs(inventory: &Inventory) -> Option<(Outcome, String)> {
+    let settings = &inventory.signatures;
+    let signer = match signer(settings, inventory.run.connect_timeout).await {
+        Ok(signer) => signer?,
+        Err(error) => return Some((Outcome::Fail, error.to_string())),
+    };
+    let (text, name) = (b"tapline check", signer.public());
+    let signature = match signer.sign(text, "tapline check") {
+        Ok(signature) => signature,
+        Err(why) => return Some((Outcome::Fail, why)),
+    };
+    let itself = TrustedSigners(vec![name.clone()]);
+    Some(match itself.check(text, signature.as_bytes()) {
+        Err(why) => (Outcome::Fail, why),
+        Ok(()) if settings.trusted.is_empty() => (
+            Outcome::Warn,
+            format!("works, and nobody asks for it: add trusted_signers = [\"{name}\"]"),
+        ),
+        Ok(()) if !settings.trusted.0.contains(name) => (
+            Outcome::Warn,
+            format!("works, and {name} is none of trusted_signers: its backups are refused"),
+        ),
+        Ok(()) => (Outcome::Ok, format!("works, as {name}")),
+    })
 }
 
 /// Whether a key can be wrapped to each of those who are to read the backups.

@@ -9,6 +9,8 @@ pub mod judge;
 mod restore;
 mod signals;
 
+pub use backup::dump;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
