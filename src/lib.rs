@@ -27,6 +27,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`cli`] | what a person types and sees: words and pictures only |
+//! | [`serve`] | a service with a clock: what is due is done |
 //! | [`run`] | many jobs: plan, places, signals, the report |
 //! | [`notify`] | how a run went, told to services, webhooks and commands |
 //! | [`upkeep`] | what looks after the backups that are there: verify, prune, cleanup, check |
@@ -71,6 +72,7 @@ pub mod run;
 #[cfg(feature = "demo")]
 pub mod s3_server;
 pub mod scratch;
+pub mod serve;
 pub mod signature;
 pub mod staged;
 pub mod store;

@@ -5,6 +5,9 @@
 //! shop/20261123T180327Z-k3f9ax/shop.tar.gz.v002   its second, if there is one
 //! shop/20261123T180327Z-k3f9ax/manifest.json.minisig  its signature, where there is one
 //! shop/20261123T180327Z-k3f9ax/manifest.json      written last
+//!
+//! ~tapline/records/shop/failure.json              what became of it last, of each kind one
+//! ~tapline/leases/shop/20261123T180327Z-k3f9ax    who is at it
 //! ```
 //!
 //! A database's name is percent-encoded where it has anything but ASCII letters, digits, `.`, `_`
@@ -21,6 +24,9 @@ const MANIFEST: &str = "manifest.json";
 const SIGNATURE: &str = ".minisig";
 /// No database's name begins so: a dot there is encoded.
 const CHECK: &str = ".tapline-check-";
+/// Apart from the backups, so that no listing of them is longer for what is noted about them.
+const RECORDS: &str = "~tapline/records/";
+const LEASES: &str = "~tapline/leases/";
 
 fn component(name: &str) -> String {
     let encoded = utf8_percent_encode(name, COMPONENT).to_string();
@@ -85,6 +91,41 @@ pub fn is_check_key(key: &str) -> bool {
         .is_some_and(|id| id.parse::<BackupId>().is_ok())
 }
 
+/// Under which the records of a database are; of all when there is no name.
+pub fn records_prefix(database: Option<&str>) -> String {
+    RECORDS.to_owned() + &database.map(database_prefix).unwrap_or_default()
+}
+
+/// The key of a database's record of one kind.
+pub fn record_key(database: &str, kind: &str) -> String {
+    format!("{}{kind}.json", records_prefix(Some(database)))
+}
+
+/// Reads a record's key: the database's name and the kind.
+pub fn locate_record(key: &str) -> Option<(String, &str)> {
+    let (encoded, file) = key.strip_prefix(RECORDS)?.split_once('/')?;
+    let database = percent_decode_str(encoded).decode_utf8().ok()?.into_owned();
+    (component(&database) == encoded).then_some(())?;
+    Some((database, file.strip_suffix(".json")?))
+}
+
+/// Under which the leases of a database are.
+pub fn leases_prefix(database: &str) -> String {
+    LEASES.to_owned() + &database_prefix(database)
+}
+
+/// The key of the lease that a run has on a database.
+pub fn lease_key(database: &str, id: &BackupId) -> String {
+    leases_prefix(database) + id.as_str()
+}
+
+/// Whether a key is one of [`lease_key`]'s.
+pub fn is_lease_key(key: &str) -> bool {
+    key.strip_prefix(LEASES)
+        .and_then(|rest| rest.split_once('/'))
+        .is_some_and(|(_, id)| id.parse::<BackupId>().is_ok())
+}
+
 /// What a key says of the object that has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
@@ -144,6 +185,11 @@ mod tests {
             let archive = archive_key(name, &id, "tar.gz");
             assert!(!locate(&archive).unwrap().is_manifest);
             assert_eq!(volume_name(&archive, 2), format!("{archive}.v002"));
+            let record = record_key(name, "failure");
+            assert_eq!(locate_record(&record), Some((name.into(), "failure")));
+            let lease = lease_key(name, &id);
+            assert!(is_lease_key(&lease) && !is_lease_key(&record));
+            assert_eq!((locate(&record), locate(&lease)), (None, None));
         }
     }
 

@@ -1,5 +1,5 @@
 //! What is in a store and what it is called: backup ids, object keys, the manifest that makes a
-//! backup exist, and which backups a policy keeps.
+//! backup exist, records of what became of runs, and which backups a policy keeps.
 
 mod history;
 mod id;
@@ -9,6 +9,7 @@ mod listing;
 mod lookup;
 mod manifest;
 mod properties;
+mod record;
 mod retention;
 
 pub use history::{StoredSource, describe_sources, stored_sources};
@@ -16,7 +17,8 @@ pub use id::BackupId;
 pub use identity::SourceIdentity;
 pub use key::{
     Located, archive_key, backup_prefix, check_key, database_prefix, fan_out_prefix, is_check_key,
-    locate, manifest_key, signature_key, volume_name,
+    is_lease_key, lease_key, leases_prefix, locate, locate_record, manifest_key, signature_key,
+    volume_name,
 };
 pub use listing::{
     Backup, BackupName, Found, find, find_under, read_manifest, read_manifest_text, read_manifests,
@@ -27,4 +29,5 @@ pub use manifest::{
     Archive, Encryption, Entry, Manifest, ManifestError, Mode, PartsDigest, Volume,
 };
 pub use properties::{Grant, MysqlProperties, PostgresProperties, Properties, Setting};
+pub use record::{Record, RecordKind, Records, keep, read_records};
 pub use retention::{Decision, Retention, Rule, Within, plan};

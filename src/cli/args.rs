@@ -144,6 +144,9 @@ pub(super) enum Task {
     Show(ShowOptions),
     /// Say how each database stands: its last good backup and its age, and what should be looked at
     Status(StatusOptions),
+    /// Run as a service: back up, verify, drill, prune and clean up by the inventory's schedules.
+    /// SIGHUP reads the inventory again, SIGTERM ends it in order
+    Serve,
     /// Try who is told how a run went, as the inventory says it
     Notify {
         /// Send a notice that says it is a test; a ping counts as a success

@@ -7,12 +7,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::args::{BackupOptions, Timeline};
 use super::exit::{Exit, Failure};
-use super::notify::Notifier;
-use super::{Session, console, inventory, report, text};
+use super::{Session, console, inventory, notify, report, text};
 use crate::charts::{plot, timeline};
 use crate::config::Database;
 use crate::engine::StagedDump;
 use crate::job::{Interruption, JobError};
+use crate::notify::Teller;
 use crate::run::prepare::PreparedJob;
 use crate::run::{self, Board, Plan, RunReport};
 
@@ -34,8 +34,7 @@ pub(super) async fn backup(
     };
     // What is made up is nobody's backup, and a dry run none.
     let is_real = !options.dry_run && options.source.is_none();
-    let is_told = is_real && inventory.notify.names_anybody();
-    let notifier = is_told.then(|| Notifier::begin(&inventory));
+    let teller = is_real.then(|| Teller::begin(&inventory)).flatten();
     let ended = match session.signals.unless(work).await {
         Ok((plan, found)) if options.dry_run => {
             console::out(&describe(&plan, &found));
@@ -44,8 +43,8 @@ pub(super) async fn backup(
         Ok((plan, _)) => carry_out(session, options, plan).await,
         Err(failure) => Err(failure),
     };
-    if let Some(notifier) = notifier {
-        notifier.end(session, &ended).await;
+    if let Some(teller) = teller {
+        notify::end(teller, session, &ended).await;
     }
     ended.map(|(_, exit)| exit)
 }

@@ -68,6 +68,7 @@ impl Exit {
             | FailureKind::StoreRefused => Exit::Store,
             FailureKind::Tool
             | FailureKind::Source
+            | FailureKind::Busy
             | FailureKind::Dump
             | FailureKind::Disk
             | FailureKind::Stalled

@@ -50,6 +50,11 @@ impl Signals {
         })
     }
 
+    /// Leaves SIGHUP to whoever has another use for it.
+    pub fn leave_hangup(&mut self) {
+        self.signals.retain(|(_, exit)| *exit != Exit::HungUp);
+    }
+
     /// Does `work`, which leaves nothing behind: the first signal drops it.
     ///
     /// # Errors

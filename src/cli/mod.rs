@@ -20,6 +20,7 @@ mod progress;
 mod prune;
 mod report;
 mod restore;
+mod serve;
 mod show;
 mod status;
 mod terminal;
@@ -134,7 +135,12 @@ async fn dispatch(args: Args, signals: Signals) -> Result<Exit, Failure> {
         signals,
     };
     let session = &mut session;
-    log::start(args.log_format, args.verbose, args.quiet, &session.display);
+    // A service has no other words than its log.
+    let is_service = matches!(args.task, Task::Serve);
+    let verbose = args
+        .verbose
+        .max(u8::from(is_service && session.display.is_terminal()));
+    log::start(args.log_format, verbose, args.quiet, &session.display);
     match args.task {
         Task::Backup(options) => backup::backup(session, &options).await,
         Task::Restore(options) => restore::restore_backup(session, &options).await,
@@ -143,6 +149,7 @@ async fn dispatch(args: Args, signals: Signals) -> Result<Exit, Failure> {
         Task::List(options) => list::list(session, &options).await,
         Task::Show(options) => show::show(session, &options).await,
         Task::Status(options) => status::status(session, &options).await,
+        Task::Serve => serve::serve(session).await,
         Task::Notify { test: _ } => notify::test(session).await,
         Task::Prune(options) => prune::prune(session, &options).await,
         Task::Cleanup(options) => cleanup::cleanup(session, &options).await,

@@ -10,6 +10,7 @@ use super::args::StatusOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
 use crate::access::open_patient_stores;
+use crate::catalog::Record;
 use crate::upkeep::status::{Health, LastBackup, Standing, Status, status as look};
 
 pub(super) async fn status(
@@ -57,10 +58,18 @@ fn exit(status: &Status) -> Exit {
 }
 
 fn show(status: &Status) {
-    let header = ["DATABASE", "LAST BACKUP", "AGE", "DUMP", "BEFORE", "STATE"];
+    let header = [
+        "DATABASE",
+        "LAST BACKUP",
+        "AGE",
+        "DUMP",
+        "BEFORE",
+        "READ BACK",
+        "STATE",
+    ];
     console::remark(&text::table_of_names(
         header,
-        status.databases.iter().map(row),
+        status.databases.iter().map(|one| row(one, status.asked)),
     ));
     let mut lines = String::new();
     for one in &status.databases {
@@ -80,7 +89,7 @@ fn show(status: &Status) {
     }
 }
 
-fn row(one: &Standing) -> [String; 6] {
+fn row(one: &Standing, asked: Timestamp) -> [String; 7] {
     let nothing = || "-".to_owned();
     let of_last = |words: fn(&LastBackup) -> String| one.last.as_ref().map_or_else(nothing, words);
     [
@@ -89,8 +98,14 @@ fn row(one: &Standing) -> [String; 6] {
         of_last(|last| age(last.age_seconds)),
         of_last(|last| last.dump_bytes.map_or_else(|| "-".into(), text::size)),
         one.previous_dump_bytes.map_or_else(nothing, text::size),
+        one.read_back()
+            .map_or_else(nothing, |read| text::time(since(read, asked))),
         state(one),
     ]
+}
+
+fn since(record: &Record, asked: Timestamp) -> f64 {
+    asked.duration_since(record.ended).as_secs_f64().max(0.0)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for display")]
@@ -180,6 +195,29 @@ fn metrics(status: &Status) -> String {
         "How many warnings the last good backup had.",
         &|one| Some(number(one.last.as_ref()?.warnings as u64)),
     );
+    #[expect(clippy::cast_precision_loss, reason = "samples are floating point")]
+    let moment = |record: &Option<Record>| Some(record.as_ref()?.ended.as_second() as f64);
+    gauge(
+        "last_failure_timestamp_seconds",
+        "When a run of it failed last.",
+        &|one| moment(&one.last_failure),
+    );
+    gauge(
+        "last_verify_timestamp_seconds",
+        "When one of its backups was last read back.",
+        &|one| moment(&one.last_verify),
+    );
+    gauge("last_verify_good", "Whether it was whole then.", &|one| {
+        truth(one.last_verify.as_ref()?.good)
+    });
+    gauge(
+        "last_drill_timestamp_seconds",
+        "When one of its backups was last restored into a scratch database.",
+        &|one| moment(&one.last_drill),
+    );
+    gauge("last_drill_good", "Whether that went well.", &|one| {
+        truth(one.last_drill.as_ref()?.good)
+    });
     gauge(
         "backup_max_age_seconds",
         "How old the last good backup may be.",

@@ -13,7 +13,7 @@ use crate::catalog::BackupId;
 use crate::upkeep::stored;
 use crate::upkeep::verify::{
     Candidate, Candidates, Depth, Missing, Proof, VerifyError, VerifyErrorKind, candidates,
-    verify as verify_one,
+    verify as verify_one, verify_and_keep,
 };
 
 pub(super) async fn verify(
@@ -41,18 +41,32 @@ pub(super) async fn verify(
     let work = async {
         for backup in &backups {
             let name = backup.name();
-            let result = match &backup.manifest {
+            let stored = match &backup.manifest {
                 Ok(manifest) => {
                     let (place, manifest) = (backup.place.clone(), manifest.clone());
-                    let stored = stored(place, manifest, &inventory.run, keys.clone());
-                    tokio::select! {
-                        done = verify_one(&inventory, stored.clone(), depth, &cancel) => done,
-                        () = display.show_read(&name, &stored, true) => {
-                            unreachable!("shown until it is over")
-                        }
-                    }
+                    Ok(stored(place, manifest, &inventory.run, keys.clone()))
                 }
-                Err(error) => Err(error.clone().into()),
+                Err(error) => Err(error.clone()),
+            };
+            let work = async {
+                match stored.clone() {
+                    // A store that is looked into without an inventory is not written to.
+                    stored if options.from.from.is_none() => {
+                        verify_and_keep(&inventory, backup, stored, depth, &cancel).await
+                    }
+                    Ok(stored) => verify_one(&inventory, stored, depth, &cancel).await,
+                    Err(error) => Err(error.into()),
+                }
+            };
+            let show = async {
+                match &stored {
+                    Ok(stored) => display.show_read(&name, stored, true).await,
+                    Err(_) => std::future::pending().await,
+                }
+            };
+            let result = tokio::select! {
+                done = work => done,
+                () = show => unreachable!("shown until it is over"),
             };
             display.clear();
             if cancel.is_cancelled() {

@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::encryption::encryption;
 use super::place::{File, Result};
+use super::serve::{schedule, zone};
 use super::{Database, DumpFormat, EngineKind, Selection, StoreSettings, Tls, options, raw};
 use crate::archive::{Compression, EntryName};
 use crate::catalog::Retention;
@@ -142,6 +143,16 @@ pub(super) fn database(
     } else {
         Tls::default()
     };
+    let zone = zone(file, value!(time_zone), &key("time_zone"))?;
+    let jitter = file.duration(value!(jitter), &key("jitter"))?;
+    let spread = (&zone, jitter.unwrap_or_default());
+    let schedule = schedule(
+        file,
+        value!(schedule),
+        &key("schedule"),
+        spread,
+        name.get_ref(),
+    )?;
     let (compression, level) = compression(file, &place, value!(compression), value!(level))?;
     Ok(Database {
         name: name.get_ref().clone(),
@@ -191,6 +202,7 @@ pub(super) fn database(
         store: chosen_store(file, &here, &place, value!(store), stores)?,
         expected_size: file.size(value!(expected_size), &key("expected_size"))?,
         expect_every: file.duration(value!(expect_every), &key("expect_every"))?,
+        schedule,
         retention: Retention {
             last: file.number(value!(keep_last), &key("keep_last"))?,
             hourly: file.number(value!(keep_hourly), &key("keep_hourly"))?,

@@ -7,7 +7,8 @@
 //! | `exposure` | who else may read or change the files |
 //! | `validate`, `entry` | from the file as written to the model, every error with file, line, key and fix |
 //! | `encryption` | who can read a database's backups |
-//! | `store`, `notify` | the tables of that name |
+//! | `store`, `notify`, `serve` | the tables of these names |
+//! | `schedule` | when something is due |
 //! | `place` | that file: places for messages, and values of common kinds |
 //! | `options` | options for dump tools that cannot be let through |
 //! | `model` | the model that the rest of the program sees |
@@ -23,7 +24,9 @@ mod options;
 mod place;
 mod raw;
 mod read;
+mod schedule;
 mod secret;
+mod serve;
 mod store;
 mod target;
 mod validate;
@@ -34,6 +37,7 @@ pub use encryption::{EncryptionSettings, LockFrom, RecipientFrom};
 pub use model::*;
 pub(crate) use notify::address_flaw;
 pub use place::{LONGEST, MOST_MEMORY};
+pub use schedule::Schedule;
 pub use secret::StoreKeySource;
 pub use target::target;
 

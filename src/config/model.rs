@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::EncryptionSettings;
+use super::{EncryptionSettings, Schedule};
 use crate::archive::{Compression, EntryName};
 use crate::catalog::{Mode, Retention};
 use crate::signature::TrustedSigners;
@@ -25,6 +25,8 @@ pub struct Inventory {
     pub notify: NotifySettings,
     /// `[signatures]`.
     pub signatures: SignatureSettings,
+    /// `[serve]`.
+    pub serve: ServeSettings,
     /// `[stores.NAME]`.
     pub stores: BTreeMap<String, Arc<StoreSettings>>,
     /// `[databases.NAME]`, in the file's order, with `[defaults]` filled in.
@@ -103,6 +105,19 @@ pub struct RunSettings {
     pub connect_timeout: Duration,
     /// Whether a database is pruned after its own success, by its own policy.
     pub prune_after_backup: bool,
+}
+
+/// `[serve]`: what `tapline serve` does beside backups, and when.
+#[derive(Debug, Clone, Default)]
+pub struct ServeSettings {
+    /// Reading back the latest backup of each database.
+    pub verify: Option<Schedule>,
+    /// Restoring each into a scratch database.
+    pub drill: Option<Schedule>,
+    /// Removing the backups that no rule keeps.
+    pub prune: Option<Schedule>,
+    /// Removing what never became a backup.
+    pub cleanup: Option<Schedule>,
 }
 
 /// `[notify]`: who is told how a run went.
@@ -324,6 +339,8 @@ pub struct Database {
     pub expected_size: Option<u64>,
     /// How often a backup of it is to be made; `tapline status` says when one is overdue.
     pub expect_every: Option<Duration>,
+    /// When `tapline serve` backs it up.
+    pub schedule: Option<Schedule>,
     /// Which of its backups `tapline prune` keeps.
     pub retention: Retention,
 }

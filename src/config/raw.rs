@@ -20,6 +20,8 @@ pub(super) struct Inventory {
     #[serde(default)]
     pub signatures: Signatures,
     #[serde(default)]
+    pub serve: Serve,
+    #[serde(default)]
     pub stores: BTreeMap<Spanned<String>, Store>,
     #[serde(default)]
     pub defaults: Database,
@@ -68,6 +70,16 @@ pub(super) struct Notify {
     pub webhook: Option<Spanned<Address>>,
     pub headers: Option<BTreeMap<Spanned<String>, Spanned<Secret>>>,
     pub command: Option<Spanned<Vec<String>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Serve {
+    pub time_zone: Option<Spanned<String>>,
+    pub verify: Option<Spanned<String>>,
+    pub drill: Option<Spanned<String>>,
+    pub prune: Option<Spanned<String>>,
+    pub cleanup: Option<Spanned<String>>,
 }
 
 /// A URL, or where it comes from: many are secrets themselves.
@@ -162,6 +174,9 @@ pub(super) struct Database {
     pub store: Option<Spanned<String>>,
     pub expected_size: Option<Spanned<Size>>,
     pub expect_every: Option<Spanned<String>>,
+    pub schedule: Option<Spanned<String>>,
+    pub time_zone: Option<Spanned<String>>,
+    pub jitter: Option<Spanned<String>>,
     pub keep_last: Option<Spanned<u32>>,
     pub keep_hourly: Option<Spanned<u32>>,
     pub keep_daily: Option<Spanned<u32>>,

@@ -105,6 +105,7 @@ fn unknown_keys(file: &File, document: &DeTable) -> Result<()> {
             "staged" => (Some(fields::<raw::Staged>()), None),
             "signatures" => (Some(fields::<raw::Signatures>()), None),
             "notify" => (Some(fields::<raw::Notify>()), None),
+            "serve" => (Some(fields::<raw::Serve>()), None),
             "defaults" => (Some(fields::<raw::Database>()), None),
             "stores" => (None, Some(fields::<raw::Store>())),
             "databases" => (None, Some(fields::<raw::Database>())),
@@ -211,7 +212,15 @@ mod tests {
     fn the_keys_of_a_table_are_those_of_its_struct() {
         assert_eq!(
             fields::<raw::Inventory>(),
-            ["run", "staged", "notify", "stores", "defaults", "databases"]
+            [
+                "run",
+                "staged",
+                "notify",
+                "serve",
+                "stores",
+                "defaults",
+                "databases"
+            ]
         );
         assert!(fields::<raw::Database>().contains(&"keep_within"));
     }

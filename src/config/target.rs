@@ -182,6 +182,7 @@ fn url(
         store: String::new(),
         expected_size: None,
         expect_every: None,
+        schedule: None,
         retention: Retention::default(),
     })
 }

@@ -23,6 +23,7 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
     let run = run(&file, &raw.run)?;
     let staged = staged(&file, &raw.staged)?;
     let notify = notify(&file, &raw.notify)?;
+    let serve = super::serve::serve(&file, &raw.serve)?;
     let stores: BTreeMap<String, Arc<StoreSettings>> = raw
         .stores
         .iter()
@@ -82,6 +83,7 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
         staged,
         notify,
         signatures: signatures(&file, &raw.signatures)?,
+        serve,
         stores,
         databases,
         warnings: Vec::new(),

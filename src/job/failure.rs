@@ -95,6 +95,8 @@ pub enum FailureKind {
     Tool,
     /// The source does not answer or does not let us in.
     Source,
+    /// Another run is at the database, or was at it when this one was due.
+    Busy,
     /// The dump is not whole.
     Dump,
     /// The disk of a staged run.

@@ -4,6 +4,7 @@
 //! | file | role |
 //! |---|---|
 //! | this | what is told to whom, each on its own and within [`LONGEST`] |
+//! | [`Teller`] | the begin and the end of one run |
 //! | [`http`] | one POST, tried again while there is time |
 //! | [`failing`] | which databases failed last, so that a recovery is known for one |
 //!
@@ -12,6 +13,7 @@
 
 pub mod failing;
 pub mod http;
+mod teller;
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use tokio::process::Command;
 use crate::config::{Address, NotifySettings};
 use crate::dump::environment;
 use crate::run::{JobResult, RunReport};
+pub use teller::{RunEnd, Teller};
 
 /// Nobody waits longer for one who is to be told.
 pub const LONGEST: Duration = Duration::from_secs(10);

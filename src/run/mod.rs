@@ -5,41 +5,47 @@
 //! | this | [`run`]: a place for each job, one after the other or side by side |
 //! | [`plan`] | what the inventory says is to be done |
 //! | [`prepare`](mod@prepare) | from an entry to its jobs: what only the servers know |
+//! | [`lease`] | one run of a database at a time |
+//! | [`workshop`] | places and cores, shared by runs that go on at once |
 //! | [`board`] | the jobs, for whoever looks on |
 //! | [`report`] | what came of it |
 
 mod board;
+mod lease;
 pub mod plan;
 pub mod prepare;
 pub mod report;
 pub mod resources;
+mod workshop;
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::archive::Cores;
-use crate::catalog::{BackupId, Mode, database_prefix, locate};
+use crate::catalog::{self, BackupId, Mode, Record, RecordKind};
 use crate::config::{Database, Selection};
 use crate::deposit::Ledger;
 use crate::job::places::{Places, pass};
-use crate::job::{self, Committed, Failure, Interruption, Job, JobError};
+use crate::job::{self, Committed, Failure, FailureKind, Interruption, Job, JobError};
 use crate::meter::Phase;
 use crate::staged::{self, PreparedStaged, Staging};
 use crate::store::retry::{RetryPolicy, Retrying};
 use crate::upkeep;
 pub use board::{Board, TrackedJob};
+use lease::{Lease, NoLease};
 pub use plan::Plan;
 use prepare::{PreparedJob, discover, prepare};
 use report::{JobOutcome, Pruned};
 pub use report::{JobReport, JobResult, RunReport, Waited};
 use resources::Resources;
+use workshop::Hosts;
+pub use workshop::Workshop;
 
 /// How long after a failed dump the next try begins; twice as long after each, 64 s at most: what a
 /// server needs to come up again.
@@ -51,10 +57,21 @@ const ASKED_AT_ONCE: usize = 16;
 /// their children killed and what they have stored is taken away first. What is being committed is
 /// not interrupted.
 pub async fn run(plan: Arc<Plan>, board: Arc<Board>, interruption: Interruption) -> RunReport {
+    let workshop = Workshop::new(&plan.settings, plan.at_once);
+    run_in(&workshop, plan, board, interruption).await
+}
+
+/// The same beside other runs, with whom it shares places and cores.
+pub async fn run_in(
+    workshop: &Workshop,
+    plan: Arc<Plan>,
+    board: Arc<Board>,
+    interruption: Interruption,
+) -> RunReport {
     let started = Timestamp::now();
     let run = Arc::new(Run {
-        pipeline: Pipeline::begin(&plan),
-        hosts: Hosts::new(plan.settings.jobs_per_host),
+        pipeline: Pipeline::begin(&plan, workshop),
+        hosts: workshop.hosts.clone(),
         plan,
         board,
         interruption,
@@ -116,7 +133,7 @@ struct Run {
     plan: Arc<Plan>,
     board: Arc<Board>,
     pipeline: Pipeline,
-    hosts: Hosts,
+    hosts: Arc<Hosts>,
     interruption: Interruption,
 }
 
@@ -132,11 +149,11 @@ enum Pipeline {
 }
 
 impl Pipeline {
-    fn begin(plan: &Plan) -> Self {
+    fn begin(plan: &Plan, workshop: &Workshop) -> Self {
         match plan.settings.mode {
             Mode::Streamed => Self::Streamed {
-                cores: Cores::all(),
-                places: Places::new(plan.at_once),
+                cores: workshop.cores.clone(),
+                places: workshop.places.clone(),
             },
             Mode::Staged => match Staging::begin(&plan.staged) {
                 Ok(staging) => Self::Staged(staging),
@@ -150,39 +167,6 @@ impl Pipeline {
             Self::Staged(staging) => staging.peak(),
             Self::Streamed { .. } | Self::Broken(_) => 0,
         }
-    }
-}
-
-/// How many jobs a server bears at once.
-struct Hosts {
-    each: usize,
-    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
-}
-
-impl Hosts {
-    fn new(each: usize) -> Self {
-        Self {
-            each: each.min(Semaphore::MAX_PERMITS),
-            hosts: Mutex::default(),
-        }
-    }
-
-    /// The gate of the entry's server; `None` where there is no server.
-    fn of(&self, entry: &Database) -> Option<Arc<Semaphore>> {
-        if entry.database == Selection::Whole {
-            return None;
-        }
-        let socket = || entry.socket.as_ref().map(|path| path.display().to_string());
-        let host = entry
-            .host
-            .clone()
-            .or_else(socket)
-            .unwrap_or_else(|| "localhost".into());
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let gate = hosts
-            .entry(host)
-            .or_insert_with(|| Arc::new(Semaphore::new(self.each)));
-        Some(gate.clone())
     }
 }
 
@@ -234,6 +218,7 @@ impl Run {
         tracked.meter.set_phase(Phase::Done);
         let report = outcome.report(&tracked);
         report.log();
+        self.keep_failure(entry, &report).await;
         report
     }
 
@@ -290,6 +275,32 @@ impl Run {
         }
     }
 
+    /// Keeps a failure in the store, for `status` on any host.
+    async fn keep_failure(&self, entry: &Database, report: &JobReport) {
+        let (Some(failure), Some(store)) = (&report.failure, self.plan.stores.get(&entry.store))
+        else {
+            return;
+        };
+        // A store that did not answer just now does not take notes.
+        let passed_over = [
+            FailureKind::Interrupted,
+            FailureKind::Busy,
+            FailureKind::StoreUnreachable,
+        ];
+        if passed_over.contains(&failure.kind) {
+            return;
+        }
+        let began = report.started.unwrap_or_else(Timestamp::now);
+        let record = Record {
+            ended: Timestamp::now(),
+            good: false,
+            reason: Some(report::name_of(&failure.kind)),
+            message: failure.message.clone(),
+            ..Record::new(RecordKind::Failure, &entry.name, hostname(), began)
+        };
+        catalog::keep(&**store, record).await;
+    }
+
     async fn streamed(
         &self,
         entry: &Database,
@@ -311,25 +322,26 @@ impl Run {
         let (started, start, id) = (Timestamp::now(), Instant::now(), BackupId::now());
         let mut warnings = Vec::new();
         let mut job = None;
+        let mut turn = Turn::new(&self.interruption);
+        let interruption = turn.interruption.clone();
         let work = async {
-            let PreparedJob { job: prepared, .. } =
-                self.begin(entry, tracked, &id, &mut warnings).await?;
+            let begun = self.begin(entry, tracked, &id, &mut warnings, &mut turn);
+            let PreparedJob { job: prepared, .. } = begun.await?;
             let prepared = job.insert(prepared).clone();
-            job::back_up(prepared, id.clone(), cores, &self.interruption).await
+            job::back_up(prepared, id.clone(), cores, &interruption).await
         };
         let result = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
         let result = match result {
             Ok(result) => result,
             Err(panic) => Err(self.broke_down(job.as_deref(), &id, words(&*panic)).await),
         };
-        let pruned = Pruned::default();
         JobOutcome {
-            result,
+            result: turn.end(result).await,
             started: Some(started),
             took: start.elapsed(),
             warnings,
             failed_tries: Vec::new(),
-            pruned,
+            pruned: Pruned::default(),
         }
     }
 
@@ -341,9 +353,12 @@ impl Run {
     ) -> JobOutcome {
         let (mut started, mut warnings, id) = (None, Vec::new(), BackupId::now());
         let mut job = None;
+        let mut turn = Turn::new(&self.interruption);
+        let interruption = turn.interruption.clone();
         let begin = async {
             started = Some((Timestamp::now(), Instant::now()));
-            let prepared = self.begin(entry, tracked, &id, &mut warnings).await?;
+            let begun = self.begin(entry, tracked, &id, &mut warnings, &mut turn);
+            let prepared = begun.await?;
             job = Some(prepared.job.clone());
             let PreparedJob {
                 job,
@@ -357,7 +372,7 @@ impl Run {
         };
         let host = self.hosts.of(entry);
         let meter = &tracked.meter;
-        let work = staged::back_up(begin, meter, &id, staging, host, &self.interruption);
+        let work = staged::back_up(begin, meter, &id, staging, host, &interruption);
         let result = match AssertUnwindSafe(Box::pin(work)).catch_unwind().await {
             Ok(result) => result,
             Err(panic) => Err(self.broke_down(job.as_deref(), &id, words(&*panic)).await),
@@ -367,7 +382,7 @@ impl Run {
             None => (None, Duration::ZERO),
         };
         JobOutcome {
-            result,
+            result: turn.end(result).await,
             started,
             took,
             warnings,
@@ -376,32 +391,63 @@ impl Run {
         }
     }
 
-    /// Finds out what the job needs, and whether somebody else is at it.
+    /// Finds out what the job needs, and takes the lease of its database.
     async fn begin(
         &self,
         entry: &Database,
         tracked: &TrackedJob,
         id: &BackupId,
         warnings: &mut Vec<String>,
+        turn: &mut Turn,
     ) -> Result<PreparedJob, Failure> {
         tracing::info!(database = entry.name, %id, "backup begins");
         tracked.meter.set_phase(Phase::Preparing);
         let work = async {
-            let others = others_at_it(&self.plan, entry);
-            tokio::join!(prepare(&self.plan, entry, &tracked.meter), others)
+            let prepared = prepare(&self.plan, entry, &tracked.meter).await?;
+            let known = &prepared.job.warnings;
+            // Better now than after the dump.
+            if prepared.job.strict && !known.is_empty() {
+                return Err(JobError::Warned(known.clone()));
+            }
+            let wanted = Lease::wanted(prepared.job.store.clone(), &entry.name, id);
+            match turn.lease.insert(wanted).take().await {
+                Ok(()) => turn.watch(),
+                Err(NoLease::Taken(message)) => {
+                    let kind = FailureKind::Busy;
+                    return Err(JobError::Plan { kind, message });
+                }
+                Err(NoLease::Store(error)) => return Err(error.into()),
+                Err(NoLease::Refused(error)) => warnings.push(format!(
+                    "another run of {} at the same time would not be noticed: {error}",
+                    entry.name
+                )),
+            }
+            self.is_still_due(entry, &prepared).await?;
+            Ok(prepared)
         };
         let prepared = self.interruption.cancel.run_until_cancelled(work).await;
-        let Some((prepared, others)) = prepared else {
+        let Some(prepared) = prepared else {
             return Err(JobError::Cancelled.describe(None));
         };
-        warnings.extend(others);
-        let prepared = prepared.map_err(|error| error.describe(None))?;
-        let known = &prepared.job.warnings;
-        // Better now than after the dump.
-        if prepared.job.strict && !known.is_empty() {
-            return Err(JobError::Warned(known.clone()).describe(None));
+        prepared.map_err(|error| error.describe(None))
+    }
+
+    /// What is due since an instant may have been done by another host in the meantime.
+    async fn is_still_due(&self, entry: &Database, prepared: &PreparedJob) -> Result<(), JobError> {
+        let mut due = self.plan.due.iter();
+        let of_entry = |name: &str| name == entry.name || is_below(&entry.name, name);
+        let Some((_, due)) = due.find(|(name, _)| of_entry(name)) else {
+            return Ok(());
+        };
+        let found = catalog::find(&*prepared.job.store, Some(&entry.name)).await?;
+        let since = |found: &&catalog::Found| found.is_committed() && found.id.time() >= *due;
+        match found.iter().find(since) {
+            None => Ok(()),
+            Some(found) => Err(JobError::Plan {
+                kind: FailureKind::Busy,
+                message: format!("it has been backed up meanwhile: {}", found.id),
+            }),
         }
-        Ok(prepared)
     }
 
     /// The program failed in a job: what the job has stored goes like that of any failed one.
@@ -448,22 +494,60 @@ impl Run {
     }
 }
 
-/// Whether another run backs up the same database at this time, in words. A key that may not list
-/// cannot know.
-async fn others_at_it(plan: &Plan, entry: &Database) -> Option<String> {
-    let store = plan.stores.get(&entry.store)?;
-    let page = store
-        .list_uploads(&database_prefix(&entry.name), None)
-        .await
-        .ok()?;
-    let open = page.items.iter().find_map(|upload| locate(&upload.key))?;
-    let (name, id) = (&entry.name, &open.id);
-    Some(format!(
-        "another backup of {name} is under way in {}, or was killed: {id}, begun {}; `tapline \
-         cleanup` removes what was killed",
-        store.address(),
-        id.time().strftime("%Y-%m-%d %H:%M:%S UTC"),
-    ))
+/// A job's turn at its database: the lease, and an interruption that fires for this job when the
+/// lease is lost.
+struct Turn {
+    interruption: Interruption,
+    lease: Option<Lease>,
+    watch: Option<AbortOnDropHandle<()>>,
+}
+
+impl Turn {
+    fn new(run: &Interruption) -> Self {
+        let interruption = Interruption {
+            cancel: run.cancel.child_token(),
+            commits: run.commits.clone(),
+        };
+        Self {
+            interruption,
+            lease: None,
+            watch: None,
+        }
+    }
+
+    /// From now on the job ends when its lease is lost.
+    fn watch(&mut self) {
+        let Some(lease) = &self.lease else { return };
+        let (lost, cancel) = (lease.lost().clone(), self.interruption.cancel.clone());
+        self.watch = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            lost.cancelled().await;
+            cancel.cancel();
+        })));
+    }
+
+    /// Gives the lease back. A job that ended because it was lost says so.
+    async fn end(self, result: Result<Committed, Failure>) -> Result<Committed, Failure> {
+        let Some(lease) = self.lease else {
+            return result;
+        };
+        let is_lost = lease.lost().is_cancelled();
+        lease.let_go().await;
+        match result {
+            Err(failure) if is_lost && failure.kind == FailureKind::Interrupted => Err(Failure {
+                kind: FailureKind::Busy,
+                message: "ended, because another backup of it was begun while the store was away"
+                    .into(),
+                ..failure
+            }),
+            result => result,
+        }
+    }
+}
+
+/// Whether a database was found on the server of the entry called `name`.
+fn is_below(database: &str, name: &str) -> bool {
+    let rest = database.strip_prefix(name);
+    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// A panic's message.

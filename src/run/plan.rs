@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use jiff::Timestamp;
+
 use crate::catalog::Mode;
 use crate::config::{
     ConfigError, Database, Inventory, RunSettings, Selection, SignatureSettings, StagedSettings,
@@ -31,6 +33,8 @@ pub struct Plan {
     pub entries: Vec<Database>,
     /// The names that were asked for; all when empty.
     pub names: Vec<String>,
+    /// Since when databases are due, by name: what was backed up since by somebody else is left out.
+    pub due: BTreeMap<String, Timestamp>,
     /// The inventory's stores, by name.
     pub stores: BTreeMap<String, SharedStore>,
     /// This program's own binary, which dumps SQLite databases.
@@ -73,11 +77,24 @@ impl Plan {
             staged: inventory.staged.clone(),
             entries,
             names: names.to_vec(),
+            due: BTreeMap::new(),
             stores,
             tapline,
             at_once,
             memory_per_job: memory / share,
         })
+    }
+}
+
+impl Plan {
+    /// The part of the plan that is about these databases, since when each is due; its jobs have the
+    /// memory that they have in the whole.
+    #[must_use]
+    pub fn of(mut self, due: BTreeMap<String, Timestamp>) -> Self {
+        self.entries.retain(|entry| due.contains_key(&entry.name));
+        self.names = due.keys().cloned().collect();
+        self.due = due;
+        self
     }
 }
 

@@ -244,7 +244,7 @@ impl JobReport {
 }
 
 /// A variant's name as reports have it.
-fn name_of(variant: &impl Serialize) -> String {
+pub(super) fn name_of(variant: &impl Serialize) -> String {
     let name = serde_json::to_value(variant).ok();
     name.and_then(|name| name.as_str().map(str::to_owned))
         .unwrap_or_default()

@@ -420,6 +420,10 @@ impl Store for MemoryStore {
         Ok(state.insert(key, body, self.checksum))
     }
 
+    async fn replace(&self, key: &str, body: Bytes) -> Result<Written> {
+        Ok(self.overwrite(key, body))
+    }
+
     async fn get(
         &self,
         key: &str,

@@ -34,6 +34,10 @@ pub use checksum::{Checksum, ChecksumKind, Digest};
 pub use error::{ErrorKind, StoreError};
 pub use listing::{list_all, list_all_uploads, objects, uploads};
 
+/// Below this are notes beside the backups: who is at a database, what became of its last runs. No
+/// database's name begins so: a tilde there is encoded.
+pub const NOTES: &str = "~tapline/";
+
 /// The result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
@@ -265,6 +269,13 @@ pub trait Store: Send + Sync {
     /// [`ErrorKind::AlreadyExists`] when another object has the key. With
     /// [`StoreError::unanswered`] the object may be there, or may still come.
     async fn put(&self, key: &str, body: Bytes) -> Result<Written>;
+
+    /// Puts a small object in place of the one that has its key, if there is one. For notes, never
+    /// for what a backup consists of.
+    async fn replace(&self, key: &str, body: Bytes) -> Result<Written> {
+        self.delete(key).await?;
+        self.put(key, body).await
+    }
 
     /// Reads `range` of an object's bytes, or all of it, as it arrives.
     async fn get(

@@ -305,6 +305,10 @@ impl Store for Retrying {
             .await
     }
 
+    async fn replace(&self, key: &str, body: Bytes) -> Result<Written> {
+        self.retry(|| self.store.replace(key, body.clone())).await
+    }
+
     async fn get(
         &self,
         key: &str,

@@ -1,5 +1,5 @@
-//! Taking away what never became a backup: volumes without a manifest, open uploads, and what
-//! `tapline check` left behind.
+//! Taking away what never became a backup: volumes without a manifest, open uploads, leases of runs
+//! that were killed, and what `tapline check` left behind.
 //!
 //! A backup that runs looks just the same, but for its age. So everything is grouped by the backup
 //! that it belongs to, and a backup's **last sign of life** is the youngest of
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::catalog::{BackupId, is_check_key, locate, manifest_key};
+use crate::catalog::{BackupId, is_check_key, is_lease_key, locate, locate_record, manifest_key};
 use crate::store::{
     ObjectInfo, OpenUpload, Store, StoreError, Upload, UploadInfo, objects, uploads,
 };
@@ -59,7 +59,7 @@ pub struct Leftovers {
     pub uploads: Vec<(OpenUpload, UploadInfo)>,
     /// Seconds since the last sign of life.
     pub age: i64,
-    /// The key of the manifest that would make it a backup; a check has none.
+    /// The key of the manifest that would make it a backup; a check and a lease have none.
     manifest: Option<String>,
 }
 
@@ -67,7 +67,8 @@ pub struct Leftovers {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Owner {
     Backup(String, BackupId),
-    Check(String),
+    /// What belongs to no backup and is nothing once it is old: by its key.
+    Passing(String),
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +90,7 @@ pub async fn plan(store: &dyn Store, limit: Duration, now: i64) -> Result<Plan, 
     while let Some(object) = objects.try_next().await? {
         match owner(&object.key) {
             Some(owner) => by_owner.entry(owner).or_default().objects.push(object),
+            None if locate_record(&object.key).is_some() => {}
             None => plan.foreign += 1,
         }
     }
@@ -109,9 +111,11 @@ pub async fn plan(store: &dyn Store, limit: Duration, now: i64) -> Result<Plan, 
         },
     ) in by_owner
     {
+        // A lease says by itself of whom it is, and is none of a backup's objects.
+        let is_lease = matches!(&owner, Owner::Passing(key) if is_lease_key(key));
         let manifest = match owner {
             Owner::Backup(database, id) => Some(manifest_key(&database, &id)),
-            Owner::Check(_) => None,
+            Owner::Passing(_) => None,
         };
         let moments = objects
             .iter()
@@ -126,7 +130,7 @@ pub async fn plan(store: &dyn Store, limit: Duration, now: i64) -> Result<Plan, 
         }
         if now - seen > limit {
             old.push(look_closer(store, manifest, objects, uploads, (seen, now)));
-        } else {
+        } else if !is_lease {
             plan.young += objects.len() + uploads.len();
         }
     }
@@ -158,7 +162,7 @@ fn skew(store: &dyn Store) -> i64 {
 fn owner(key: &str) -> Option<Owner> {
     match locate(key) {
         Some(located) => Some(Owner::Backup(located.database, located.id)),
-        None => is_check_key(key).then(|| Owner::Check(key.to_owned())),
+        None => (is_check_key(key) || is_lease_key(key)).then(|| Owner::Passing(key.to_owned())),
     }
 }
 

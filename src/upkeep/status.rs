@@ -1,8 +1,10 @@
 //! How each database of the inventory stands: its last good backup and its age, its size against
-//! the one before, and whether a backup seems to be on its way.
+//! the one before, its last failure, when it was last read back, and whether a backup seems to be
+//! on its way.
 //!
-//! A database costs one listing of its own prefix and its two newest manifests, however many
-//! backups it has; a store one listing of its open uploads. Older manifests are read only as long
+//! A database costs one listing of its own prefix, its two newest manifests and at most four
+//! records, however many backups it has; a store one listing of its open uploads and one of its
+//! records. Older manifests are read only as long
 //! as none of the newer is of a good backup.
 //!
 //! A backup is as old as its data, which are of its begin. That is told twice, by the backup's id
@@ -19,8 +21,8 @@ use serde::Serialize;
 
 use super::cleanup::SHORTEST_LIMIT;
 use crate::catalog::{
-    BackupId, Found, Manifest, fan_out_prefix, find, find_under, locate, manifest_key,
-    read_manifest,
+    BackupId, Found, Manifest, Record, Records, fan_out_prefix, find, find_under, locate,
+    manifest_key, read_manifest, read_records,
 };
 use crate::config::{ConfigError, Database, Inventory, Selection};
 use crate::signature::TrustedSigners;
@@ -66,6 +68,15 @@ pub struct Standing {
     pub previous_dump_bytes: Option<u64>,
     /// A backup that is not complete.
     pub open: Option<OpenBackup>,
+    /// Its last run that failed.
+    pub last_failure: Option<Record>,
+    /// When one of its backups was last read back.
+    pub last_verify: Option<Record>,
+    /// When one was last restored into a scratch database.
+    pub last_drill: Option<Record>,
+    /// Since when its first backup is waited for.
+    #[serde(skip)]
+    pub awaited: Option<Timestamp>,
     /// What a person should look at although it is well.
     pub warnings: Vec<String>,
 }
@@ -135,16 +146,25 @@ pub async fn status(
         trusted: &inventory.signatures.trusted,
         now: now.as_second(),
         open: BTreeMap::new(),
+        records: BTreeMap::new(),
     };
     let mut remarks = Vec::new();
     for (name, store) in stores {
         if !entries.iter().any(|entry| entry.store == *name) {
             continue;
         }
-        match list_all_uploads(&**store, "").await {
+        let (uploads, records) =
+            tokio::join!(list_all_uploads(&**store, ""), read_records(&**store, None));
+        match uploads {
             Ok(uploads) => look.add(name, uploads),
             Err(error) => remarks.push(format!(
                 "store {name}: whether backups are on their way is not known: {error}"
+            )),
+        }
+        match records {
+            Ok(records) => drop(look.records.insert(name.clone(), records)),
+            Err(error) => remarks.push(format!(
+                "store {name}: what failed and was read back last is not known: {error}"
             )),
         }
     }
@@ -170,6 +190,8 @@ struct Look<'a> {
     now: i64,
     /// Open uploads by store and database.
     open: BTreeMap<(String, String), Vec<(BackupId, OpenUpload)>>,
+    /// What was kept, by store and database.
+    records: BTreeMap<String, BTreeMap<String, Records>>,
 }
 
 impl Look<'_> {
@@ -264,6 +286,46 @@ impl Look<'_> {
                 words(open.quiet_seconds)
             ));
         }
+        let records = self.records(&entry.store, &name);
+        let failure = records.failure.or_else(|| {
+            // The server of a `database = "*"` could not be asked for its databases.
+            let whole = matches!(entry.database, Selection::All { .. });
+            whole.then(|| self.records(&entry.store, &entry.name).failure)?
+        });
+        let is_since = |failure: &&Record| {
+            let last = last.as_ref();
+            last.is_none_or(|last| failure.ended.as_second() > last.began.as_second())
+        };
+        if let Some(failure) = failure.as_ref().filter(is_since) {
+            warnings.push(format!(
+                "its last run failed {} ago on {}: {}",
+                words(seconds(self.now - failure.ended.as_second())),
+                failure.host,
+                failure.message
+            ));
+        }
+        let read_back = [records.verify.as_ref(), records.drill.as_ref()];
+        let (mut damage, of_last) = (None, last.as_ref().map(|last| &last.backup_id));
+        for bad in read_back.into_iter().flatten().filter(|read| !read.good) {
+            let id = bad.backup_id.as_ref();
+            let said = format!(
+                "{} was read back {} ago on {}: {}",
+                id.map_or("a backup", BackupId::as_str),
+                words(seconds(self.now - bad.ended.as_second())),
+                bad.host,
+                bad.message
+            );
+            let again = read_back.into_iter().flatten();
+            let is_past = |later: &Record| later.good && later.ended > bad.ended;
+            match bad.reason.as_deref() {
+                _ if again
+                    .clone()
+                    .any(|later| is_past(later) && later.backup_id.as_ref() == id) => {}
+                Some("damaged") if id == of_last => damage = Some(said),
+                _ if !again.clone().any(is_past) => warnings.push(said),
+                _ => {}
+            }
+        }
         if let Some(last) = last.as_ref().filter(|last| last.warnings > 0) {
             warnings.push(format!(
                 "its last backup had {}; they are in its run's log and report",
@@ -275,7 +337,10 @@ impl Look<'_> {
             previous_dump_bytes = before.dump_size();
             warnings.extend(change(last, before));
         }
-        let (health, why) = judge(&entry.store, &newest.flaws, last.as_ref(), max_age);
+        let (health, why) = match damage {
+            Some(said) if newest.flaws.is_empty() => (Health::Damaged, Some(said)),
+            _ => judge(&entry.store, &newest.flaws, last.as_ref(), max_age),
+        };
         Standing {
             database: name,
             store: entry.store.clone(),
@@ -285,8 +350,18 @@ impl Look<'_> {
             last,
             previous_dump_bytes,
             open,
+            last_failure: failure,
+            last_verify: records.verify,
+            last_drill: records.drill,
+            awaited: records.awaited.map(|awaited| awaited.began),
             warnings,
         }
+    }
+
+    fn records(&self, store: &str, name: &str) -> Records {
+        let of_store = self.records.get(store);
+        let records = of_store.and_then(|records| records.get(name));
+        records.cloned().unwrap_or_default()
     }
 
     fn last(&self, found: &Found, manifest: &Manifest) -> LastBackup {
@@ -346,6 +421,13 @@ impl Look<'_> {
 }
 
 impl Standing {
+    /// The last good reading back of one of its backups, by itself or for a drill.
+    pub fn read_back(&self) -> Option<&Record> {
+        let all = [self.last_verify.as_ref(), self.last_drill.as_ref()];
+        let good = all.into_iter().flatten().filter(|read| read.good);
+        good.max_by_key(|read| read.ended)
+    }
+
     fn unknown(entry: &Database, name: &str, error: &StoreError) -> Self {
         Self {
             database: name.to_owned(),
@@ -359,6 +441,10 @@ impl Standing {
             last: None,
             previous_dump_bytes: None,
             open: None,
+            last_failure: None,
+            last_verify: None,
+            last_drill: None,
+            awaited: None,
             warnings: Vec::new(),
         }
     }

@@ -5,18 +5,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{UpkeepError, restore_target};
 use crate::access::access;
 use crate::catalog::{
-    Backup, BackupId, BackupName, Found, Manifest, find, look_up, read_manifests,
+    Backup, BackupId, BackupName, Found, Manifest, Record, RecordKind, find, keep, look_up,
+    read_manifests,
 };
 use crate::config::{ConfigError, Inventory};
 use crate::engine;
 use crate::restore::{Patience, RestoreError, Stored, Target, check, drill, inspect, restore};
+use crate::run::hostname;
 use crate::store::{ErrorKind, SharedStore, StoreError};
+use crate::units::count;
 
 /// How closely a backup is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -322,6 +326,67 @@ pub async fn verify(
             seconds,
             tables,
         },
+    })
+}
+
+/// Verifies one backup, and keeps in its store what came of it, for `status` on any host. What the
+/// store alone was asked about is not kept: it is less than what may have been kept before.
+///
+/// # Errors
+/// What is wrong with it.
+pub async fn verify_and_keep(
+    inventory: &Inventory,
+    candidate: &Candidate,
+    stored: Result<Arc<Stored>, StoreError>,
+    depth: Depth,
+    cancel: &CancellationToken,
+) -> Result<Proof, VerifyError> {
+    let began = Timestamp::now();
+    let result = match stored {
+        Ok(stored) => verify(inventory, stored, depth, cancel).await,
+        Err(error) => Err(error.into()),
+    };
+    if let Some(record) = record(candidate, depth, &result, began) {
+        keep(&*candidate.place, record).await;
+    }
+    result
+}
+
+fn record(
+    candidate: &Candidate,
+    depth: Depth,
+    result: &Result<Proof, VerifyError>,
+    began: Timestamp,
+) -> Option<Record> {
+    let kind = match (depth, result) {
+        (Depth::Quick, _) => return None,
+        (Depth::Read, _) | (_, Ok(Proof::Undrilled { .. } | Proof::Sealed { .. })) => {
+            RecordKind::Verify
+        }
+        (Depth::Drill, _) => RecordKind::Drill,
+    };
+    let (reason, message) = match result {
+        Ok(Proof::Drilled {
+            tables: Some(tables),
+            ..
+        }) => (None, count(*tables, "table")),
+        Ok(_) => (None, String::new()),
+        Err(error) => match error.kind {
+            // Nothing was found out.
+            VerifyErrorKind::Store | VerifyErrorKind::Cancelled | VerifyErrorKind::Locked => {
+                return None;
+            }
+            VerifyErrorKind::Damaged => (Some("damaged".to_owned()), error.message.clone()),
+            VerifyErrorKind::Drill => (Some("drill".to_owned()), error.message.clone()),
+        },
+    };
+    Some(Record {
+        ended: Timestamp::now(),
+        backup_id: Some(candidate.backup_id.clone()),
+        good: result.is_ok(),
+        reason,
+        message,
+        ..Record::new(kind, &candidate.database, hostname(), began)
     })
 }
 

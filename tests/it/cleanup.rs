@@ -128,7 +128,7 @@ fn of_2500_orphans_none_stays_and_a_running_backup_is_left_alone() {
     left.sort();
     assert_eq!(
         (
-            world.server.store().keys(),
+            super::world::backup_keys(&world.server),
             world.server.store().open_uploads()
         ),
         (left, 1)

@@ -1,7 +1,7 @@
 //! A job as a state machine: past the first completion nothing ends it, and before the manifest
 //! nothing of it stays.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -430,44 +430,6 @@ fn a_dead_host_costs_its_own_job_its_patience_and_nobody_elses() {
     assert!(
         start.elapsed() < Duration::from_secs(12),
         "dead hosts were asked one by one"
-    );
-}
-
-#[test]
-fn a_second_run_of_the_same_database_is_noticed() {
-    let world = World::new(
-        "[databases.x]\nengine = \"command\"\n\
-         command = [\"sh\", \"-c\", \"if mkdir first; then cat fifo; fi; echo x\"]\n",
-    );
-    assert!(
-        Command::new("mkfifo")
-            .arg(world.path("fifo"))
-            .status()
-            .unwrap()
-            .success()
-    );
-    let mut first = world
-        .tapline(&["backup"])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_until(|| world.path("first").exists());
-    let second = world.run(&["backup", "--report", "r.json"]);
-    // A writer that comes and goes ends the reader.
-    drop(
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(world.path("fifo"))
-            .unwrap(),
-    );
-    assert_eq!(
-        (first.wait().unwrap().code(), second.code),
-        (Some(0), Some(0))
-    );
-    let report = std::fs::read_to_string(world.path("r.json")).unwrap();
-    assert!(
-        report.contains("another backup of x is under way"),
-        "{report}"
     );
 }
 

@@ -10,7 +10,7 @@ use tapline::s3_server::{Fault, Op};
 use tapline::store::Store;
 
 use super::prune::{put_backup, put_backup_as};
-use super::world::{Run, World};
+use super::world::{Run, World, backup_keys};
 
 const INVENTORY: &str = "[defaults]\nengine = \"command\"\ncommand = [\"seq\", \"9\"]\n\
     [databases.shop]\n[databases.events]\n[databases.new]\n";
@@ -134,8 +134,8 @@ fn however_many_backups_there_are_two_manifests_of_each_database_are_read() {
     assert_eq!(world.run(&["status", "--max-age", "1h"]).code, Some(0));
     let asked = world.server.log().all();
     let count = |op| asked.iter().filter(|asked| asked.op == op).count();
-    // 1,400 keys of each are two pages of a listing.
-    assert_eq!((count(Op::Get), count(Op::List)), (6, 6));
+    // 1,400 keys of each are two pages of a listing; records have one of their own.
+    assert_eq!((count(Op::Get), count(Op::List)), (6, 7));
     assert_eq!((count(Op::Head), count(Op::ListUploads)), (0, 1));
 }
 
@@ -296,4 +296,109 @@ fn metrics_are_whole_readable_by_their_collector_and_leave_no_other_file() {
     let args = ["status", "shop", "--prometheus", "nowhere/t.prom"];
     let run = world.run(&args);
     assert!(run.code == Some(7) && run.stderr.contains("cannot write nowhere/t.prom"));
+}
+
+const FRAGILE: &str = "[databases.shop]\nengine = \"command\"\n\
+    command = [\"sh\", \"-c\", \"test ! -e broken && seq 9\"]\n";
+
+#[test]
+fn a_failure_is_kept_in_the_store_and_told_until_a_backup_is_good_again() {
+    let world = World::new(FRAGILE);
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    assert!(standing(&world, "shop")["last_failure"].is_null());
+    world.write("broken", "");
+    assert_eq!(world.run(&["backup"]).code, Some(1));
+    let shop = standing(&world, "shop");
+    let failure = &shop["last_failure"];
+    assert_eq!(
+        (&failure["reason"], &failure["good"]),
+        (&"dump".into(), &false.into())
+    );
+    assert!(
+        failure["message"]
+            .as_str()
+            .unwrap()
+            .contains("exited with status 1")
+    );
+    assert!(
+        shop["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("its last run failed")
+    );
+    // It is one object however often it fails, and nothing else takes it for a backup's.
+    assert_eq!(world.run(&["backup"]).code, Some(1));
+    assert_eq!(backup_keys(&world.server).len(), 2);
+    assert_eq!(world.server.store().keys().len(), 3);
+    assert_eq!(
+        json(&world.run(&["list", "--json"]))["backups"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    world.server.store().age_by(Duration::from_hours(72));
+    let cleanup = json(&world.run(&["cleanup", "--confirm", "--json"]));
+    assert!(!cleanup.to_string().contains("~tapline"), "{cleanup}");
+    assert_eq!(world.server.store().keys().len(), 3);
+    std::fs::remove_file(world.path("broken")).unwrap();
+    // Ids and records are to the second.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    let shop = standing(&world, "shop");
+    assert_eq!(shop["warnings"], Value::Array(Vec::new()));
+    assert!(!shop["last_failure"].is_null());
+}
+
+#[test]
+fn what_reading_back_found_is_told_until_that_backup_is_found_good() {
+    let world = World::new(FRAGILE);
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    assert_eq!(world.run(&["verify", "--quick"]).code, Some(0));
+    assert!(
+        standing(&world, "shop")["last_verify"].is_null(),
+        "only the store was asked"
+    );
+    let volume = world
+        .keys("shop")
+        .into_iter()
+        .find(|key| key.ends_with("/shop.tar.gz"))
+        .unwrap();
+    let good = world.server.store().read(&volume).unwrap();
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    world.server.store().overwrite(&volume, bad.into());
+    assert_eq!(world.run(&["verify"]).code, Some(5));
+    let run = world.run(&["status"]);
+    assert_eq!(run.code, Some(5));
+    assert!(run.stdout.contains("FAIL  shop  ") && run.stdout.contains(" was read back "));
+    world.server.store().overwrite(&volume, good.into());
+    assert_eq!(world.run(&["verify"]).code, Some(0));
+    let run = world.run(&["status"]);
+    assert!(run.code == Some(0) && run.stdout.contains("READ BACK"));
+    let shop = standing(&world, "shop");
+    assert_eq!(
+        (&shop["health"], &shop["last_verify"]["good"]),
+        (&"good".into(), &true.into())
+    );
+    assert!(shop["last_drill"].is_null());
+}
+
+#[test]
+fn what_the_store_does_not_keep_fails_nothing() {
+    let world = World::new(&format!("[run]\nretry_for = \"1s\"\n{FRAGILE}"));
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    world
+        .server
+        .faults()
+        .on(Op::Put)
+        .key("records")
+        .meets(Fault::Denied);
+    let run = world.run(&["verify"]);
+    assert!(run.code == Some(0) && run.stderr.contains("does not keep the last verify"));
+    world.write("broken", "");
+    let run = world.run(&["backup"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stdout.contains("exited with status 1"));
+    assert!(run.stderr.contains("does not keep the last failure"));
 }

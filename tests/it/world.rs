@@ -147,15 +147,30 @@ impl World {
         tapline::catalog::Manifest::from_json(&self.server.store().read(&key).unwrap()).unwrap()
     }
 
-    /// Nothing is in the store and no upload is open.
+    /// Nothing of a backup is in the store and no upload is open.
     pub fn assert_store_is_clean(&self) {
-        assert_eq!(self.server.store().keys(), Vec::<String>::new());
+        assert_eq!(backup_keys(&self.server), Vec::<String>::new());
+        assert_eq!(leases(&self.server), Vec::<String>::new());
         assert_eq!(self.server.store().open_uploads(), 0);
     }
 
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
     }
+}
+
+/// The keys of all objects but the notes about runs.
+pub fn backup_keys(server: &S3Server) -> Vec<String> {
+    let mut keys = server.store().keys();
+    keys.retain(|key| !key.contains("/~tapline/"));
+    keys
+}
+
+/// The keys of the leases that runs have on databases.
+pub fn leases(server: &S3Server) -> Vec<String> {
+    let mut keys = server.store().keys();
+    keys.retain(|key| key.contains("/~tapline/leases/"));
+    keys
 }
 
 pub fn store(endpoint: &str) -> String {

@@ -130,6 +130,11 @@ impl Folder {
         fs::renameat_with(&from.0, name, &self.0, as_name, flags)
     }
 
+    /// Gives a file another's name, whose it is no more.
+    pub fn rename(&self, name: &str, as_name: &str) -> Result<()> {
+        fs::renameat(&self.0, name, &self.0, as_name)
+    }
+
     pub fn remove_file(&self, name: &str) -> Result<()> {
         fs::unlinkat(&self.0, name, AtFlags::empty())
     }

@@ -39,8 +39,8 @@ use futures_util::stream::{self, BoxStream};
 use super::progress::Progress;
 pub use super::progress::Timeouts;
 use super::{
-    Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
-    Result, Store, StoreError, Upload, UploadInfo, Written,
+    Checksum, ChecksumKind, ErrorKind, Limits, NOTES, ObjectInfo, OpenUpload, Page, PartBody,
+    PartReceipt, Result, Store, StoreError, Upload, UploadInfo, Written,
 };
 use body::stream_of;
 use explain::{chain, explain};
@@ -185,7 +185,10 @@ impl S3Store {
         };
         let error = match result {
             Ok(done) => {
-                accepted().insert(operation);
+                // Who may leave a note need not be allowed to write backups.
+                if !key.is_some_and(|key| key.starts_with(NOTES)) {
+                    accepted().insert(operation);
+                }
                 return Ok(done);
             }
             Err(error) => error.with_request(operation, key).with_store(&*self.place),
@@ -271,6 +274,45 @@ impl S3Store {
                 .strip_prefix('/')?
                 .to_owned(),
         )
+    }
+
+    /// One PutObject, with the condition that no object has the key, or without.
+    async fn put_object(&self, key: &str, body: Bytes, is_new: bool) -> Result<Written> {
+        let kind = self.settings.checksum;
+        let checksum = kind.map(|kind| Checksum::of(kind, &body));
+        let (sse, kms_key) = self.encryption();
+        let length = body.len() as u64;
+        let send = async || {
+            let progress = Progress::of(length);
+            let request = self
+                .client
+                .put_object()
+                .bucket(&self.settings.bucket)
+                .key(self.full(key))
+                .set_if_none_match(self.none_match().filter(|_| is_new))
+                .set_storage_class(self.storage_class())
+                .set_server_side_encryption(sse.clone())
+                .set_ssekms_key_id(kms_key.clone())
+                .set_checksum_algorithm(kind.map(algorithm))
+                .set_checksum_crc64_nvme(value(checksum, ChecksumKind::Crc64Nvme))
+                .set_checksum_crc32(value(checksum, ChecksumKind::Crc32))
+                .content_length(length.cast_signed())
+                .body(stream_of(body.clone().into(), progress.clone()));
+            let request = Box::pin(request.send());
+            self.sent("PutObject", key, &progress, request).await
+        };
+        let done = match send().await {
+            Err(error) if self.without_condition(&error) => send().await?,
+            result => result?,
+        };
+        // Something between (a captive portal, a firewall) may say 200, too.
+        let Some(etag) = done.e_tag().filter(|etag| !etag.is_empty()) else {
+            return Err(self.no_reply("PutObject", key, "the reply has no ETag"));
+        };
+        Ok(Written {
+            etag: Some(etag.to_owned()),
+            checksum,
+        })
     }
 
     /// Whether what is deleted stays as a version; `None` when the bucket would not say.
@@ -528,41 +570,11 @@ impl Store for S3Store {
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<Written> {
-        let kind = self.settings.checksum;
-        let checksum = kind.map(|kind| Checksum::of(kind, &body));
-        let (sse, kms_key) = self.encryption();
-        let length = body.len() as u64;
-        let send = async || {
-            let progress = Progress::of(length);
-            let request = self
-                .client
-                .put_object()
-                .bucket(&self.settings.bucket)
-                .key(self.full(key))
-                .set_if_none_match(self.none_match())
-                .set_storage_class(self.storage_class())
-                .set_server_side_encryption(sse.clone())
-                .set_ssekms_key_id(kms_key.clone())
-                .set_checksum_algorithm(kind.map(algorithm))
-                .set_checksum_crc64_nvme(value(checksum, ChecksumKind::Crc64Nvme))
-                .set_checksum_crc32(value(checksum, ChecksumKind::Crc32))
-                .content_length(length.cast_signed())
-                .body(stream_of(body.clone().into(), progress.clone()));
-            let request = Box::pin(request.send());
-            self.sent("PutObject", key, &progress, request).await
-        };
-        let done = match send().await {
-            Err(error) if self.without_condition(&error) => send().await?,
-            result => result?,
-        };
-        // Something between (a captive portal, a firewall) may say 200, too.
-        let Some(etag) = done.e_tag().filter(|etag| !etag.is_empty()) else {
-            return Err(self.no_reply("PutObject", key, "the reply has no ETag"));
-        };
-        Ok(Written {
-            etag: Some(etag.to_owned()),
-            checksum,
-        })
+        self.put_object(key, body, true).await
+    }
+
+    async fn replace(&self, key: &str, body: Bytes) -> Result<Written> {
+        self.put_object(key, body, false).await
     }
 
     async fn get(

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::super::world::World;
 use super::cells::{After, BackupCell, Often};
-use super::judge::{Leftovers, STORED, judge};
+use super::judge::{Leftovers, STORED, judge, let_go};
 
 /// Three parts of an archive that does not compress.
 const DUMP: usize = 18_000_000;
@@ -79,7 +79,12 @@ fn a_backup_is_stored_or_absent_or_says_what_is_left_whatever_a_request_meets() 
         let world = world(u8::from(cell.step.after == After::DumpFailed), store);
         cell.script(world.server.faults());
         let run = world.at_most(super::PATIENCE, &OPTIONS);
-        judge(&world, dump(), &run, leftovers(cell))
+        let outcome = judge(&world, dump(), &run, leftovers(cell))?;
+        if cell.often == Often::Once {
+            let_go(&world, outcome)
+        } else {
+            Ok(outcome)
+        }
     });
 }
 

@@ -28,7 +28,13 @@ pub enum After {
     ManifestDenied,
 }
 
-pub const STEPS: [Step; 10] = [
+pub const STEPS: [Step; 11] = [
+    Step {
+        name: "lease",
+        what: "telling other runs of this one, and looking for them",
+        after: After::Nothing,
+        rule: |faults| faults.on_any().key("~tapline/leases/"),
+    },
     Step {
         name: "create",
         what: "beginning the upload",
@@ -81,13 +87,13 @@ pub const STEPS: [Step; 10] = [
         name: "list",
         what: "looking for objects when the manifest was refused",
         after: After::ManifestDenied,
-        rule: |faults| faults.on(Op::List),
+        rule: |faults| faults.on(Op::List).key("backups/x/"),
     },
     Step {
         name: "delete",
         what: "deleting the archive when the manifest was refused",
         after: After::ManifestDenied,
-        rule: |faults| faults.on(Op::Delete),
+        rule: |faults| faults.on(Op::Delete).key("backups/x/"),
     },
 ];
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tapline::catalog::Manifest;
 
-use super::super::world::{Run, World, tool};
+use super::super::world::{Run, World, backup_keys, leases, tool};
 
 /// There is a backup, and it is the dump.
 pub const STORED: &str = "stored: exit 0, and it restores equal";
@@ -42,7 +42,7 @@ pub fn judge(
         )
     };
     let whole = whole_backups(world, dump)?;
-    let empty = store.keys().is_empty() && store.open_uploads() == 0;
+    let empty = backup_keys(&world.server).is_empty() && store.open_uploads() == 0;
     match (run.code, whole) {
         (Some(137), _) => Err(format!("it never ended, and {}\n{}", state(), run.words())),
         (Some(0), 1) if store.open_uploads() == 0 => Ok(STORED),
@@ -70,6 +70,14 @@ pub fn judge(
     }
 }
 
+/// A run that has ended leaves no lease, unless the store refuses for ever to let it go.
+pub fn let_go(world: &World, outcome: &'static str) -> Result<&'static str, String> {
+    match leases(&world.server).as_slice() {
+        [] => Ok(outcome),
+        left => Err(format!("{outcome}, and leases are left: {left:?}")),
+    }
+}
+
 /// What `cleanup` makes of a store in which a backup was ended: whole backups and nothing else.
 /// Returns how many.
 pub fn tidy_up(world: &World, dump: &Path) -> Result<usize, String> {
@@ -85,7 +93,7 @@ pub fn tidy_up(world: &World, dump: &Path) -> Result<usize, String> {
         ));
     }
     let whole = whole_backups(world, dump)?;
-    let keys = store.keys();
+    let keys = [backup_keys(&world.server), leases(&world.server)].concat();
     let manifests = keys
         .iter()
         .filter(|key| key.ends_with("manifest.json"))

@@ -7,7 +7,7 @@ use tapline::s3_server::Fault;
 
 use super::super::world::{Run, signal, wait_until};
 use super::backup::{dump, options, world};
-use super::judge::{Leftovers, judge, tidy_up};
+use super::judge::{Leftovers, judge, let_go, tidy_up};
 
 const SIGNALS: [&str; 4] = ["TERM", "INT", "HUP", "KILL"];
 /// How long the request is held, so that the signal comes while it is under way.
@@ -93,5 +93,6 @@ fn kill(kill: &Kill) -> Result<&'static str, String> {
             _ => Ok("killed: what is listed is whole, and cleanup removes the rest"),
         };
     }
-    judge(&world, dump(), &run, Leftovers::AreWrong)
+    let outcome = judge(&world, dump(), &run, Leftovers::AreWrong)?;
+    let_go(&world, outcome)
 }

@@ -1,0 +1,79 @@
+//! The inventory with its stores open: exchanged as a whole when it is read again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::agenda::Agenda;
+use crate::access::open_stores;
+use crate::config::{ConfigError, Inventory};
+use crate::run::{Plan, Workshop};
+use crate::store::SharedStore;
+use crate::store::retry::{RetryPolicy, Retrying};
+
+/// An inventory at work.
+pub(super) struct House {
+    pub inventory: Inventory,
+    /// Its stores, as they are.
+    pub stores: BTreeMap<String, SharedStore>,
+    /// The same, which try again what may pass.
+    pub patient: BTreeMap<String, SharedStore>,
+    /// Places and cores, shared by all runs of it.
+    pub workshop: Workshop,
+}
+
+impl House {
+    /// Reads the inventory and opens its stores.
+    pub async fn open(config: &Path) -> Result<Self, ConfigError> {
+        let inventory = Inventory::load(config)?;
+        for warning in &inventory.warnings {
+            tracing::warn!("{warning}");
+        }
+        let opened = open_stores(&inventory).await?;
+        let stores: BTreeMap<String, SharedStore> = opened
+            .into_iter()
+            .map(|(name, store)| (name, store.shared()))
+            .collect();
+        let patience = RetryPolicy::lasting(inventory.run.retry_for);
+        let patient = |store: &SharedStore| {
+            let retrying = Retrying::new(store.clone(), patience, Arc::new(|| ()));
+            Arc::new(retrying) as SharedStore
+        };
+        let patient = stores
+            .iter()
+            .map(|(name, store)| (name.clone(), patient(store)))
+            .collect();
+        let house = Self {
+            workshop: Workshop::new(&inventory.run, 1),
+            inventory,
+            stores,
+            patient,
+        };
+        let at_once = house.plan()?.at_once;
+        let workshop = Workshop::new(&house.inventory.run, at_once);
+        Ok(Self { workshop, ..house })
+    }
+
+    /// A run of all databases.
+    pub fn plan(&self) -> Result<Plan, ConfigError> {
+        let own = std::env::current_exe();
+        let own =
+            own.map_err(|error| ConfigError(format!("this program's own binary: {error}")))?;
+        Plan::new(&self.inventory, self.stores.clone(), &[], own)
+    }
+
+    /// What there is to do.
+    pub fn agenda(&self, now: Timestamp) -> Result<Agenda, ConfigError> {
+        let agenda = Agenda::new(&self.inventory, now);
+        if agenda.is_empty() {
+            let path = self.inventory.path.display();
+            return Err(ConfigError(format!(
+                "{path}: nothing is ever due; add schedule = \"0 2 * * *\" under [defaults] or a \
+                 database"
+            )));
+        }
+        Ok(agenda)
+    }
+}

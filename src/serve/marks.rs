@@ -1,0 +1,99 @@
+//! What the store knows of what was done last, as marks for the agenda.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::agenda::Chore;
+use super::house::House;
+use crate::catalog::{Record, RecordKind, keep};
+use crate::config::Database;
+use crate::run::hostname;
+use crate::upkeep::status::{Health, Standing, status};
+
+/// A backup's id is by its host's clock; one that is further ahead than this is told by the store's.
+const SKEW: SignedDuration = SignedDuration::from_mins(5);
+
+/// Asks for the marks of the databases called so, of all when there are none. Of what the store does
+/// not tell there is none.
+pub(super) async fn ask(
+    house: &House,
+    names: &[String],
+) -> Result<Vec<(Chore, Timestamp)>, String> {
+    let now = Timestamp::now();
+    let asked = status(&house.inventory, &house.patient, names, None, now).await;
+    let status = asked.map_err(|error| error.to_string())?;
+    for remark in &status.remarks {
+        tracing::warn!("{remark}");
+    }
+    let mut by_entry = BTreeMap::<&str, Vec<&Standing>>::new();
+    for standing in &status.databases {
+        if let Some(entry) = house.inventory.entry(&standing.database) {
+            by_entry.entry(&entry.name).or_default().push(standing);
+        }
+    }
+    let mut marks = Vec::new();
+    for (name, standings) in by_entry {
+        let is_unknown = |one: &&Standing| one.health == Health::Unknown;
+        let Some(entry) = house.inventory.entry(name) else {
+            continue;
+        };
+        if let Some(unknown) = standings.iter().copied().find(is_unknown) {
+            let why = unknown.why.as_deref().unwrap_or_default();
+            tracing::warn!(
+                database = name,
+                "when it was backed up last is not known: {why}"
+            );
+            continue;
+        }
+        marks.push((
+            Chore::Backup(name.to_owned()),
+            backed_up(house, entry, &standings, now).await,
+        ));
+        let looked_at = |record: fn(&Standing) -> Option<&Record>| {
+            let with_backup = standings.iter().filter(|one| one.last.is_some());
+            let began = with_backup.filter_map(|one| {
+                let record = record(one).map(|record| record.began);
+                record.or_else(|| began(one, now))
+            });
+            began.min().unwrap_or(now)
+        };
+        let verify = looked_at(|one| one.last_verify.as_ref());
+        marks.push((Chore::Verify(name.to_owned()), verify));
+        let drill = looked_at(|one| one.last_drill.as_ref());
+        marks.push((Chore::Drill(name.to_owned()), drill));
+    }
+    Ok(marks)
+}
+
+/// When the last backup of a database began.
+fn began(one: &Standing, now: Timestamp) -> Option<Timestamp> {
+    let last = one.last.as_ref()?;
+    if last.began <= now + SKEW {
+        return Some(last.began);
+    }
+    let age = SignedDuration::from_secs(i64::try_from(last.age_seconds).ok()?);
+    now.checked_sub(age).ok()
+}
+
+/// When all databases of an entry were backed up last, or tried to be. The first backup of one is
+/// waited for from when it was first seen, which is kept in the store.
+async fn backed_up(
+    house: &House,
+    entry: &Database,
+    standings: &[&Standing],
+    now: Timestamp,
+) -> Timestamp {
+    let mut oldest = None::<Timestamp>;
+    for one in standings {
+        let failed = one.last_failure.as_ref().map(|failure| failure.began);
+        let known = began(one, now).max(failed).or(one.awaited);
+        if let (None, Some(store)) = (known, house.patient.get(&entry.store)) {
+            let kind = RecordKind::Awaited;
+            keep(&**store, Record::new(kind, &one.database, hostname(), now)).await;
+        }
+        let mark = known.unwrap_or(now);
+        oldest = Some(oldest.map_or(mark, |oldest| oldest.min(mark)));
+    }
+    oldest.unwrap_or(now)
+}

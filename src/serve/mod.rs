@@ -1,0 +1,245 @@
+//! tapline as a service with a clock of its own: what is due is done, by the same use cases that the
+//! command line calls.
+//!
+//! | file | role |
+//! |---|---|
+//! | this | the loop: what ended, what is due, signals |
+//! | [`agenda`] | what is due, and when: plain data |
+//! | [`house`] | the inventory with its stores open, exchanged as a whole |
+//! | [`marks`] | what the store knows of what was done last |
+//! | [`work`] | a chore, from its begin to its outcome |
+//! | [`systemd`] | what the service manager is told |
+//!
+//! Nothing is kept here that matters: when a database was backed up last is in the store, and so is
+//! who is at it now. A service that was killed goes on after its next start, and two of them on one
+//! inventory divide the work.
+
+pub mod agenda;
+mod house;
+mod marks;
+mod systemd;
+mod work;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::config::ConfigError;
+use crate::job::Interruption;
+use crate::run::RunReport;
+use agenda::{Agenda, Chore, Due, Outcome, nap};
+use house::House;
+use systemd::Manager;
+
+/// When the store did not tell what was done last, it is asked again after so long.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
+
+/// What the loop is told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Read the inventory again.
+    Reload,
+}
+
+/// How it is served.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// The inventory's file.
+    pub config: PathBuf,
+    /// A run's report, for people.
+    pub words: fn(&RunReport) -> String,
+}
+
+/// What has ended in the background.
+enum Ended {
+    /// The store has told, or not, what was done last of these databases; of all when there are none.
+    Marks(Vec<String>, Result<Vec<(Chore, Timestamp)>, String>),
+    /// Chores are over.
+    Chores(Vec<(Chore, Outcome)>),
+    /// The inventory was read again.
+    House(Result<Box<House>, ConfigError>),
+}
+
+struct Server {
+    options: ServeOptions,
+    house: Arc<House>,
+    agenda: Agenda,
+    /// What is under way.
+    running: JoinSet<Ended>,
+    /// What looks after backups does so one after the other.
+    upkeep: Arc<Semaphore>,
+    interruption: Interruption,
+    /// Databases of which the store is to be asked, and not before when; of all when there are none.
+    unknown: Option<(Vec<String>, Timestamp)>,
+    manager: Manager,
+}
+
+/// Does what is due, until `interruption` fires; what is under way then is ended as a run is.
+///
+/// # Errors
+/// When the inventory makes no sense at the beginning; later ones are told, and the one before
+/// stays.
+pub async fn serve(
+    options: ServeOptions,
+    interruption: Interruption,
+    mut wishes: tokio::sync::mpsc::Receiver<Wish>,
+) -> Result<(), ConfigError> {
+    let now = Timestamp::now();
+    let house = House::open(&options.config).await?;
+    let agenda = house.agenda(now)?;
+    let mut server = Server {
+        options,
+        house: Arc::new(house),
+        agenda,
+        running: JoinSet::new(),
+        upkeep: Arc::new(Semaphore::new(1)),
+        interruption,
+        unknown: Some((Vec::new(), now)),
+        manager: Manager::from_environment(),
+    };
+    Manager::ready();
+    tracing::info!("serving {}", server.options.config.display());
+    loop {
+        let now = Timestamp::now();
+        server.ask(now);
+        server.begin(now);
+        server.manager.alive(&server.say(now));
+        let nap = nap(server.agenda.next(now), now).min(server.manager.longest_nap());
+        tokio::select! {
+            biased;
+            () = server.interruption.cancel.cancelled() => break,
+            wish = wishes.recv() => match wish {
+                Some(Wish::Reload) => server.reload(),
+                None => server.interruption.cancel.cancelled().await,
+            },
+            Some(ended) = server.running.join_next() => server.end(ended, Timestamp::now()),
+            // A chore that is due and cannot begin yet must not make this a busy loop.
+            () = tokio::time::sleep(nap.max(std::time::Duration::from_millis(200))) => {}
+        }
+    }
+    Manager::stopping();
+    tracing::info!("stopping");
+    while server.running.join_next().await.is_some() {}
+    Ok(())
+}
+
+impl Server {
+    /// Asks the store what was done last, where that is not known.
+    fn ask(&mut self, now: Timestamp) {
+        let Some((names, _)) = self.unknown.take_if(|(_, after)| *after <= now) else {
+            return;
+        };
+        let (house, cancel) = (self.house.clone(), self.interruption.cancel.clone());
+        self.running.spawn(async move {
+            let asked = cancel.run_until_cancelled(marks::ask(&house, &names));
+            let marks = asked.await.unwrap_or_else(|| Ok(Vec::new()));
+            Ended::Marks(names, marks)
+        });
+    }
+
+    /// Begins what is due: backups in one run, the rest one after the other.
+    fn begin(&mut self, now: Timestamp) {
+        let mut backups = BTreeMap::new();
+        for Due { chore, since } in self.agenda.due(now) {
+            let (house, cancel) = (self.house.clone(), self.interruption.cancel.clone());
+            let what = chore.describe();
+            tracing::info!("due since {since}: {what}");
+            if let Chore::Backup(name) = chore {
+                backups.insert(name, since);
+                continue;
+            }
+            let turn = self.upkeep.clone();
+            self.running.spawn(async move {
+                let _turn = turn.acquire_owned().await;
+                let outcome = work::look_after(&house, &chore, &cancel).await;
+                Ended::Chores(vec![(chore, outcome)])
+            });
+        }
+        if !backups.is_empty() {
+            let (house, interruption) = (self.house.clone(), self.interruption.clone());
+            let words = self.options.words;
+            self.running.spawn(async move {
+                Ended::Chores(work::back_up(&house, backups, interruption, words).await)
+            });
+        }
+    }
+
+    fn end(&mut self, ended: Result<Ended, tokio::task::JoinError>, now: Timestamp) {
+        match ended {
+            Ok(Ended::Marks(names, Ok(marks))) => {
+                for (chore, mark) in marks {
+                    self.agenda.learn(&chore, mark, now);
+                }
+                let left = self.agenda.without_mark().next().is_some();
+                if left && self.unknown.is_none() {
+                    self.unknown = Some((names, now + ASK_AGAIN));
+                }
+            }
+            Ok(Ended::Marks(names, Err(why))) => {
+                tracing::warn!("what was done last is not known, asking again: {why}");
+                self.unknown = Some((names, now + ASK_AGAIN));
+            }
+            Ok(Ended::Chores(over)) => {
+                for (chore, outcome) in over {
+                    let what = chore.describe();
+                    tracing::debug!("{what}: {outcome:?}");
+                    self.agenda.end(&chore, outcome, now);
+                    if let (Outcome::Busy, Chore::Backup(name)) = (outcome, chore) {
+                        // Before it is tried again: it may have been done.
+                        let names = self
+                            .unknown
+                            .take()
+                            .map_or_else(Vec::new, |(names, _)| names);
+                        self.unknown = Some(([names, vec![name]].concat(), now));
+                    }
+                }
+            }
+            Ok(Ended::House(house)) => self.move_in(house, now),
+            // What can panic in a job is caught there; whatever this was, it is begun anew.
+            Err(error) => {
+                tracing::error!("the service broke down in the background: {error}");
+                self.interruption.cancel.cancel();
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        Manager::reloading();
+        let config = self.options.config.clone();
+        self.running
+            .spawn(async move { Ended::House(House::open(&config).await.map(Box::new)) });
+    }
+
+    /// Exchanges the inventory, unless the new one is wrong. What is under way goes on with the one
+    /// that it began with.
+    fn move_in(&mut self, house: Result<Box<House>, ConfigError>, now: Timestamp) {
+        let moved = house.and_then(|house| Ok((house.agenda(now)?, house)));
+        match moved {
+            Ok((mut agenda, house)) => {
+                agenda.follow(&self.agenda);
+                self.agenda = agenda;
+                self.house = Arc::from(house);
+                self.unknown = Some((Vec::new(), now));
+                tracing::info!("the inventory was read again");
+            }
+            Err(error) => {
+                tracing::error!("the inventory is wrong, the one before is kept: {error}");
+            }
+        }
+        Manager::ready();
+    }
+
+    /// For the service manager's status line.
+    fn say(&self, now: Timestamp) -> String {
+        let next = self.agenda.next(now);
+        match (self.running.len(), next) {
+            (0, None) => "waiting for the store".into(),
+            (0, Some(next)) => format!("next at {}", next.strftime("%Y-%m-%d %H:%M:%S UTC")),
+            (running, _) => format!("{running} under way"),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! tapline as a service: what is due is done, once, whatever becomes of the process.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use tapline::catalog::BackupId;
+use tapline::s3_server::{Fault, Op};
+
+use super::prune::put_backup;
+use super::world::{World, backup_keys, leases, signal, wait_until};
+
+/// Due on the first of January alone, and so since the last one.
+const YEARLY: &str = "schedule = \"0 0 1 1 *\"\ntime_zone = \"UTC\"\n";
+
+/// A database whose dump takes a moment, notes that it ran, and notices another one beside it.
+fn slow(name: &str, more: &str) -> String {
+    format!(
+        "[databases.{name}]\nengine = \"command\"\ncommand = [\"flock\", \"-w\", \"3\", \
+         \"{name}.lock\", \"-c\", \"echo x >> {name}.ran; sleep 0.5; seq 99\"]\n{more}"
+    )
+}
+
+/// The id of a backup of two years ago.
+fn long_ago() -> BackupId {
+    BackupId::at(Timestamp::now() - SignedDuration::from_hours(2 * 366 * 24))
+}
+
+fn serve(world: &World) -> Child {
+    let log = std::fs::OpenOptions::new();
+    let log = log
+        .clone()
+        .create(true)
+        .append(true)
+        .open(world.path("log"));
+    world
+        .tapline(&["serve"])
+        .stdout(Stdio::null())
+        .stderr(log.unwrap())
+        .spawn()
+        .unwrap()
+}
+
+fn log(world: &World) -> String {
+    std::fs::read_to_string(world.path("log")).unwrap_or_default()
+}
+
+/// Ends it by SIGTERM; it must end well, and soon.
+fn end(world: &World, mut running: Child) {
+    let start = Instant::now();
+    signal(&running, "TERM");
+    let code = running.wait().unwrap().code();
+    assert_eq!(code, Some(0), "{}", log(world));
+    assert!(start.elapsed() < Duration::from_secs(12));
+}
+
+fn manifests(world: &World, database: &str) -> usize {
+    let prefix = format!("backups/{database}/");
+    let of = |key: &&String| key.starts_with(&prefix) && key.ends_with("/manifest.json");
+    backup_keys(&world.server).iter().filter(of).count()
+}
+
+/// How often the dump of a database was begun.
+fn dumps(world: &World, database: &str) -> usize {
+    let ran = std::fs::read_to_string(world.path(&format!("{database}.ran")));
+    ran.unwrap_or_default().lines().count()
+}
+
+#[test]
+fn what_was_missed_is_done_at_once_and_once() {
+    let world = World::new(&(slow("shop", YEARLY) + &slow("events", YEARLY) + &slow("byhand", "")));
+    for database in ["shop", "events", "byhand"] {
+        put_backup(&world, database, &long_ago());
+    }
+    let running = serve(&world);
+    wait_until(|| manifests(&world, "shop") == 2 && manifests(&world, "events") == 2);
+    end(&world, running);
+    assert_eq!(leases(&world.server), Vec::<String>::new());
+    // Another start finds nothing that is due, nor does a backup by hand make anything due.
+    let running = serve(&world);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(world.run(&["backup", "shop"]).code, Some(0));
+    std::thread::sleep(Duration::from_secs(2));
+    end(&world, running);
+    assert_eq!((dumps(&world, "shop"), dumps(&world, "events")), (2, 1));
+    assert_eq!(dumps(&world, "byhand"), 0);
+}
+
+#[test]
+fn a_service_that_is_killed_at_any_instant_misses_nothing_and_does_nothing_twice() {
+    const KILLS: u64 = 20;
+    std::thread::scope(|scope| {
+        for lane in 0..2 {
+            scope.spawn(move || {
+                for kill in (lane..KILLS).step_by(2) {
+                    let world = World::new(&slow("shop", YEARLY));
+                    put_backup(&world, "shop", &long_ago());
+                    let mut first = serve(&world);
+                    std::thread::sleep(Duration::from_millis(100 * kill));
+                    signal(&first, "KILL");
+                    first.wait().unwrap();
+                    let second = serve(&world);
+                    wait_until(|| manifests(&world, "shop") >= 2);
+                    std::thread::sleep(Duration::from_millis(1500));
+                    end(&world, second);
+                    assert_eq!(
+                        manifests(&world, "shop"),
+                        2,
+                        "killed at {kill}: {}",
+                        log(&world)
+                    );
+                    assert!(dumps(&world, "shop") <= 2, "killed at {kill}");
+                    assert_eq!(leases(&world.server), Vec::<String>::new(), "at {kill}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn two_services_on_one_inventory_divide_the_work() {
+    let names = ["a", "b", "c", "d"];
+    let world = World::new(&names.map(|name| slow(name, YEARLY)).concat());
+    for name in names {
+        put_backup(&world, name, &long_ago());
+    }
+    let both = [serve(&world), serve(&world)];
+    wait_until(|| names.iter().all(|name| manifests(&world, name) >= 2));
+    std::thread::sleep(Duration::from_secs(2));
+    for running in both {
+        end(&world, running);
+    }
+    for name in names {
+        let count = (manifests(&world, name), dumps(&world, name));
+        assert_eq!(count, (2, 1), "{name}: {}", log(&world));
+    }
+}
+
+#[test]
+fn the_first_backup_comes_when_it_is_due_also_after_a_kill() {
+    let soon = "schedule = \"*/2 * * * * *\"\n";
+    let world = World::new(&(slow("shop", YEARLY) + &slow("events", soon)));
+    let mut running = serve(&world);
+    let awaited = |name| {
+        let key = format!("backups/~tapline/records/{name}/awaited.json");
+        world.server.store().read(&key).is_some()
+    };
+    wait_until(|| awaited("shop") && manifests(&world, "events") > 0);
+    signal(&running, "KILL");
+    running.wait().unwrap();
+    let running = serve(&world);
+    let before = manifests(&world, "events");
+    wait_until(|| manifests(&world, "events") > before);
+    end(&world, running);
+    assert_eq!(dumps(&world, "shop"), 0, "it is not due before January");
+}
+
+#[test]
+fn a_wrong_inventory_leaves_the_one_before_and_a_right_one_takes_its_place() {
+    let world = World::new(&slow("shop", YEARLY));
+    put_backup(&world, "shop", &long_ago());
+    let running = serve(&world);
+    wait_until(|| manifests(&world, "shop") == 2);
+    world.inventory("[databases.shop]\nengine = \"oracle\"\n");
+    signal(&running, "HUP");
+    wait_until(|| log(&world).contains("the one before is kept"));
+    assert!(log(&world).contains("databases.shop.engine: must be"));
+    world.inventory(&slow("shop", ""));
+    signal(&running, "HUP");
+    wait_until(|| log(&world).contains("nothing is ever due"));
+    world.inventory(&(slow("shop", YEARLY) + &slow("events", YEARLY)));
+    put_backup(&world, "events", &long_ago());
+    signal(&running, "HUP");
+    wait_until(|| manifests(&world, "events") == 2);
+    end(&world, running);
+    assert_eq!(dumps(&world, "shop"), 1);
+    world.inventory(&slow("shop", ""));
+    let run = world.run(&["serve"]);
+    assert!(run.code == Some(3) && run.stderr.contains("add schedule ="));
+}
+
+#[test]
+fn verify_drill_prune_and_cleanup_have_schedules_too() {
+    let often = "\"* * * * * *\"";
+    let world = World::new(&format!(
+        "[serve]\nverify = {often}\ndrill = {often}\nprune = {often}\ncleanup = {often}\n\
+         [notify]\ncommand = [\"touch\", \"told\"]\n{}",
+        slow("shop", "keep_last = 1\n")
+    ));
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    let orphan = put_backup(&world, "gone", &long_ago());
+    world.server.store().age_by(Duration::from_hours(48));
+    let store = world.server.store();
+    world
+        .block_on(tapline::store::Store::delete(store, &orphan[1]))
+        .unwrap();
+    let running = serve(&world);
+    let has = |key: &str| world.server.store().read(key).is_some();
+    wait_until(|| has("backups/~tapline/records/shop/verify.json"));
+    wait_until(|| manifests(&world, "shop") == 1 && !has(&orphan[0]));
+    assert!(!world.path("told").exists());
+    // What is wrong is told.
+    let volume = world
+        .keys("shop")
+        .into_iter()
+        .find(|key| key.ends_with("/shop.tar.gz"))
+        .unwrap();
+    let mut bytes = store.read(&volume).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    store.overwrite(&volume, bytes.into());
+    wait_until(|| world.path("told").exists());
+    end(&world, running);
+}
+
+#[test]
+fn a_service_that_is_ended_leaves_nothing_of_what_was_under_way() {
+    let world = World::new(&format!(
+        "[databases.x]\nengine = \"command\"\n{YEARLY}\
+         command = [\"sh\", \"-c\", \"head -c 30000000 /dev/urandom; touch running; sleep 300\"]\n"
+    ));
+    put_backup(&world, "x", &long_ago());
+    let running = serve(&world);
+    wait_until(|| world.path("running").exists());
+    end(&world, running);
+    assert_eq!(
+        (manifests(&world, "x"), world.server.store().open_uploads()),
+        (1, 0)
+    );
+    assert_eq!(leases(&world.server), Vec::<String>::new());
+}
+
+#[test]
+fn a_store_that_is_away_at_the_start_is_asked_again() {
+    let world = World::new(&format!(
+        "[run]\nretry_for = \"1s\"\n{}",
+        slow("shop", YEARLY)
+    ));
+    put_backup(&world, "shop", &long_ago());
+    world.server.faults().on(Op::List).meets(Fault::SlowDown);
+    let running = serve(&world);
+    wait_until(|| log(&world).contains("when it was backed up last is not known"));
+    world.server.faults().clear();
+    let start = Instant::now();
+    // Within a minute.
+    while manifests(&world, "shop") < 2 {
+        assert!(start.elapsed() < Duration::from_secs(90), "{}", log(&world));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    end(&world, running);
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
+    let world = World::new(&slow("shop", YEARLY));
+    let socket = UnixDatagram::bind(world.path("notify")).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut running = world
+        .tapline(&["serve"])
+        .env("NOTIFY_SOCKET", world.path("notify"))
+        .env("WATCHDOG_USEC", "2000000")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let heard = |what: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = socket
+                .recv(&mut buffer)
+                .unwrap_or_else(|e| panic!("{what}: {e}"));
+            if String::from_utf8_lossy(&buffer[..length]).contains(what) {
+                return;
+            }
+        }
+    };
+    heard("READY=1");
+    for _ in 0..3 {
+        heard("WATCHDOG=1");
+    }
+    signal(&running, "HUP");
+    heard("RELOADING=1");
+    heard("READY=1");
+    signal(&running, "TERM");
+    heard("STOPPING=1");
+    assert_eq!(running.wait().unwrap().code(), Some(0));
+}
