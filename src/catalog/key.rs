@@ -3,6 +3,7 @@
 //! ```text
 //! shop/20261123T180327Z-k3f9ax/shop.tar.gz        the archive's first volume
 //! shop/20261123T180327Z-k3f9ax/shop.tar.gz.v002   its second, if there is one
+//! shop/20261123T180327Z-k3f9ax/copy-under-way     while `tapline copy` brings it here
 //! shop/20261123T180327Z-k3f9ax/manifest.json.minisig  its signature, where there is one
 //! shop/20261123T180327Z-k3f9ax/manifest.json      written last
 //!
@@ -22,6 +23,7 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(
 const MANIFEST: &str = "manifest.json";
 /// As stock `minisign` looks for it.
 const SIGNATURE: &str = ".minisig";
+const COPY_LOCK: &str = "copy-under-way";
 /// No database's name begins so: a dot there is encoded.
 const CHECK: &str = ".tapline-check-";
 /// Apart from the backups, so that no listing of them is longer for what is noted about them.
@@ -78,6 +80,11 @@ pub fn manifest_key(database: &str, id: &BackupId) -> String {
 /// The key of a manifest's signature.
 pub fn signature_key(database: &str, id: &BackupId) -> String {
     format!("{}{SIGNATURE}", manifest_key(database, id))
+}
+
+/// The key of what keeps two copies of one backup from being made at once.
+pub fn copy_lock_key(database: &str, id: &BackupId) -> String {
+    format!("{}{COPY_LOCK}", backup_prefix(database, id))
 }
 
 /// The key of what `tapline check` puts into a store for a moment.

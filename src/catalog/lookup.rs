@@ -128,6 +128,12 @@ pub async fn look_up(
             holders.push((called, store, found.id));
         }
     }
+    // Copies of one backup are one backup.
+    if let Some((_, _, first)) = holders.first().cloned()
+        && holders.iter().all(|(_, _, id)| *id == first)
+    {
+        holders.truncate(1);
+    }
     match holders.as_slice() {
         [(called, store, id)] => {
             let manifest = read_manifest(&***store, &name.database, id, trusted)

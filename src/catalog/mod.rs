@@ -16,9 +16,9 @@ pub use history::{StoredSource, describe_sources, stored_sources};
 pub use id::BackupId;
 pub use identity::SourceIdentity;
 pub use key::{
-    Located, archive_key, backup_prefix, check_key, database_prefix, fan_out_prefix, is_check_key,
-    is_lease_key, lease_key, leases_prefix, locate, locate_record, manifest_key, signature_key,
-    volume_name,
+    Located, archive_key, backup_prefix, check_key, copy_lock_key, database_prefix, fan_out_prefix,
+    is_check_key, is_lease_key, lease_key, leases_prefix, locate, locate_record, manifest_key,
+    signature_key, volume_name,
 };
 pub use listing::{
     Backup, BackupName, Found, find, find_under, read_manifest, read_manifest_text, read_manifests,

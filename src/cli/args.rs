@@ -161,6 +161,8 @@ pub(super) enum Task {
     Cleanup(CleanupOptions),
     /// Try everything without dumping: inventory, tools, logins, stores
     Check(CheckOptions),
+    /// Copy a backup into a second store, without its database
+    Copy(CopyOptions),
     /// Make a pair of keys, for encrypted backups or for signatures, and say how the inventory names
     /// them
     Keygen(KeygenOptions),
@@ -445,6 +447,22 @@ pub(super) struct CheckOptions {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct CopyOptions {
+    /// Which backup: NAME or NAME@LATEST is the latest of that database, NAME@ID any
+    #[arg(value_name = "NAME[@ID]")]
+    pub name: BackupName,
+    /// Into this store of the inventory
+    #[arg(long, value_name = "NAME")]
+    pub to: String,
+    /// From this store of the inventory [default: whichever other has it]
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<String>,
+    /// Log lines instead of a progress bar
+    #[arg(long)]
+    pub no_progress: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -27,10 +27,21 @@ pub(super) async fn list(session: &mut Session, options: &ListOptions) -> Result
         console::out("no backups\n");
     } else {
         let header = ["DATABASE", "BACKUP", "DUMP", "ARCHIVE", "ENGINE"];
-        console::out(&text::table_of_names(
-            header,
-            listing.backups.iter().map(row),
-        ));
+        let rows = listing.backups.iter().map(row);
+        console::out(&if inventory.stores.len() < 2 {
+            text::table_of_names(header, rows)
+        } else {
+            let [database, backup, dump, archive, engine] = header;
+            let header = [database, backup, "STORE", dump, archive, engine];
+            let rows = listing.backups.iter().zip(rows);
+            text::table_of_names(
+                header,
+                rows.map(|(listed, [database, backup, dump, archive, engine])| {
+                    let store = listed.store_name.clone();
+                    [database, backup, store, dump, archive, engine]
+                }),
+            )
+        });
     }
     Ok(Exit::Good)
 }

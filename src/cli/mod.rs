@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod cleanup;
 mod console;
+mod copy;
 #[cfg(feature = "demo")]
 mod demo;
 mod exit;
@@ -154,6 +155,7 @@ async fn dispatch(args: Args, signals: Signals) -> Result<Exit, Failure> {
         Task::Prune(options) => prune::prune(session, &options).await,
         Task::Cleanup(options) => cleanup::cleanup(session, &options).await,
         Task::Check(options) => check::check(session, &options).await,
+        Task::Copy(options) => copy::copy(session, &options).await,
         Task::Keygen(options) => keygen::keygen(&options),
         Task::Init { file, force } => init(file.or(args.config), force),
         #[cfg(feature = "demo")]

@@ -36,7 +36,9 @@ use tokio::task::{JoinError, JoinSet};
 use crate::archive::Piece;
 use crate::catalog::volume_name;
 use crate::meter::{Meter, Step};
-use crate::store::{ErrorKind, PartBody, PartReceipt, Result, SharedStore, StoreError, Upload};
+use crate::store::{
+    ChecksumKind, ErrorKind, PartBody, PartReceipt, Result, SharedStore, StoreError, Upload,
+};
 pub use ledger::Ledger;
 use part::Part;
 pub use volume::SealedVolume;
@@ -62,6 +64,8 @@ pub struct Deposit {
     ledger: Ledger,
     window: Window,
     head_len: u64,
+    /// Whether part 1 waits for its head.
+    holds: bool,
     key: String,
     backup_id: String,
     slots: Arc<Semaphore>,
@@ -103,6 +107,7 @@ impl Deposit {
             ledger,
             window,
             head_len,
+            holds: true,
             key,
             backup_id,
             full: Vec::new(),
@@ -110,6 +115,25 @@ impl Deposit {
             filling: Part::default(),
             held: None,
             in_flight: JoinSet::new(),
+        })
+    }
+
+    /// Begins an object whose bytes are known from the first to the last: its parts go in order, and
+    /// it is one volume.
+    ///
+    /// # Errors
+    /// When the store refuses to begin an upload.
+    pub async fn begin_whole(
+        store: SharedStore,
+        meter: Arc<Meter>,
+        ledger: Ledger,
+        window: Window,
+        names: (String, String),
+    ) -> Result<Self> {
+        let held = Self::begin(store, meter, ledger, window, names, 0).await?;
+        Ok(Self {
+            holds: false,
+            ..held
         })
     }
 
@@ -127,6 +151,11 @@ impl Deposit {
             }
         }
         Ok(())
+    }
+
+    /// The checksum that the store keeps of what is pushed.
+    pub fn checksum_kind(&self) -> Option<ChecksumKind> {
+        self.store.checksum_kind()
     }
 
     /// Returns when a part has failed, and never otherwise: to be awaited while the archive's next
@@ -179,14 +208,14 @@ impl Deposit {
 
     /// Whether the part being filled is the first of all, which is held.
     fn fills_held(&self) -> bool {
-        self.held.is_none() && self.full.is_empty() && self.writing.parts == 0
+        self.holds && self.held.is_none() && self.full.is_empty() && self.writing.parts == 0
     }
 
     /// Most parts of the volume being written. A store that takes parts in order could not keep
     /// all those that come before part 1, so the held part is a volume of its own there; those that
     /// follow go in order.
     fn most_parts(&self) -> u32 {
-        if self.full.is_empty() && self.store.limits().in_order {
+        if self.holds && self.full.is_empty() && self.store.limits().in_order {
             1
         } else {
             self.window.max_parts

@@ -17,15 +17,16 @@
 //! under the manifest's key, whose own begin is fresh for `tapline cleanup`; it is aborted when the
 //! manifest is there.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Job, JobError};
+use super::{Destination, JobError};
 use crate::catalog::{BackupId, Manifest, manifest_key, signature_key};
 use crate::deposit::{Ledger, SealedVolume};
 use crate::meter::{Meter, Step};
+use crate::signature::Signer;
 use crate::store::{ErrorKind, SharedStore, StoreError, Upload};
 
 /// A commit ends after so long, whatever the store does: `cleanup` takes nothing away that is
@@ -35,11 +36,30 @@ const DEADLINE: Duration = Duration::from_mins(45);
 /// Every part of an archive is in the store, the head too, and nothing exists yet. Made by
 /// [`super::Dumping`] and by the staged upload, from a dump that is whole.
 pub struct Sealed {
-    pub(super) job: Arc<Job>,
-    pub(super) ledger: Ledger,
-    pub(super) volumes: Vec<SealedVolume>,
-    pub(super) manifest: Manifest,
-    pub(super) warnings: Vec<String>,
+    /// Where it goes.
+    pub to: Destination,
+    /// What may be left there.
+    pub ledger: Ledger,
+    /// The archive.
+    pub volumes: Vec<SealedVolume>,
+    /// What it is.
+    pub manifest: Manifest,
+    /// The same as it is put.
+    pub text: Bytes,
+    /// What is put before it.
+    pub signature: Option<Signature>,
+    /// What the dump tool said although all went well.
+    pub warnings: Vec<String>,
+    /// Whether a warning is a failure.
+    pub strict: bool,
+}
+
+/// Where a manifest's signature comes from.
+pub enum Signature {
+    /// It is signed now.
+    By(Signer),
+    /// It was signed before.
+    Given(Bytes),
 }
 
 /// A backup that exists.
@@ -62,7 +82,7 @@ pub(super) struct CommitError {
 impl Sealed {
     /// Completes the volumes in order and puts the manifest.
     pub(super) async fn commit(self) -> Result<Committed, CommitError> {
-        let Job { store, meter, .. } = &*self.job;
+        let Destination { store, meter, .. } = &self.to;
         let mut putting = false;
         let work = complete_and_put(store, meter, &self, &mut putting);
         match tokio::time::timeout(DEADLINE, work).await {
@@ -93,10 +113,12 @@ async fn complete_and_put(
     store: &SharedStore,
     meter: &Meter,
     Sealed {
-        job,
+        to,
         ledger,
         volumes,
         manifest,
+        text,
+        signature,
         ..
     }: &Sealed,
     putting: &mut bool,
@@ -105,7 +127,7 @@ async fn complete_and_put(
     let age = Timestamp::now()
         .duration_since(manifest.started)
         .unsigned_abs();
-    let sign_of_life = if age >= job.sign_of_life_after {
+    let sign_of_life = if age >= to.sign_of_life_after {
         Some(sign_of_life(store, ledger, &key, &manifest.backup_id).await?)
     } else {
         None
@@ -120,23 +142,28 @@ async fn complete_and_put(
         let completed = store.complete_upload(upload, receipts, *checksum);
         meter.wait_for(Step::Upload, completed).await?;
     }
-    let text = manifest.to_json();
     // Before the manifest: whoever sees that finds its signature.
-    if let Some(signer) = &job.signer {
+    if let Some(signature) = signature {
         let Manifest {
             database,
             backup_id,
             ..
         } = manifest;
-        let signature = signer.sign(&text, &format!("tapline {database}@{backup_id}"));
-        let signature = signature.map_err(|why| StoreError::new(ErrorKind::Invalid, why))?;
+        let signature = match signature {
+            Signature::Given(signature) => signature.clone(),
+            Signature::By(signer) => {
+                let made = signer.sign(text, &format!("tapline {database}@{backup_id}"));
+                made.map_err(|why| StoreError::new(ErrorKind::Invalid, why))?
+                    .into()
+            }
+        };
         let key = signature_key(database, backup_id);
         ledger.put(&key);
-        let put = store.put(&key, signature.into());
+        let put = store.put(&key, signature);
         meter.wait_for(Step::Upload, put).await?;
     }
     *putting = true;
-    let put = store.put(&key, text.into());
+    let put = store.put(&key, text.clone());
     meter.wait_for(Step::Upload, put).await?;
     if let Some(upload) = sign_of_life
         && let Err(error) = store.abort_upload(&upload).await

@@ -55,7 +55,7 @@ use crate::meter::{Meter, Phase, Step};
 use crate::signature::Signer;
 use crate::store::SharedStore;
 use commit::CommitError;
-pub use commit::{Committed, Sealed};
+pub use commit::{Committed, Sealed, Signature};
 use erase::{Traces, erase};
 pub use failure::{FailedStep, Failure, FailureKind, JobError, StoreFailure};
 pub use layout::Layout;
@@ -168,6 +168,17 @@ impl Job {
         }
     }
 
+    /// Where its backup goes.
+    pub fn destination(&self) -> Destination {
+        Destination {
+            store: self.store.clone(),
+            store_name: self.store_name.clone(),
+            database: self.database.clone(),
+            meter: self.meter.clone(),
+            sign_of_life_after: self.sign_of_life_after,
+        }
+    }
+
     /// The key of the archive's first volume. `extension` is such as `tar.gz`.
     pub fn archive_key(&self, id: &BackupId, extension: &str) -> String {
         let sealed = if self.lock.is_some() { ".age" } else { "" };
@@ -198,6 +209,21 @@ impl Job {
     pub fn wants_digests(&self) -> bool {
         self.lock.is_some() || self.signer.is_some()
     }
+}
+
+/// Where a backup goes, and all that its end there needs to know.
+#[derive(Clone)]
+pub struct Destination {
+    /// Where it goes.
+    pub store: SharedStore,
+    /// What the inventory calls that, for messages.
+    pub store_name: String,
+    /// Name of the database.
+    pub database: String,
+    /// What is counted.
+    pub meter: Arc<Meter>,
+    /// A volume that was begun longer ago needs a sign of life beside it while it is committed.
+    pub sign_of_life_after: Duration,
 }
 
 /// How a run is interrupted, and what an interruption must wait for.
@@ -268,8 +294,8 @@ pub async fn back_up(
                 Dumping::begin(&job, &id, &ledger, cores).await?;
             let source = running.insert(source);
             let (whole, volumes) = stream(&job, cores, source, envelope, deposit).await?;
-            let (job, container) = (job.clone(), ("tar", job.compression));
-            Ok(Sealed::new(job, id.clone(), ledger.clone(), started, whole, container, volumes))
+            let container = ("tar", job.compression);
+            Ok(Sealed::new(&job, id.clone(), ledger.clone(), started, whole, container, volumes))
         } => sealed,
     };
     let committed = match sealed {
@@ -280,7 +306,8 @@ pub async fn back_up(
                     source.kill().await;
                 }
             };
-            Err(tokio::join!(give_up(&job, &id, &ledger, error, interruption), end).0)
+            let to = job.destination();
+            Err(tokio::join!(give_up(&to, &id, &ledger, error, interruption), end).0)
         }
     };
     job.meter.set_phase(Phase::Done);
@@ -398,7 +425,7 @@ impl Sealed {
     /// An archive of a whole dump whose parts are all in the store. `container` is the archive's
     /// kind and how it is compressed as a whole.
     pub fn new(
-        job: Arc<Job>,
+        job: &Job,
         id: BackupId,
         ledger: Ledger,
         started: Timestamp,
@@ -447,11 +474,14 @@ impl Sealed {
                 .map(|signer| signer.public().to_string()),
         };
         Self {
-            job,
+            to: job.destination(),
             ledger,
             volumes,
+            text: manifest.to_json().into(),
             manifest,
+            signature: job.signer.clone().map(Signature::By),
             warnings,
+            strict: job.strict,
         }
     }
 }
@@ -462,36 +492,36 @@ impl Sealed {
 /// # Errors
 /// There is no backup.
 pub async fn settle(sealed: Sealed, interruption: &Interruption) -> Result<Committed, Failure> {
-    if sealed.job.strict && !sealed.warnings.is_empty() {
-        let (job, id) = (&sealed.job, &sealed.manifest.backup_id);
+    if sealed.strict && !sealed.warnings.is_empty() {
+        let (to, id) = (&sealed.to, &sealed.manifest.backup_id);
         let error = JobError::Warned(sealed.warnings.clone());
-        return Err(give_up(job, id, &sealed.ledger, error, interruption).await);
+        return Err(give_up(to, id, &sealed.ledger, error, interruption).await);
     }
     let tidy_up = interruption.clone();
     let committing = interruption.commits.spawn(async move {
-        let (job, ledger) = (sealed.job.clone(), sealed.ledger.clone());
-        let (id, address) = (sealed.manifest.backup_id.clone(), job.store.address());
+        let (to, ledger) = (sealed.to.clone(), sealed.ledger.clone());
+        let (id, address) = (sealed.manifest.backup_id.clone(), to.store.address());
         match sealed.commit().await {
             Ok(committed) => {
-                erase::abort_strays(&job.store, &job.database, &id).await;
+                erase::abort_strays(&to.store, &to.database, &id).await;
                 Ok(committed)
             }
             Err(CommitError {
                 error,
                 may_still_come: true,
             }) => {
-                let prefix = crate::catalog::backup_prefix(&job.database, &id);
-                let store = &job.store_name;
+                let prefix = crate::catalog::backup_prefix(&to.database, &id);
+                let store = &to.store_name;
                 Err(error.describe(Some(format!(
                     "the manifest's put was never answered, so what is under {address}/{prefix} \
                      was left: should it arrive, `tapline verify {}@{id}` tells that the backup is \
                      whole; should it not, `tapline cleanup --store {store} --older-than 1h \
                      --confirm` removes the rest",
-                    job.database
+                    to.database
                 ))))
             }
             Err(CommitError { error, .. }) => {
-                Err(give_up(&job, &id, &ledger, error, &tidy_up).await)
+                Err(give_up(&to, &id, &ledger, error, &tidy_up).await)
             }
         }
     });
@@ -506,18 +536,18 @@ pub async fn settle(sealed: Sealed, interruption: &Interruption) -> Result<Commi
 
 /// There is no backup: takes away what there is of it.
 pub async fn give_up(
-    job: &Job,
+    to: &Destination,
     id: &BackupId,
     ledger: &Ledger,
     error: JobError,
     interruption: &Interruption,
 ) -> Failure {
-    let Job {
+    let Destination {
         store,
         store_name,
         database,
         ..
-    } = job;
+    } = to;
     let within = match error {
         JobError::Cancelled => ERASE_WHEN_INTERRUPTED,
         _ => ERASE_TIMEOUT,

@@ -101,7 +101,12 @@ pub async fn fetch(
     Ok(())
 }
 
-async fn fetch_volume(
+/// Sends the bytes of one volume to `to`. Ends early, without an error, when nobody reads them any
+/// more.
+///
+/// # Errors
+/// When the store fails for too long, or the volume is not what its manifest says.
+pub async fn fetch_volume(
     stored: &Arc<Stored>,
     key: &str,
     volume: &Volume,

@@ -36,7 +36,7 @@ use crate::store::retry::RetryPolicy;
 use crate::store::{SharedStore, StoreError};
 pub use database::{RestoreOptions, drill, restore_into};
 pub use decode::{DecodeError, Piece, decode};
-pub use fetch::check;
+pub use fetch::{check, fetch_volume};
 pub use target::Target;
 pub use unlock::{inspect, unlock};
 pub use watch::Patience;
@@ -73,7 +73,7 @@ impl Stored {
     }
 
     /// The volumes with their keys, in order.
-    fn volumes(&self) -> impl Iterator<Item = (String, &Volume)> {
+    pub fn volumes(&self) -> impl Iterator<Item = (String, &Volume)> {
         self.manifest
             .volume_keys()
             .zip(&self.manifest.archive.volumes)
@@ -111,6 +111,11 @@ impl Progress {
     /// Connections that broke and were taken up again.
     pub fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that have gone on.
+    pub fn add_written(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn wait_for(&self, what: Waiting) {

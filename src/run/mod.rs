@@ -454,7 +454,10 @@ impl Run {
     async fn broke_down(&self, job: Option<&Job>, id: &BackupId, panic: String) -> Failure {
         let error = JobError::Panicked(panic);
         match job {
-            Some(job) => job::give_up(job, id, &Ledger::default(), error, &self.interruption).await,
+            Some(job) => {
+                let (to, ledger) = (job.destination(), Ledger::default());
+                job::give_up(&to, id, &ledger, error, &self.interruption).await
+            }
             None => error.describe(None),
         }
     }

@@ -136,7 +136,7 @@ pub async fn back_up(
     let sealed = Box::pin(work).await;
     match sealed {
         Ok(sealed) => settle(sealed, interruption).await,
-        Err(error) => Err(give_up(&job, id, &ledger, error, interruption).await),
+        Err(error) => Err(give_up(&job.destination(), id, &ledger, error, interruption).await),
     }
 }
 

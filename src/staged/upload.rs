@@ -85,7 +85,7 @@ async fn send(
         WholeDump::of_files(&end, entries),
         (container.name(), compression),
     );
-    let (job, id, ledger) = (job.clone(), id.clone(), ledger.clone());
+    let (id, ledger) = (id.clone(), ledger.clone());
     Ok(Sealed::new(
         job, id, ledger, started, whole, container, volumes,
     ))

@@ -23,6 +23,8 @@ pub struct Listing {
 pub struct Listed {
     /// Address of its store.
     pub store: String,
+    /// What the inventory calls that.
+    pub store_name: String,
     /// Name of the database.
     pub database: String,
     /// Which one.
@@ -64,6 +66,7 @@ pub async fn list(
             let catalog::Found { database, id, .. } = backup.found;
             backups.push(Listed {
                 store: store.address(),
+                store_name: called.clone(),
                 database,
                 backup_id: id,
                 manifest,

@@ -1,6 +1,6 @@
 //! What looks after the backups that are there: [`list`], [`verify`], [`prune`] removes backups
 //! that no rule keeps, [`cleanup`] what never became a backup, [`check`] tries everything without
-//! dumping, [`status`] says how each database stands.
+//! dumping, [`status`] says how each database stands, [`copy`] brings a backup into a second store.
 //!
 //! Plain structs in, plain results out, no word printed: the command line is one caller of them.
 //! What takes away is planned first, from what is in the store, and the plan is a value that can be
@@ -8,6 +8,7 @@
 
 pub mod check;
 pub mod cleanup;
+pub mod copy;
 pub mod list;
 pub mod prune;
 pub mod status;

@@ -4,6 +4,7 @@
 mod archive;
 mod bench;
 mod cleanup;
+mod copy;
 mod databases;
 mod encryption;
 mod environment;

@@ -1,0 +1,105 @@
+//! `tapline copy`: a backup into a second store.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::args::CopyOptions;
+use super::exit::{Exit, Failure};
+use super::{Session, console, text};
+use crate::access::open_patient_stores;
+use crate::catalog::{BackupName, look_up};
+use crate::job::{Destination, Interruption};
+use crate::restore::RestoreError;
+use crate::upkeep::copy::{CopyError, CopyOutcome, SIGN_OF_LIFE_AFTER, copy as copy_one, original};
+use crate::upkeep::stored;
+
+pub(super) async fn copy(session: &mut Session, options: &CopyOptions) -> Result<Exit, Failure> {
+    let inventory = session.inventory()?;
+    if options.store.as_ref() == Some(&options.to) {
+        let why = format!("--store and --to are both {}", options.to);
+        return Err(Failure::new(Exit::Usage, why));
+    }
+    let work = async {
+        let mut to = open_patient_stores(&inventory, Some(&options.to)).await?;
+        let store = to
+            .remove(&options.to)
+            .ok_or_else(|| Failure::new(Exit::Config, format!("{} is not open", options.to)))?;
+        let mut from = open_patient_stores(&inventory, options.store.as_deref()).await?;
+        from.remove(&options.to);
+        if from.is_empty() {
+            let why = format!("the inventory has no store but {} to copy from", options.to);
+            return Err(Failure::new(Exit::Config, why));
+        }
+        let named = look_up(&from, &options.name, &inventory.signatures.trusted).await?;
+        let from = named.store.address();
+        let stored = stored(named.store, named.manifest, &inventory.run, Arc::default());
+        Ok((store, from, original(stored).await?))
+    };
+    let (store, from, original) = session.signals.unless(work).await?;
+    let manifest = &original.stored.manifest;
+    let name = BackupName {
+        database: manifest.database.clone(),
+        id: Some(manifest.backup_id.clone()),
+    };
+    let to = Destination {
+        store: store.clone(),
+        store_name: options.to.clone(),
+        database: manifest.database.clone(),
+        meter: Arc::default(),
+        sign_of_life_after: SIGN_OF_LIFE_AFTER,
+    };
+    let (interruption, display, start) = (
+        Interruption::default(),
+        session.display.clone(),
+        Instant::now(),
+    );
+    let (cancel, commits) = (interruption.cancel.clone(), interruption.commits.clone());
+    let work = async {
+        tokio::select! {
+            copied = copy_one(&original, &to, &interruption) => copied,
+            () = display.show_read(&name, &original.stored, !options.no_progress) => {
+                unreachable!("progress is shown until the copy is over")
+            }
+        }
+    };
+    let (copied, interrupted) = session
+        .signals
+        .tidy(
+            &display,
+            "aborting uploads",
+            &cancel,
+            || !commits.is_empty(),
+            work,
+        )
+        .await?;
+    display.clear();
+    let address = store.address();
+    let error = match copied {
+        Ok(CopyOutcome::AlreadyThere) => {
+            console::remark(&format!("{name} is in {address} already\n"));
+            return Ok(Exit::Good);
+        }
+        Ok(CopyOutcome::Copied) => {
+            let (size, seconds) = (manifest.archive.size, start.elapsed().as_secs_f64());
+            console::remark(&format!(
+                "{name} copied from {from} to {address}: {} in {}, {} MB/s; digests are right\n",
+                text::size(size),
+                text::time(seconds),
+                text::rate(size, seconds)
+            ));
+            return Ok(Exit::Good);
+        }
+        Err(error) => error,
+    };
+    let exit = match (&error, interrupted) {
+        (_, Some(exit)) => exit,
+        (CopyError::Original { error, .. }, None) => match error {
+            RestoreError::Damaged(_) => Exit::Check,
+            RestoreError::Store(_) => Exit::Store,
+            _ => Exit::Failed,
+        },
+        (CopyError::InTheWay(_), None) => Exit::Failed,
+        (CopyError::Failed(failure), None) => Exit::of_job(failure.kind),
+    };
+    Err(Failure::new(exit, format!("{name} was not copied to {address}: {error}")).step("copy"))
+}
