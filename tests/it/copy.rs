@@ -35,7 +35,7 @@ fn world(dump: &str) -> World {
 /// The objects of one of the two stores, with the keys below its prefix.
 fn objects(world: &World, store: &str) -> Vec<(String, Vec<u8>)> {
     let all = world.server.store();
-    let keys = all.keys().into_iter();
+    let keys = super::world::backup_keys(&world.server).into_iter();
     let of_store = keys.filter_map(|key| {
         let below = key.strip_prefix(&format!("{store}/"))?.to_owned();
         Some((below, all.read(&key).unwrap()))

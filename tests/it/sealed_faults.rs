@@ -6,7 +6,7 @@ use std::time::Duration;
 use tapline::s3_server::{Fault, Op};
 
 use super::matrix::judge::ABSENT;
-use super::world::{Run, World};
+use super::world::{Run, World, backup_keys};
 
 /// The requests, by operation, key, and part.
 const STEPS: [(&str, Op, &str, Option<u32>); 6] = [
@@ -63,7 +63,7 @@ fn judge(world: &World, run: &Run) -> Result<&'static str, String> {
             }
             Err(format!("exit 0, and {left}\n{}", back.words()))
         }
-        Some(_) if store.keys().is_empty() && store.open_uploads() == 0 => Ok(ABSENT),
+        Some(_) if backup_keys(&world.server).is_empty() && store.open_uploads() == 0 => Ok(ABSENT),
         Some(1 | 4) if run.words().contains("tapline cleanup") => {
             store.age_by(Duration::from_hours(72));
             world.quietly(&["cleanup", "--confirm"]);
@@ -71,7 +71,9 @@ fn judge(world: &World, run: &Run) -> Result<&'static str, String> {
                 .keys()
                 .iter()
                 .any(|key| key.ends_with("manifest.json"));
-            if store.keys().is_empty() || manifests && run.words().contains("tapline verify") {
+            if backup_keys(&world.server).is_empty()
+                || manifests && run.words().contains("tapline verify")
+            {
                 return Ok("told");
             }
             Err(format!("after cleanup {:?}", store.keys()))
