@@ -81,6 +81,18 @@ pub struct Record {
 }
 
 impl Record {
+    /// The same for a store that is not to know what a database holds: words, of a tool or of ours,
+    /// may have something of it in them.
+    #[must_use]
+    pub fn without_words(mut self) -> Self {
+        if !self.message.is_empty() {
+            let host = &self.host;
+            self.message =
+                format!("the backups are encrypted, so the words are in the log on {host} alone");
+        }
+        self
+    }
+
     /// A record of `kind` that begins and ends at `began`, and in which all is well.
     pub fn new(kind: RecordKind, database: &str, host: String, began: Timestamp) -> Self {
         Self {

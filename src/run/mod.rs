@@ -298,6 +298,10 @@ impl Run {
             message: failure.message.clone(),
             ..Record::new(RecordKind::Failure, &entry.name, hostname(), began)
         };
+        let record = match entry.encryption {
+            None => record,
+            Some(_) => record.without_words(),
+        };
         catalog::keep(&**store, record).await;
     }
 

@@ -342,11 +342,23 @@ pub async fn verify_and_keep(
     cancel: &CancellationToken,
 ) -> Result<Proof, VerifyError> {
     let began = Timestamp::now();
+    // A manifest that cannot be read does not tell; the inventory may.
+    let is_sealed = match &stored {
+        Ok(stored) => stored.manifest.archive.encryption.is_some(),
+        Err(_) => inventory
+            .entry(&candidate.database)
+            .is_some_and(|entry| entry.encryption.is_some()),
+    };
     let result = match stored {
         Ok(stored) => verify(inventory, stored, depth, cancel).await,
         Err(error) => Err(error.into()),
     };
     if let Some(record) = record(candidate, depth, &result, began) {
+        let record = if is_sealed {
+            record.without_words()
+        } else {
+            record
+        };
         keep(&*candidate.place, record).await;
     }
     result

@@ -400,6 +400,48 @@ fn no_plaintext_key_or_passphrase_is_left_anywhere() {
 }
 
 #[test]
+fn what_a_failed_run_or_check_says_of_the_content_is_not_in_the_store() {
+    let command = format!("[\"sh\", \"-c\", \"echo {MARKER} >&2; exit 1\"]");
+    let (world, public) = world(&command, "hide_names = true");
+    let failed = world.run(&["backup"]);
+    assert_eq!(failed.code, Some(1));
+    assert!(failed.words().contains(MARKER), "who backs up is told");
+    world.inventory(&inventory("[\"seq\", \"9\"]", &public, "hide_names = true"));
+    good(&world.run(&["backup"]));
+    let volume = world
+        .keys("x")
+        .into_iter()
+        .find(|key| key.ends_with(VOLUME));
+    world
+        .server
+        .store()
+        .overwrite(&volume.unwrap(), "cut".into());
+    let identity = keygen_free(&world);
+    assert_eq!(
+        world.run(&["verify", "--identity", &identity]).code,
+        Some(5)
+    );
+    let records: Vec<String> = world.server.store().keys();
+    let records: Vec<_> = records
+        .iter()
+        .filter(|key| key.contains("/records/"))
+        .collect();
+    assert_eq!(records.len(), 2, "{records:?}");
+    for key in world.server.store().keys() {
+        let bytes = world.server.store().read(&key).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(
+            !text.contains(MARKER) && !text.contains("x.sql"),
+            "{key}: {text}"
+        );
+        assert!(
+            !key.contains("/records/") || text.contains("are encrypted"),
+            "{key}: {text}"
+        );
+    }
+}
+
+#[test]
 fn of_two_hundred_flipped_bits_each_is_found_and_no_more_is_given_away_than_age_would() {
     let command = "[\"sh\", \"-c\", \"seq 120000 | sort -R --random-source=/bin/sh\"]";
     let (world, _) = world(command, "restore = [\"sh\", \"-c\", \"cat > given\"]");
