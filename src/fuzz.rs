@@ -34,7 +34,8 @@ fn names_secret(text: &str) -> bool {
         let (before, after) = (&text[..at], &text[at + SECRET.len()..]);
         // A quoted name may have anything in it but the end of its line.
         let line = before.lines().next_back().unwrap_or_default();
-        if !line.contains('=') && (line.trim_start().starts_with('[') || names_value(after)) {
+        let is_key = line.trim_start().starts_with(['"', '\'']) || !line.contains('=');
+        if line.trim_start().starts_with('[') || is_key && names_value(after) {
             return true;
         }
         let before = before.trim_end_matches(is_part).trim_end();

@@ -18,6 +18,7 @@ need unzip unzip
 need bsdtar libarchive-tools
 need python3 python3
 need zstd zstd
+need openssl openssl
 need pgrep procps
 need psql postgresql-client
 need /usr/sbin/mariadbd mariadb-server

@@ -17,9 +17,11 @@
 //! under the manifest's key, whose own begin is fresh for `tapline cleanup`; it is aborted when the
 //! manifest is there.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use jiff::Timestamp;
 
 use super::{Destination, JobError};
@@ -85,12 +87,18 @@ impl Sealed {
         let Destination { store, meter, .. } = &self.to;
         let mut putting = false;
         let work = complete_and_put(store, meter, &self, &mut putting);
+        let work = AssertUnwindSafe(work).catch_unwind();
         match tokio::time::timeout(DEADLINE, work).await {
-            Ok(Ok(())) => Ok(Committed {
+            Ok(Ok(Ok(()))) => Ok(Committed {
                 manifest: self.manifest,
                 warnings: self.warnings,
             }),
-            Ok(Err(error)) => {
+            // The program failed, and not the store; what there is of the backup goes all the same.
+            Ok(Err(panic)) => Err(CommitError {
+                error: JobError::panicked(&*panic),
+                may_still_come: putting,
+            }),
+            Ok(Ok(Err(error))) => {
                 let may_still_come = putting && error.unheard();
                 Err(CommitError {
                     error: JobError::Commit(error),

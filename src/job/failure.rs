@@ -1,6 +1,7 @@
 //! Why a job has no backup: an error with its causes for the program, and the same as plain data
 //! for reports, logs and exit codes.
 
+use std::any::Any;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -154,6 +155,13 @@ pub struct StoreFailure {
 }
 
 impl JobError {
+    /// Of what a panic was raised with.
+    pub fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Self::Panicked(text.unwrap_or_else(|| "a panic".into()))
+    }
+
     /// The failure as data; `left` is what [`super::erase`](mod@super::erase) could not take away.
     pub fn describe(&self, left: Option<String>) -> Failure {
         let store = match self {

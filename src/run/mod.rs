@@ -4,6 +4,7 @@
 //! |---|---|
 //! | this | [`run`]: a place for each job, one after the other or side by side |
 //! | [`plan`] | what the inventory says is to be done |
+//! | [`memory`] | how much of it there is |
 //! | [`prepare`](mod@prepare) | from an entry to its jobs: what only the servers know |
 //! | [`lease`] | one run of a database at a time |
 //! | [`workshop`] | places and cores, shared by runs that go on at once |
@@ -12,6 +13,7 @@
 
 mod board;
 mod lease;
+mod memory;
 pub mod plan;
 pub mod prepare;
 pub mod report;
@@ -337,7 +339,9 @@ impl Run {
         let result = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
         let result = match result {
             Ok(result) => result,
-            Err(panic) => Err(self.broke_down(job.as_deref(), &id, words(&*panic)).await),
+            Err(panic) => Err(self
+                .broke_down(job.as_deref(), &id, JobError::panicked(&*panic))
+                .await),
         };
         JobOutcome {
             result: turn.end(result).await,
@@ -379,7 +383,9 @@ impl Run {
         let work = staged::back_up(begin, meter, &id, staging, host, &interruption);
         let result = match AssertUnwindSafe(Box::pin(work)).catch_unwind().await {
             Ok(result) => result,
-            Err(panic) => Err(self.broke_down(job.as_deref(), &id, words(&*panic)).await),
+            Err(panic) => Err(self
+                .broke_down(job.as_deref(), &id, JobError::panicked(&*panic))
+                .await),
         };
         let (started, took) = match started {
             Some((started, start)) => (Some(started), start.elapsed()),
@@ -455,8 +461,7 @@ impl Run {
     }
 
     /// The program failed in a job: what the job has stored goes like that of any failed one.
-    async fn broke_down(&self, job: Option<&Job>, id: &BackupId, panic: String) -> Failure {
-        let error = JobError::Panicked(panic);
+    async fn broke_down(&self, job: Option<&Job>, id: &BackupId, error: JobError) -> Failure {
         match job {
             Some(job) => {
                 let (to, ledger) = (job.destination(), Ledger::default());
@@ -555,13 +560,6 @@ impl Turn {
 fn is_below(database: &str, name: &str) -> bool {
     let rest = database.strip_prefix(name);
     rest.is_some_and(|rest| rest.starts_with('/'))
-}
-
-/// A panic's message.
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic".into())
 }
 
 /// This host's name; empty where the kernel does not tell.

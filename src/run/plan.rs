@@ -9,14 +9,18 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::memory;
 use crate::catalog::Mode;
 use crate::config::{
     ConfigError, Database, Inventory, RunSettings, Selection, SignatureSettings, StagedSettings,
 };
 use crate::store::SharedStore;
+use crate::units;
 
 /// Memory of a job when the inventory says nothing, in bytes.
 const MEMORY_PER_JOB: u64 = 128 << 20;
+/// What a job needs at any rate: three parts of 5 MiB, the least that S3 takes, and an encoder.
+const SMALL_JOB: u64 = 24 << 20;
 
 /// What a run is to do.
 pub struct Plan {
@@ -57,7 +61,8 @@ impl Plan {
         tapline: PathBuf,
     ) -> Result<Self, ConfigError> {
         let entries: Vec<Database> = inventory.select(names)?.into_iter().cloned().collect();
-        let at_once = match inventory.run.mode {
+        let mode = inventory.run.mode;
+        let at_once = match mode {
             Mode::Streamed => inventory.run.jobs.min(most_jobs(&entries)).max(1),
             // Those that encode, and those that hold parts.
             Mode::Staged => inventory
@@ -65,11 +70,8 @@ impl Plan {
                 .archive
                 .saturating_add(inventory.staged.upload),
         };
-        let share = at_once as u64;
-        let memory = inventory
-            .run
-            .memory
-            .unwrap_or(MEMORY_PER_JOB.saturating_mul(share));
+        let room = memory::limit().map_or(u64::MAX, |limit| limit / 2);
+        let (at_once, memory_per_job) = divide(at_once, mode, inventory.run.memory, room);
         Ok(Self {
             epoch: Instant::now(),
             settings: inventory.run.clone(),
@@ -81,7 +83,7 @@ impl Plan {
             stores,
             tapline,
             at_once,
-            memory_per_job: memory / share,
+            memory_per_job,
         })
     }
 }
@@ -98,6 +100,33 @@ impl Plan {
     }
 }
 
+/// So many jobs of those that can run at once, and what each of them may take of a run's memory.
+/// `room` is what there is: half of what the machine has or this process is allowed, since the
+/// clients and the program itself need some, too. Where that is less than what was asked for, fewer
+/// jobs run at once.
+fn divide(at_once: usize, mode: Mode, asked: Option<u64>, room: u64) -> (usize, u64) {
+    let wanted = asked.unwrap_or(MEMORY_PER_JOB.saturating_mul(at_once as u64));
+    if wanted <= room {
+        return (at_once, wanted / at_once as u64);
+    }
+    if asked.is_some() {
+        tracing::warn!(
+            "memory: half of what this machine has, or this process may have, is {} and not {}: \
+             it is that",
+            units::size(room),
+            units::size(wanted)
+        );
+    }
+    let at_once = match mode {
+        Mode::Streamed => {
+            let fit = usize::try_from(room / SMALL_JOB).unwrap_or(usize::MAX);
+            at_once.min(fit.max(1))
+        }
+        Mode::Staged => at_once,
+    };
+    (at_once, room / at_once as u64)
+}
+
 /// How many jobs these entries can become.
 fn most_jobs(entries: &[Database]) -> usize {
     let all = |entry: &Database| matches!(entry.database, Selection::All { .. });
@@ -105,5 +134,25 @@ fn most_jobs(entries: &[Database]) -> usize {
         usize::MAX
     } else {
         entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_run_keeps_to_the_memory_that_there_is_with_fewer_jobs_at_once() {
+        let streamed = |at_once, asked, room| divide(at_once, Mode::Streamed, asked, room);
+        assert_eq!(streamed(4, None, 1024 * MIB), (4, 128 * MIB));
+        assert_eq!(streamed(4, None, 256 * MIB), (4, 64 * MIB));
+        assert_eq!(streamed(4, None, 64 * MIB), (2, 32 * MIB));
+        assert_eq!(streamed(4, None, 32 * MIB), (1, 32 * MIB));
+        assert_eq!(streamed(4, None, 8 * MIB), (1, 8 * MIB));
+        assert_eq!(streamed(4, Some(40 * MIB), 1024 * MIB), (4, 10 * MIB));
+        assert_eq!(streamed(4, Some(200 * MIB), 96 * MIB), (4, 24 * MIB));
+        assert_eq!(divide(4, Mode::Staged, None, 32 * MIB), (4, 8 * MIB));
     }
 }

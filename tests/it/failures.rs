@@ -265,3 +265,30 @@ fn a_store_that_stays_away_is_given_up_after_retry_for() {
     assert!(run.stdout.contains("tries in") && run.stdout.contains("part 1 of "));
     world.assert_store_is_clean();
 }
+
+/// It ignores SIGTERM, and so does what it has started in a group of its own, which no signal of
+/// tapline's reaches and which holds its stdout and stderr: the end is waited for, but not for ever.
+#[test]
+fn a_tool_that_will_not_end_keeps_no_terminated_run_from_ending() {
+    let world = World::new(&command(
+        "trap \"\" TERM; setsid sh -c \"echo \\$\\$ >left; sleep 300\" & \
+         while :; do echo x; sleep 0.1; done",
+    ));
+    let mut running = world.tapline(&["backup"]).spawn().unwrap();
+    let left = || std::fs::read_to_string(world.path("left")).unwrap_or_default();
+    wait_until(|| left().ends_with('\n'));
+    let begin = std::time::Instant::now();
+    super::world::signal(&running, "TERM");
+    let status = running.wait().unwrap();
+    let took = begin.elapsed();
+    let outside = left().trim().to_owned();
+    let still_there = std::path::Path::new("/proc").join(&outside).exists();
+    std::process::Command::new("kill")
+        .args(["-KILL", "--", &format!("-{outside}")])
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(143));
+    assert!(still_there, "nobody's signal has reached it");
+    assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    world.assert_store_is_clean();
+}

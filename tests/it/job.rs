@@ -6,9 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use tapline::archive::{Compression, Cores};
 use tapline::catalog::{BackupId, backup_prefix};
 use tapline::dump::ToolCommand;
@@ -16,13 +13,11 @@ use tapline::job::{FailedStep, FailureKind, Interruption, Job, Layout, back_up};
 use tapline::s3_server::{Fault, Op};
 use tapline::store::memory::{Effect, MemoryStore};
 use tapline::store::retry::{RetryPolicy, Retrying};
-use tapline::store::{
-    Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
-    Result, SharedStore, Store, StoreError, Upload, UploadInfo, Written,
-};
+use tapline::store::{ChecksumKind, ErrorKind, Limits, Result, SharedStore, StoreError};
 use tapline::upkeep::cleanup;
 use tokio_util::sync::CancellationToken;
 
+use super::meddled::{Meddled, Meddler};
 use super::world::{World, wait_until};
 
 /// What happens to the requests of one operation.
@@ -36,135 +31,62 @@ enum Mishap {
     Slow(Duration),
 }
 
-/// A store in memory in which one operation meets a mishap, each time.
+/// One operation meets a mishap, each time.
 #[derive(Clone)]
 struct Unlucky {
-    store: MemoryStore,
     operation: &'static str,
     mishap: Mishap,
-    /// Fires when the operation begins for the first time.
+    /// Set when the operation begins for the first time.
     begun: Arc<AtomicBool>,
 }
 
 impl Unlucky {
-    fn new(operation: &'static str, mishap: Mishap) -> Self {
+    fn new(operation: &'static str, mishap: Mishap) -> Meddled<Self> {
         let limits = Limits {
             min_part: 1,
             max_part: 5 << 30,
             max_parts: 100,
             in_order: false,
         };
-        let store = MemoryStore::new(limits, Some(ChecksumKind::Crc64Nvme));
-        Self {
-            store,
-            operation,
-            mishap,
-            begun: Arc::default(),
+        Meddled {
+            store: MemoryStore::new(limits, Some(ChecksumKind::Crc64Nvme)),
+            meddler: Self {
+                operation,
+                mishap,
+                begun: Arc::default(),
+            },
         }
     }
+}
 
-    async fn meet<T>(&self, operation: &str, done: impl Future<Output = Result<T>>) -> Result<T> {
+impl Meddler for Unlucky {
+    async fn meet<T: Send>(
+        &self,
+        operation: &'static str,
+        _: &str,
+        _: Option<T>,
+        carry_out: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
         if operation != self.operation {
-            return done.await;
+            return carry_out.await;
         }
         self.begun.store(true, Ordering::Relaxed);
         match self.mishap {
             Mishap::Denied => Err(StoreError::new(ErrorKind::Denied, "AccessDenied")),
             Mishap::Slow(time) => {
                 tokio::time::sleep(time).await;
-                done.await
+                carry_out.await
             }
             Mishap::ReplyLost => {
-                done.await?;
+                carry_out.await?;
                 Err(StoreError::new(ErrorKind::Transient, "the reply is lost").maybe_done(true))
             }
         }
     }
 }
 
-#[async_trait]
-impl Store for Unlucky {
-    fn address(&self) -> String {
-        "s3://unlucky".into()
-    }
-
-    fn limits(&self) -> Limits {
-        self.store.limits()
-    }
-
-    fn checksum_kind(&self) -> Option<ChecksumKind> {
-        self.store.checksum_kind()
-    }
-
-    async fn create_upload(&self, key: &str, backup_id: &str) -> Result<Upload> {
-        self.meet("create", self.store.create_upload(key, backup_id))
-            .await
-    }
-
-    async fn put_part(
-        &self,
-        upload: &Upload,
-        number: u32,
-        body: PartBody,
-        checksum: Option<Checksum>,
-    ) -> Result<PartReceipt> {
-        self.meet("part", self.store.put_part(upload, number, body, checksum))
-            .await
-    }
-
-    async fn complete_upload(
-        &self,
-        upload: &Upload,
-        parts: &[PartReceipt],
-        checksum: Option<Checksum>,
-    ) -> Result<Written> {
-        self.meet(
-            "complete",
-            self.store.complete_upload(upload, parts, checksum),
-        )
-        .await
-    }
-
-    async fn abort_upload(&self, upload: &Upload) -> Result<()> {
-        self.meet("abort", self.store.abort_upload(upload)).await
-    }
-
-    async fn put(&self, key: &str, body: Bytes) -> Result<Written> {
-        self.meet("put", self.store.put(key, body)).await
-    }
-
-    async fn get(
-        &self,
-        key: &str,
-        range: Option<std::ops::Range<u64>>,
-    ) -> Result<BoxStream<'static, Result<Bytes>>> {
-        self.store.get(key, range).await
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        self.meet("head", self.store.head(key)).await
-    }
-
-    async fn list(&self, prefix: &str, page: Option<String>) -> Result<Page<ObjectInfo>> {
-        self.meet("list", self.store.list(prefix, page)).await
-    }
-
-    async fn list_uploads(&self, prefix: &str, page: Option<String>) -> Result<Page<OpenUpload>> {
-        self.meet("list", self.store.list_uploads(prefix, page))
-            .await
-    }
-
-    async fn upload_info(&self, key: &str, upload_id: &str) -> Result<UploadInfo> {
-        self.store.upload_info(key, upload_id).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.meet("delete", self.store.delete(key)).await
-    }
-}
-
 /// A job of some parts, in a store that is asked for at most `patience`.
-fn job(store: &Unlucky, script: &str, patience: Duration) -> Job {
+fn job(store: &Meddled<Unlucky>, script: &str, patience: Duration) -> Job {
     let retrying: SharedStore = Arc::new(Retrying::new(
         Arc::new(store.clone()),
         RetryPolicy::lasting(patience),
@@ -267,7 +189,7 @@ async fn nothing_ends_a_commit_that_has_begun() {
         let (id, cores) = (BackupId::now(), Cores::all());
         let backup = back_up(Arc::new(job), id, &cores, &interruption);
         let interrupt = async {
-            while !store.begun.load(Ordering::Relaxed) {
+            while !store.meddler.begun.load(Ordering::Relaxed) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             interruption.cancel.cancel();
@@ -286,7 +208,7 @@ async fn a_commit_goes_on_when_whoever_waited_for_it_is_gone() {
     tokio::select! {
         _ = back_up(job, id, &cores, &interruption) => panic!("it takes longer"),
         () = async {
-            while !store.begun.load(Ordering::Relaxed) {
+            while !store.meddler.begun.load(Ordering::Relaxed) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         } => {}
@@ -310,7 +232,7 @@ async fn an_interruption_while_an_upload_is_begun_leaves_no_upload() {
     let (id, cores) = (BackupId::now(), Cores::all());
     let backup = back_up(job, id, &cores, &interruption);
     let interrupt = async {
-        while !store.begun.load(Ordering::Relaxed) {
+        while !store.meddler.begun.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         interruption.cancel.cancel();
@@ -459,7 +381,7 @@ async fn a_backup_of_days_that_is_being_committed_shows_a_sign_of_life() {
         }
         store.store.age_by(DAYS);
         std::fs::remove_file(&flag).unwrap();
-        while !store.begun.load(Ordering::Relaxed) {
+        while !store.meddler.begun.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let now = jiff::Timestamp::now().as_second();

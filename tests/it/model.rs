@@ -3,13 +3,9 @@
 //! and absent.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tapline::archive::{Compression, Cores};
@@ -18,11 +14,10 @@ use tapline::dump::ToolCommand;
 use tapline::job::{Interruption, Job, Layout, back_up};
 use tapline::store::memory::MemoryStore;
 use tapline::store::retry::{RetryPolicy, Retrying};
-use tapline::store::{
-    Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
-    Result, SharedStore, Store, StoreError, Upload, UploadInfo, Written,
-};
+use tapline::store::{ChecksumKind, ErrorKind, Limits, Result, SharedStore, StoreError};
 use tokio_util::sync::CancellationToken;
+
+use super::meddled::{Meddled, Meddler};
 
 /// What a request meets.
 #[derive(Debug, Clone, Copy)]
@@ -72,9 +67,8 @@ fn plan() -> impl Strategy<Value = Plan> {
         })
 }
 
-/// A store whose requests meet their fates, in the order in which they arrive.
+/// Requests meet their fates in the order in which they arrive.
 struct Fateful {
-    store: MemoryStore,
     to_come: Mutex<VecDeque<Fate>>,
     cancel: CancellationToken,
     /// Requests that were to show or remove something and did not, manifests whose put was not
@@ -82,8 +76,15 @@ struct Fateful {
     in_the_way: Mutex<usize>,
 }
 
-impl Fateful {
-    async fn meet<T>(&self, removes: bool, done: impl Future<Output = Result<T>>) -> Result<T> {
+impl Meddler for Fateful {
+    async fn meet<T: Send>(
+        &self,
+        operation: &'static str,
+        _: &str,
+        _: Option<T>,
+        done: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let removes = !["create", "part", "complete"].contains(&operation);
         let fate = self
             .to_come
             .lock()
@@ -111,84 +112,6 @@ impl Fateful {
     }
 }
 
-#[async_trait]
-impl Store for Fateful {
-    fn address(&self) -> String {
-        self.store.address()
-    }
-
-    fn limits(&self) -> Limits {
-        self.store.limits()
-    }
-
-    fn checksum_kind(&self) -> Option<ChecksumKind> {
-        self.store.checksum_kind()
-    }
-
-    async fn create_upload(&self, key: &str, backup_id: &str) -> Result<Upload> {
-        self.meet(false, self.store.create_upload(key, backup_id))
-            .await
-    }
-
-    async fn put_part(
-        &self,
-        upload: &Upload,
-        number: u32,
-        body: PartBody,
-        checksum: Option<Checksum>,
-    ) -> Result<PartReceipt> {
-        self.meet(false, self.store.put_part(upload, number, body, checksum))
-            .await
-    }
-
-    async fn complete_upload(
-        &self,
-        upload: &Upload,
-        parts: &[PartReceipt],
-        checksum: Option<Checksum>,
-    ) -> Result<Written> {
-        self.meet(false, self.store.complete_upload(upload, parts, checksum))
-            .await
-    }
-
-    async fn abort_upload(&self, upload: &Upload) -> Result<()> {
-        self.meet(true, self.store.abort_upload(upload)).await
-    }
-
-    async fn put(&self, key: &str, body: Bytes) -> Result<Written> {
-        self.meet(true, self.store.put(key, body)).await
-    }
-
-    async fn get(
-        &self,
-        key: &str,
-        range: Option<Range<u64>>,
-    ) -> Result<BoxStream<'static, Result<Bytes>>> {
-        self.meet(true, self.store.get(key, range)).await
-    }
-
-    async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        self.meet(true, self.store.head(key)).await
-    }
-
-    async fn list(&self, prefix: &str, page: Option<String>) -> Result<Page<ObjectInfo>> {
-        self.meet(true, self.store.list(prefix, page)).await
-    }
-
-    async fn list_uploads(&self, prefix: &str, page: Option<String>) -> Result<Page<OpenUpload>> {
-        self.meet(true, self.store.list_uploads(prefix, page)).await
-    }
-
-    async fn upload_info(&self, key: &str, upload_id: &str) -> Result<UploadInfo> {
-        self.meet(true, self.store.upload_info(key, upload_id))
-            .await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.meet(true, self.store.delete(key)).await
-    }
-}
-
 /// Runs the plan; says what is neither committed nor absent.
 async fn run(plan: &Plan, file: &std::path::Path) -> std::result::Result<(), String> {
     let limits = Limits {
@@ -197,11 +120,13 @@ async fn run(plan: &Plan, file: &std::path::Path) -> std::result::Result<(), Str
     };
     let memory = MemoryStore::new(limits, Some(ChecksumKind::Crc64Nvme));
     let interruption = Interruption::default();
-    let fateful = Arc::new(Fateful {
+    let fateful = Arc::new(Meddled {
         store: memory.clone(),
-        to_come: Mutex::new(plan.fates.iter().copied().collect()),
-        cancel: interruption.cancel.clone(),
-        in_the_way: Mutex::new(0),
+        meddler: Fateful {
+            to_come: Mutex::new(plan.fates.iter().copied().collect()),
+            cancel: interruption.cancel.clone(),
+            in_the_way: Mutex::new(0),
+        },
     });
     let patience = RetryPolicy {
         for_at_most: Duration::from_millis(40),
@@ -243,7 +168,7 @@ async fn run(plan: &Plan, file: &std::path::Path) -> std::result::Result<(), Str
             return Err(format!("a manifest without its archive: {state}"));
         }
     }
-    let in_the_way = *fateful.in_the_way.lock().unwrap() > 0;
+    let in_the_way = *fateful.meddler.in_the_way.lock().unwrap() > 0;
     match &done {
         Ok(_) if plan.status != 0 || plan.size == 0 => Err(format!("not a whole dump: {state}")),
         Ok(_) if manifests.len() == 1 && (open == 0 || in_the_way) => Ok(()),

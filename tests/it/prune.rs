@@ -397,3 +397,19 @@ fn a_database_is_pruned_after_its_own_success_only() {
                 .contains("stored, but pruning failed: good@20260")
     );
 }
+
+#[test]
+fn pruning_after_a_backup_is_as_patient_with_the_store_as_the_backup_was() {
+    let world = World::new(
+        "[run]\nprune_after_backup = true\n[databases.x]\nengine = \"command\"\n\
+         command = [\"echo\", \"x\"]\nkeep_last = 1\n",
+    );
+    put_backup(&world, "x", &id("20260101T000000Z"));
+    let faults = world.server.faults();
+    let old = faults.on(Op::Delete).key("20260101T");
+    old.times(2).meets(Fault::SlowDown);
+    let run = world.run(&["backup"]);
+    assert_eq!(run.code, Some(0));
+    assert!(run.stdout.contains("1 earlier backup pruned"));
+    assert_eq!(world.keys("x").len(), 2);
+}

@@ -1,8 +1,18 @@
 //! Many jobs: how many at once, what one failure does to the others, signals, memory, and the disk.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tapline::config::Inventory;
+use tapline::job::Interruption;
+use tapline::run::{Board, Plan};
+use tapline::store::memory::MemoryStore;
+use tapline::store::{ChecksumKind, Limits, NOTES, Result, SharedStore};
+
+use super::meddled::{Meddled, Meddler};
 use super::world::{TAPLINE, World, peak_rss, server_process, store, wait_until};
 
 #[test]
@@ -291,4 +301,135 @@ fn a_synthetic_source_and_no_store_need_no_inventory() {
         "{job}"
     );
     assert_eq!(job["dump_format"], "dump");
+}
+
+/// Breaks down at one operation of a backup's objects.
+struct Broken(&'static str);
+
+impl Meddler for Broken {
+    async fn meet<T: Send>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        _: Option<T>,
+        carry_out: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let its_own = !key.starts_with(NOTES);
+        assert!(!its_own || operation != self.0, "it breaks down");
+        carry_out.await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_panics_is_reported_and_erased_and_costs_the_others_nothing() {
+    for (operation, mode) in [
+        ("create", "streamed"),
+        ("part", "streamed"),
+        ("complete", "streamed"),
+        ("put", "streamed"),
+        ("part", "staged"),
+        ("put", "staged"),
+    ] {
+        let store = "[stores.STORE]\nurl = \"s3://bucket/STORE\"\n";
+        let database = "[databases.STORE]\nengine = \"command\"\nstore = \"STORE\"\n\
+                        command = [\"head\", \"-c\", \"20000000\", \"/dev/urandom\"]\n";
+        let text = ["good", "bad"].map(|name| format!("{store}{database}").replace("STORE", name));
+        let text = format!(
+            "[run]\nmode = \"{mode}\"\nretry_for = \"1s\"\n{}",
+            text.concat()
+        );
+        let inventory = Inventory::parse(Path::new("tapline.toml"), &text).unwrap();
+        let memory = || MemoryStore::new(Limits::S3, Some(ChecksumKind::Crc64Nvme));
+        let (good, bad) = (memory(), memory());
+        let stores = BTreeMap::from([
+            ("good".to_owned(), Arc::new(good.clone()) as SharedStore),
+            (
+                "bad".to_owned(),
+                Arc::new(Meddled {
+                    store: bad.clone(),
+                    meddler: Broken(operation),
+                }),
+            ),
+        ]);
+        let plan = Plan::new(&inventory, stores, &[], TAPLINE.into()).unwrap();
+        let run = tapline::run::run(
+            Arc::new(plan),
+            Arc::<Board>::default(),
+            Interruption::default(),
+        );
+        let report = tokio::time::timeout(Duration::from_mins(1), run).await;
+        let report = serde_json::to_value(report.expect("it ends")).unwrap();
+        println!("{operation}, {mode}: {report:#}");
+        let job = |name: &str| {
+            let jobs = report["jobs"].as_array().unwrap();
+            jobs.iter().find(|job| job["database"] == name).unwrap()
+        };
+        assert_eq!(job("good")["result"], "stored");
+        assert_eq!(job("bad")["result"], "failed");
+        assert!(
+            job("bad")["failure"]["message"]
+                .to_string()
+                .contains("breaks down")
+        );
+        let keys: Vec<String> = bad.keys();
+        let keys: Vec<_> = keys.iter().filter(|key| !key.starts_with(NOTES)).collect();
+        // A manifest that was being put may still come, and its volumes stay, with a word.
+        let told = job("bad")["failure"]["left"].to_string();
+        if operation == "put" {
+            assert!(told.contains("tapline cleanup"), "{told}");
+        } else {
+            assert_eq!(told, "null", "{operation}, {mode}");
+            assert_eq!((keys.len(), bad.open_uploads()), (0, 0));
+        }
+        assert!(!keys.iter().any(|key| key.ends_with("manifest.json")));
+    }
+}
+
+/// A limit of this many bytes on the memory of whoever joins; `None` where none can be made.
+fn control_group(limit: usize) -> Option<std::path::PathBuf> {
+    let name = format!("tapline-test-{}", std::process::id());
+    let kinds = [
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        ("/sys/fs/cgroup", "memory.max"),
+    ];
+    kinds.into_iter().find_map(|(mount, file)| {
+        let group = Path::new(mount).join(&name);
+        std::fs::create_dir(&group).ok()?;
+        if std::fs::write(group.join(file), limit.to_string()).is_ok() {
+            return Some(group);
+        }
+        let _ = std::fs::remove_dir(&group);
+        None
+    })
+}
+
+#[test]
+fn a_container_of_64_mib_is_enough_with_the_defaults() {
+    let Some(group) = control_group(64 << 20) else {
+        println!("no control group can be made here: not tried");
+        return;
+    };
+    let mut databases = String::new();
+    for n in 0..4 {
+        databases += &format!(
+            "[databases.db{n}]\nengine = \"command\"\n\
+             command = [\"head\", \"-c\", \"120000000\", \"/dev/urandom\"]\n"
+        );
+    }
+    let world = World::new(&databases);
+    let script = "echo $$ >\"$1\"/cgroup.procs && exec \"$2\" backup --compression zstd";
+    let status = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(&group)
+        .arg(TAPLINE)
+        .current_dir(world.folder.path())
+        .stdin(Stdio::null())
+        .status()
+        .unwrap();
+    wait_until(|| std::fs::remove_dir(&group).is_ok());
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(world.server.store().open_uploads(), 0);
+    for n in 0..4 {
+        assert_eq!(world.keys(&format!("db{n}")).len(), 2);
+    }
 }

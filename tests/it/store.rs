@@ -257,3 +257,21 @@ fn an_upload_is_aborted_until_no_part_arrives_any_more() {
         }
     });
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_puts_of_one_key_at_once_exactly_one_is_done() {
+    for round in 0..50 {
+        let store = MemoryStore::new(Limits::S3, Some(ChecksumKind::Crc64Nvme));
+        let puts: Vec<_> = (0u8..8)
+            .map(|byte| {
+                let store = store.clone();
+                tokio::spawn(async move { store.put("key", vec![byte; 1000].into()).await.is_ok() })
+            })
+            .collect();
+        let mut done = 0;
+        for put in puts {
+            done += usize::from(put.await.unwrap());
+        }
+        assert_eq!(done, 1, "round {round}");
+    }
+}

@@ -1,18 +1,17 @@
 //! A write is proven by its reply and by a look, whatever happens to either.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use tapline::store::memory::MemoryStore;
 use tapline::store::retry::{RetryPolicy, Retrying};
 use tapline::store::{
-    Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
-    Result, Store, StoreError, Upload, UploadInfo, Written,
+    Checksum, ChecksumKind, ErrorKind, Limits, Result, Store, StoreError, Written,
 };
+
+use super::meddled::{Meddled, Meddler};
 
 /// What becomes of a request and its reply.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,9 +29,8 @@ enum Fate {
 }
 use Fate::{Busy, Denied, Dropped, Good, Lie, Lost};
 
-/// A store with a script for its writes and one for its looks; the last line of each repeats.
+/// A script for the writes and one for the looks; the last line of each repeats.
 struct Scripted {
-    store: MemoryStore,
     writes: Mutex<VecDeque<Fate>>,
     heads: Mutex<VecDeque<Fate>>,
 }
@@ -54,75 +52,25 @@ fn failure(fate: Fate) -> StoreError {
     }
 }
 
-async fn meet<T>(fate: Fate, lie: T, request: impl Future<Output = Result<T>>) -> Result<T> {
-    match fate {
-        Good => request.await,
-        Lie => Ok(lie),
-        Lost => request.await.and(Err(failure(fate))),
-        _ => Err(failure(fate)),
-    }
-}
-
-#[async_trait::async_trait]
-impl Store for Scripted {
-    fn address(&self) -> String {
-        self.store.address()
-    }
-    fn limits(&self) -> Limits {
-        self.store.limits()
-    }
-    fn checksum_kind(&self) -> Option<ChecksumKind> {
-        self.store.checksum_kind()
-    }
-    async fn create_upload(&self, key: &str, backup_id: &str) -> Result<Upload> {
-        self.store.create_upload(key, backup_id).await
-    }
-    async fn put_part(
+impl Meddler for Scripted {
+    async fn meet<T: Send>(
         &self,
-        upload: &Upload,
-        number: u32,
-        body: PartBody,
-        checksum: Option<Checksum>,
-    ) -> Result<PartReceipt> {
-        self.store.put_part(upload, number, body, checksum).await
-    }
-    async fn complete_upload(
-        &self,
-        upload: &Upload,
-        parts: &[PartReceipt],
-        checksum: Option<Checksum>,
-    ) -> Result<Written> {
-        let request = self.store.complete_upload(upload, parts, checksum);
-        meet(next(&self.writes), Written::default(), request).await
-    }
-    async fn abort_upload(&self, upload: &Upload) -> Result<()> {
-        self.store.abort_upload(upload).await
-    }
-    async fn put(&self, key: &str, body: Bytes) -> Result<Written> {
-        let request = self.store.put(key, body);
-        meet(next(&self.writes), Written::default(), request).await
-    }
-    async fn get(
-        &self,
-        key: &str,
-        range: Option<Range<u64>>,
-    ) -> Result<BoxStream<'static, Result<Bytes>>> {
-        self.store.get(key, range).await
-    }
-    async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        meet(next(&self.heads), None, self.store.head(key)).await
-    }
-    async fn list(&self, prefix: &str, page: Option<String>) -> Result<Page<ObjectInfo>> {
-        self.store.list(prefix, page).await
-    }
-    async fn list_uploads(&self, prefix: &str, page: Option<String>) -> Result<Page<OpenUpload>> {
-        self.store.list_uploads(prefix, page).await
-    }
-    async fn upload_info(&self, key: &str, upload_id: &str) -> Result<UploadInfo> {
-        self.store.upload_info(key, upload_id).await
-    }
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.store.delete(key).await
+        operation: &'static str,
+        _: &str,
+        lie: Option<T>,
+        carry_out: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let fate = match operation {
+            "complete" | "put" => next(&self.writes),
+            "head" => next(&self.heads),
+            _ => Good,
+        };
+        match fate {
+            Good => carry_out.await,
+            Lie => Ok(lie.expect("of writes and looks alone")),
+            Lost => carry_out.await.and(Err(failure(fate))),
+            _ => Err(failure(fate)),
+        }
     }
 }
 
@@ -137,10 +85,12 @@ async fn written(
 ) -> [(Result<Written>, bool); 2] {
     let scripted = || {
         let memory = MemoryStore::new(Limits::S3, Some(ChecksumKind::Crc64Nvme));
-        let store = Scripted {
+        let store = Meddled {
             store: memory.clone(),
-            writes: Mutex::new(writes.iter().copied().collect()),
-            heads: Mutex::new(heads.iter().copied().collect()),
+            meddler: Scripted {
+                writes: Mutex::new(writes.iter().copied().collect()),
+                heads: Mutex::new(heads.iter().copied().collect()),
+            },
         };
         let policy = RetryPolicy {
             for_at_most: patience,

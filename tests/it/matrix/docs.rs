@@ -49,6 +49,15 @@ fn page() -> String {
     for (name, _, what) in READ_FAULTS {
         writeln!(page, "| {name} | {what} |").unwrap();
     }
+    let client = super::client::Cell::all().len();
+    writeln!(
+        page,
+        "\n## The client that a restore loads by: {client} cells\n\nIt takes 0, 1, 50, 99 percent or \
+         all of a dump and is then ended by SIGKILL, or exits with 3, for\nPostgreSQL \
+         (plain and custom dumps) and MariaDB. Afterwards the target is what it was before, the exit \
+         code\nis not 0, and nothing is left beside it."
+    )
+    .unwrap();
     page
 }
 

@@ -1,9 +1,10 @@
 //! The matrix: every request of a backup, and of a restore, meets every fault, once and for ever;
 //! and every request of a backup is the moment of every signal. Afterwards there is one of the
-//! outcomes that are promised, and no other. `docs/faults.md` is made of the lists in [`cells`].
+//! outcomes that are promised, and no other. So does the client that a restore loads by. `docs/faults.md` is made of the lists in [`cells`].
 
 mod backup;
 mod cells;
+mod client;
 mod docs;
 pub mod judge;
 mod restore;
