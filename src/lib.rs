@@ -30,6 +30,7 @@
 //! | [`serve`] | a service with a clock: what is due is done |
 //! | [`run`] | many jobs: plan, places, signals, the report |
 //! | [`notify`] | how a run went, told to services, webhooks and commands |
+//! | [`hooks`] | commands of one's own before and after |
 //! | [`upkeep`] | what looks after the backups that are there: verify, prune, cleanup, check |
 //! | [`staged`] | the baseline: one job as dump → archive → upload, by pools of workers |
 //! | [`job`] | one job: Planned → Dumping → Sealed → Committed, and erasing |
@@ -64,6 +65,7 @@ pub mod dump;
 pub mod engine;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod hooks;
 pub mod job;
 pub mod meter;
 pub mod notify;

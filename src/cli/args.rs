@@ -176,6 +176,9 @@ pub(super) enum Task {
     },
     /// Print completions for a shell
     Completions { shell: clap_complete::Shell },
+    /// Write the man pages into a folder
+    #[command(name = "__man", hide = true)]
+    Man { folder: PathBuf },
     /// Write a SQLite database's page image to stdout
     #[command(name = crate::engine::sqlite::SUBCOMMAND, hide = true)]
     SqliteDump { path: PathBuf },

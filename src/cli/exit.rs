@@ -69,6 +69,7 @@ impl Exit {
             FailureKind::Tool
             | FailureKind::Source
             | FailureKind::Busy
+            | FailureKind::Hook
             | FailureKind::Dump
             | FailureKind::Disk
             | FailureKind::Stalled

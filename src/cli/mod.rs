@@ -168,6 +168,10 @@ async fn dispatch(args: Args, signals: Signals) -> Result<Exit, Failure> {
             console::out(&String::from_utf8_lossy(&script));
             Ok(Exit::Good)
         }
+        Task::Man { folder } => {
+            clap_mangen::generate_to(Args::command(), folder)?;
+            Ok(Exit::Good)
+        }
         Task::SqliteDump { .. } | Task::Synthetic { .. } | Task::Guard => {
             unreachable!("a child process is not dispatched")
         }

@@ -7,7 +7,7 @@
 //! | `exposure` | who else may read or change the files |
 //! | `validate`, `entry` | from the file as written to the model, every error with file, line, key and fix |
 //! | `encryption` | who can read a database's backups |
-//! | `store`, `notify`, `serve` | the tables of these names |
+//! | `store`, `notify`, `hooks`, `serve` | the tables of these names |
 //! | `schedule` | when something is due |
 //! | `place` | that file: places for messages, and values of common kinds |
 //! | `options` | options for dump tools that cannot be let through |
@@ -18,6 +18,7 @@
 mod encryption;
 mod entry;
 mod exposure;
+mod hooks;
 mod model;
 mod notify;
 mod options;

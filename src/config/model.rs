@@ -25,6 +25,8 @@ pub struct Inventory {
     pub notify: NotifySettings,
     /// `[signatures]`.
     pub signatures: SignatureSettings,
+    /// `[hooks]`.
+    pub hooks: HookSettings,
     /// `[serve]`.
     pub serve: ServeSettings,
     /// `[stores.NAME]`.
@@ -105,6 +107,23 @@ pub struct RunSettings {
     pub connect_timeout: Duration,
     /// Whether a database is pruned after its own success, by its own policy.
     pub prune_after_backup: bool,
+}
+
+/// `[hooks]`: commands before and after.
+#[derive(Debug, Clone, Default)]
+pub struct HookSettings {
+    /// argv before a run; when it fails there is none.
+    pub before_run: Vec<String>,
+    /// argv after it.
+    pub after_run: Vec<String>,
+    /// argv before a database; when it fails that is not backed up.
+    pub before: Vec<String>,
+    /// argv after it.
+    pub after: Vec<String>,
+    /// How long each may take.
+    pub timeout: Duration,
+    /// Environment for them.
+    pub env: Vec<(String, Secret)>,
 }
 
 /// `[serve]`: what `tapline serve` does beside backups, and when.

@@ -20,6 +20,8 @@ pub(super) struct Inventory {
     #[serde(default)]
     pub signatures: Signatures,
     #[serde(default)]
+    pub hooks: Hooks,
+    #[serde(default)]
     pub serve: Serve,
     #[serde(default)]
     pub stores: BTreeMap<Spanned<String>, Store>,
@@ -70,6 +72,17 @@ pub(super) struct Notify {
     pub webhook: Option<Spanned<Address>>,
     pub headers: Option<BTreeMap<Spanned<String>, Spanned<Secret>>>,
     pub command: Option<Spanned<Vec<String>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hooks {
+    pub before_run: Option<Spanned<Vec<String>>>,
+    pub after_run: Option<Spanned<Vec<String>>>,
+    pub before: Option<Spanned<Vec<String>>>,
+    pub after: Option<Spanned<Vec<String>>>,
+    pub timeout: Option<Spanned<String>>,
+    pub env: Option<BTreeMap<Spanned<String>, Spanned<Secret>>>,
 }
 
 #[derive(Deserialize, Default)]

@@ -23,6 +23,7 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
     let run = run(&file, &raw.run)?;
     let staged = staged(&file, &raw.staged)?;
     let notify = notify(&file, &raw.notify)?;
+    let hooks = super::hooks::hooks(&file, &raw.hooks)?;
     let serve = super::serve::serve(&file, &raw.serve)?;
     let stores: BTreeMap<String, Arc<StoreSettings>> = raw
         .stores
@@ -83,6 +84,7 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
         staged,
         notify,
         signatures: signatures(&file, &raw.signatures)?,
+        hooks,
         serve,
         stores,
         databases,

@@ -98,6 +98,8 @@ pub enum FailureKind {
     Source,
     /// Another run is at the database, or was at it when this one was due.
     Busy,
+    /// A hook before it failed.
+    Hook,
     /// The dump is not whole.
     Dump,
     /// The disk of a staged run.

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -33,6 +34,7 @@ use crate::archive::Cores;
 use crate::catalog::{self, BackupId, Mode, Record, RecordKind};
 use crate::config::{Database, Selection};
 use crate::deposit::Ledger;
+use crate::hooks::{self, HookPoint};
 use crate::job::places::{Places, pass};
 use crate::job::{self, Committed, Failure, FailureKind, Interruption, Job, JobError};
 use crate::meter::Phase;
@@ -52,6 +54,8 @@ pub use workshop::Workshop;
 /// How long after a failed dump the next try begins; twice as long after each, 64 s at most: what a
 /// server needs to come up again.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// Container engines kill after 10 seconds, most of which erasing may take.
+const HOOK_WHEN_INTERRUPTED: Duration = Duration::from_secs(2);
 /// Servers asked at once by a dry run.
 const ASKED_AT_ONCE: usize = 16;
 
@@ -78,10 +82,23 @@ pub async fn run_in(
         board,
         interruption,
     });
+    let refused = run.before_run().await;
     let mut running = JoinSet::new();
     for (at, entry) in run.plan.entries.iter().enumerate() {
-        let (run, entry) = (run.clone(), entry.clone());
-        running.spawn(async move { (at, run.entry(&entry).await) });
+        let (run, entry, refused) = (run.clone(), entry.clone(), refused.clone());
+        running.spawn(async move {
+            let reports = match refused {
+                None => run.entry(&entry).await,
+                Some(message) => {
+                    let kind = FailureKind::Hook;
+                    vec![
+                        run.job(&entry, Some(JobError::Plan { kind, message }))
+                            .await,
+                    ]
+                }
+            };
+            (at, reports)
+        });
     }
     let mut reports: Vec<Vec<JobReport>> = Vec::new();
     reports.resize_with(run.plan.entries.len(), Vec::new);
@@ -91,7 +108,7 @@ pub async fn run_in(
             reports[at] = of_entry;
         }
     }
-    RunReport {
+    let report = RunReport {
         version: 1,
         tapline: env!("CARGO_PKG_VERSION").into(),
         host: hostname(),
@@ -100,7 +117,9 @@ pub async fn run_in(
         jobs: reports.into_iter().flatten().collect(),
         seconds: run.plan.epoch.elapsed().as_secs_f64(),
         resources: Resources::taken(run.pipeline.peak_temp_disk()),
-    }
+    };
+    run.after_run(&report).await;
+    report
 }
 
 /// What a run would do, found out for all databases at once: starts no dump and writes nothing.
@@ -198,6 +217,56 @@ impl Run {
         let mut reports = running.join_all().await;
         reports.sort_by_key(|(at, _)| *at);
         reports.into_iter().map(|(_, report)| report).collect()
+    }
+
+    /// The hook before the run; why there is to be none.
+    async fn before_run(&self) -> Option<String> {
+        let names: Vec<&str> = self
+            .plan
+            .entries
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .collect();
+        let about = json!({ "version": 1, "host": hostname(), "databases": names });
+        let hook = hooks::call(&self.plan.hooks, HookPoint::BeforeRun, about, Duration::MAX);
+        let called = self.interruption.cancel.run_until_cancelled(hook).await;
+        called?.err()
+    }
+
+    /// The hook after the run, with its report.
+    async fn after_run(&self, report: &RunReport) {
+        if !hooks::is_set(&self.plan.hooks, HookPoint::AfterRun) {
+            return;
+        }
+        let count = |result| {
+            report
+                .jobs
+                .iter()
+                .filter(|job| job.result == result)
+                .count()
+        };
+        let mut about = serde_json::to_value(report).unwrap_or_default();
+        about["stored"] = count(JobResult::Stored).into();
+        about["failed"] = count(JobResult::Failed).into();
+        about["cancelled"] = count(JobResult::Cancelled).into();
+        let called = hooks::call(
+            &self.plan.hooks,
+            HookPoint::AfterRun,
+            about,
+            self.for_hooks(),
+        );
+        if let Err(error) = called.await {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// How long a hook may take that comes after: not long when the run is being ended.
+    fn for_hooks(&self) -> Duration {
+        if self.interruption.cancel.is_cancelled() {
+            HOOK_WHEN_INTERRUPTED
+        } else {
+            Duration::MAX
+        }
     }
 
     /// One database from its place in the queue to its report. `error` is why it cannot be.
@@ -344,7 +413,7 @@ impl Run {
                 .await),
         };
         JobOutcome {
-            result: turn.end(result).await,
+            result: turn.end(self, result).await,
             started: Some(started),
             took: start.elapsed(),
             warnings,
@@ -392,7 +461,7 @@ impl Run {
             None => (None, Duration::ZERO),
         };
         JobOutcome {
-            result: turn.end(result).await,
+            result: turn.end(self, result).await,
             started,
             took,
             warnings,
@@ -433,6 +502,13 @@ impl Run {
                 )),
             }
             self.is_still_due(entry, &prepared).await?;
+            turn.after = Some(about(entry, id));
+            let before = about(entry, id);
+            let called = hooks::call(&self.plan.hooks, HookPoint::Before, before, Duration::MAX);
+            called.await.map_err(|message| {
+                let kind = FailureKind::Hook;
+                JobError::Plan { kind, message }
+            })?;
             Ok(prepared)
         };
         let prepared = self.interruption.cancel.run_until_cancelled(work).await;
@@ -512,6 +588,8 @@ struct Turn {
     interruption: Interruption,
     lease: Option<Lease>,
     watch: Option<AbortOnDropHandle<()>>,
+    /// What the hook after it is told, once the one before was called.
+    after: Option<Value>,
 }
 
 impl Turn {
@@ -524,6 +602,7 @@ impl Turn {
             interruption,
             lease: None,
             watch: None,
+            after: None,
         }
     }
 
@@ -537,8 +616,31 @@ impl Turn {
         })));
     }
 
-    /// Gives the lease back. A job that ended because it was lost says so.
-    async fn end(self, result: Result<Committed, Failure>) -> Result<Committed, Failure> {
+    /// Calls the hook after it, and gives the lease back. A job that ended because it was lost says
+    /// so.
+    async fn end(
+        self,
+        run: &Run,
+        result: Result<Committed, Failure>,
+    ) -> Result<Committed, Failure> {
+        if let Some(mut about) = self.after {
+            match &result {
+                Ok(Committed { manifest, .. }) => {
+                    about["result"] = "stored".into();
+                    about["dump_bytes"] = manifest.dump_size().into();
+                    about["archive_bytes"] = manifest.archive.size.into();
+                }
+                Err(failure) => {
+                    let is_ended = failure.kind == FailureKind::Interrupted;
+                    about["result"] = if is_ended { "cancelled" } else { "failed" }.into();
+                    about["error"] = failure.message.as_str().into();
+                }
+            }
+            let called = hooks::call(&run.plan.hooks, HookPoint::After, about, run.for_hooks());
+            if let Err(error) = called.await {
+                tracing::warn!("{error}");
+            }
+        }
         let Some(lease) = self.lease else {
             return result;
         };
@@ -554,6 +656,18 @@ impl Turn {
             result => result,
         }
     }
+}
+
+/// What a database's hooks are told.
+fn about(entry: &Database, id: &BackupId) -> Value {
+    json!({
+        "version": 1,
+        "host": hostname(),
+        "database": entry.name,
+        "engine": entry.engine.name(),
+        "store": entry.store,
+        "backup_id": id,
+    })
 }
 
 /// Whether a database was found on the server of the entry called `name`.

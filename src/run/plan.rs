@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use super::memory;
 use crate::catalog::Mode;
 use crate::config::{
-    ConfigError, Database, Inventory, RunSettings, Selection, SignatureSettings, StagedSettings,
+    ConfigError, Database, HookSettings, Inventory, RunSettings, Selection, SignatureSettings,
+    StagedSettings,
 };
 use crate::store::SharedStore;
 use crate::units;
@@ -39,6 +40,8 @@ pub struct Plan {
     pub names: Vec<String>,
     /// Since when databases are due, by name: what was backed up since by somebody else is left out.
     pub due: BTreeMap<String, Timestamp>,
+    /// Commands before and after.
+    pub hooks: HookSettings,
     /// The inventory's stores, by name.
     pub stores: BTreeMap<String, SharedStore>,
     /// This program's own binary, which dumps SQLite databases.
@@ -80,6 +83,7 @@ impl Plan {
             entries,
             names: names.to_vec(),
             due: BTreeMap::new(),
+            hooks: inventory.hooks.clone(),
             stores,
             tapline,
             at_once,

@@ -77,6 +77,7 @@ fn outcome<'a>(jobs: impl Iterator<Item = &'a JobReport>) -> Outcome {
     } else if any(&[
         FailureKind::Source,
         FailureKind::Dump,
+        FailureKind::Hook,
         FailureKind::Stalled,
         FailureKind::StoreRefused,
         FailureKind::Internal,

@@ -205,12 +205,14 @@ fn a_flood_of_stderr_does_not_block_a_good_dump() {
 fn passing_faults_of_the_store_are_ridden_out_and_the_order_of_effects_holds() {
     let world = World::new(&command("head -c 60000000 /dev/urandom"));
     let faults = world.server.faults();
-    for op in [Op::Create, Op::Part, Op::Put] {
+    for op in [Op::Create, Op::Part] {
         faults.on(op).times(3).meets(Fault::SlowDown);
     }
+    let manifest = || faults.on(Op::Put).key("manifest.json");
+    manifest().times(3).meets(Fault::SlowDown);
     faults.on(Op::Part).from(4).times(3).meets(Fault::ReplyLost);
     faults.on(Op::Complete).nth(1).meets(Fault::ReplyLost);
-    faults.on(Op::Put).nth(4).meets(Fault::ReplyLost);
+    manifest().nth(4).meets(Fault::ReplyLost);
     let run = world.run(&["backup", "--report", "-"]);
     assert_eq!(run.code, Some(0));
     assert_eq!(untar(&world.download("x")).len(), 60_000_000);

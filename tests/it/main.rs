@@ -9,6 +9,7 @@ mod databases;
 mod encryption;
 mod environment;
 mod failures;
+mod hooks;
 mod job;
 mod kills;
 mod lease;

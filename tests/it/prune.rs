@@ -386,6 +386,7 @@ fn a_database_is_pruned_after_its_own_success_only() {
         .server
         .faults()
         .on(Op::Delete)
+        .key("manifest.json")
         .nth(1)
         .meets(Fault::Denied);
     let run = world.run(&["backup", "good"]);
