@@ -92,7 +92,7 @@ impl Bench {
                     .abort_upload(&Upload {
                         key: open.key,
                         id: open.id,
-                        backup_id: String::new(),
+                        ..Upload::default()
                     })
                     .await?;
             }

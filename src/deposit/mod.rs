@@ -4,6 +4,10 @@
 //! be written when the dump has ended well, and S3 takes parts in any order. When a volume's part
 //! numbers run out, the next volume begins; on a store that takes parts in order, after the held one.
 //!
+//! A **small** archive never leaves memory before it is whole: where it is expected to be no more than
+//! the held part, no upload is begun until that overflows, and what fits becomes an object by a
+//! single request of the commit.
+//!
 //! ```text
 //! push → filling → full? → slot free? → UploadPart (volume 1: 2, 3, … then volume 2: 1, 2, …)
 //!        └ the very first one → held → seal: head + held → UploadPart 1, last of all
@@ -37,11 +41,12 @@ use crate::archive::Piece;
 use crate::catalog::volume_name;
 use crate::meter::{Meter, Step};
 use crate::store::{
-    ChecksumKind, ErrorKind, PartBody, PartReceipt, Result, SharedStore, StoreError, Upload,
+    Checksum, ChecksumKind, ErrorKind, PartBody, PartReceipt, Result, SharedStore, StoreError,
+    Upload,
 };
 pub use ledger::Ledger;
 use part::Part;
-pub use volume::SealedVolume;
+pub use volume::{Content, SealedVolume};
 use volume::{OpenVolume, UploadedPart};
 
 /// The sizes that an archive is deposited in.
@@ -89,6 +94,23 @@ impl Deposit {
         meter: Arc<Meter>,
         ledger: Ledger,
         window: Window,
+        names: (String, String),
+        head_len: usize,
+    ) -> Result<Self> {
+        let mut deposit = Self::of_little(store, meter, ledger, window, names, head_len)?;
+        deposit.begun(0).await?;
+        Ok(deposit)
+    }
+
+    /// The same for what is expected to fit the held part: the store is asked when it does not.
+    ///
+    /// # Errors
+    /// When a part has no room for the head.
+    pub fn of_little(
+        store: SharedStore,
+        meter: Arc<Meter>,
+        ledger: Ledger,
+        window: Window,
         (key, backup_id): (String, String),
         head_len: usize,
     ) -> Result<Self> {
@@ -98,7 +120,6 @@ impl Deposit {
             let why = format!("a part of {part} bytes has no room for a head of {head_len}");
             return Err(StoreError::new(ErrorKind::Invalid, why));
         }
-        let upload = begin_volume(&store, &meter, &ledger, (&key, &backup_id), 1).await?;
         Ok(Self {
             slots: Arc::new(Semaphore::new(window.in_flight)),
             target: window.part.saturating_sub(head_len),
@@ -108,10 +129,10 @@ impl Deposit {
             window,
             head_len,
             holds: true,
-            key,
             backup_id,
             full: Vec::new(),
-            writing: OpenVolume::new(upload),
+            writing: OpenVolume::new(key.clone(), None),
+            key,
             filling: Part::default(),
             held: None,
             in_flight: JoinSet::new(),
@@ -190,8 +211,12 @@ impl Deposit {
         }
         if let Some(mut first) = self.held.take() {
             first.push_front(Piece::new(head, self.store.checksum_kind()));
+            if self.full.is_empty() && self.writing.upload.is_none() {
+                return self.keep(first).await;
+            }
             let slot = self.slot().await?;
-            self.send(0, 1, first, slot);
+            let upload = self.begun(0).await?;
+            self.send((0, upload), 1, first, slot);
         }
         let meter = self.meter.clone();
         while let Some(done) = meter
@@ -202,8 +227,36 @@ impl Deposit {
         }
         self.full.push(self.writing);
         let slice = self.window.part;
-        let seal = |volume: OpenVolume| volume.seal(slice);
+        let seal = |volume: OpenVolume| volume.seal(slice, None);
         self.full.into_iter().map(seal).collect()
+    }
+
+    /// An archive of one part, of which nothing was sent.
+    async fn keep(mut self, only: Part) -> Result<Vec<SealedVolume>> {
+        let (body, part) = PartToSend::of(only, &self.store, self.window.sha256).await?;
+        self.writing.receive(part.uploaded(PartReceipt {
+            number: 1,
+            size: body.len(),
+            etag: String::new(),
+            checksum: part.checksum,
+        }));
+        let slice = self.window.part;
+        Ok(vec![self.writing.seal(slice, Some(body))?])
+    }
+
+    /// The upload of a volume, begun when it is not.
+    async fn begun(&mut self, volume: usize) -> Result<Upload> {
+        let open = self.full.get(volume).unwrap_or(&self.writing);
+        if let Some(upload) = &open.upload {
+            return Ok(upload.clone());
+        }
+        let number = u32::try_from(volume + 1).unwrap_or(u32::MAX);
+        let names = (self.key.as_str(), self.backup_id.as_str());
+        let begun = begin_volume(&self.store, &self.meter, &self.ledger, names, number);
+        let upload = begun.await?;
+        let open = self.full.get_mut(volume).unwrap_or(&mut self.writing);
+        open.upload = Some(upload.clone());
+        Ok(upload)
     }
 
     /// Whether the part being filled is the first of all, which is held.
@@ -231,16 +284,17 @@ impl Deposit {
             return Ok(());
         }
         let slot = self.slot().await?;
+        let mut upload = self.begun(self.full.len()).await?;
         if self.writing.parts >= self.most_parts() {
             let number = u32::try_from(self.full.len() + 2).unwrap_or(u32::MAX);
-            let names = (self.key.as_str(), self.backup_id.as_str());
-            let begun = begin_volume(&self.store, &self.meter, &self.ledger, names, number);
-            let next = OpenVolume::new(begun.await?);
+            let next = OpenVolume::new(volume_name(&self.key, number), None);
             self.full.push(std::mem::replace(&mut self.writing, next));
+            upload = self.begun(self.full.len()).await?;
         }
         self.writing.parts += 1;
         let part = std::mem::take(&mut self.filling);
-        self.send(self.full.len(), self.writing.parts, part, slot);
+        let volume = (self.full.len(), upload);
+        self.send(volume, self.writing.parts, part, slot);
         Ok(())
     }
 
@@ -259,15 +313,15 @@ impl Deposit {
         }
     }
 
-    fn send(&mut self, volume: usize, number: u32, part: Part, slot: OwnedSemaphorePermit) {
+    fn send(
+        &mut self,
+        (volume, upload): (usize, Upload),
+        number: u32,
+        part: Part,
+        slot: OwnedSemaphorePermit,
+    ) {
         let (store, meter) = (self.store.clone(), self.meter.clone());
         let sha256 = self.window.sha256;
-        let upload = self
-            .full
-            .get(volume)
-            .unwrap_or(&self.writing)
-            .upload
-            .clone();
         self.in_flight.spawn(async move {
             let start = Instant::now();
             let uploaded = upload_part(&store, &upload, number, part, sha256).await;
@@ -326,30 +380,52 @@ async fn upload_part(
     part: Part,
     sha256: bool,
 ) -> Result<UploadedPart> {
-    let (body, checksums) = part.into_body();
-    let sha256 = if sha256 {
-        Some(digest_of(body.clone()).await?)
-    } else {
-        None
-    };
-    let kept = store.checksum_kind();
-    let checksum = kept.and_then(|kind| checksums.kept(kind));
+    let (body, part) = PartToSend::of(part, store, sha256).await?;
     let size = body.len();
     let receipt = store
-        .put_part(upload, number, body, checksum)
+        .put_part(upload, number, body, part.checksum)
         .await
         .map_err(|error| error.context(format!("part {number} of {}", upload.key)))?;
-    let receipt = PartReceipt {
+    Ok(part.uploaded(PartReceipt {
         number,
         size,
-        checksum,
+        checksum: part.checksum,
         ..receipt
-    };
-    Ok(UploadedPart {
-        receipt,
-        crc64nvme: checksums.crc64nvme(),
-        sha256,
-    })
+    }))
+}
+
+/// What is known of a part besides its bytes.
+struct PartToSend {
+    /// Of the store's kind.
+    checksum: Option<Checksum>,
+    crc64nvme: Checksum,
+    sha256: Option<[u8; 32]>,
+}
+
+impl PartToSend {
+    async fn of(part: Part, store: &SharedStore, sha256: bool) -> Result<(PartBody, Self)> {
+        let (body, checksums) = part.into_body();
+        let sha256 = if sha256 {
+            Some(digest_of(body.clone()).await?)
+        } else {
+            None
+        };
+        let kept = store.checksum_kind();
+        let known = Self {
+            checksum: kept.and_then(|kind| checksums.kept(kind)),
+            crc64nvme: checksums.crc64nvme(),
+            sha256,
+        };
+        Ok((body, known))
+    }
+
+    fn uploaded(&self, receipt: PartReceipt) -> UploadedPart {
+        UploadedPart {
+            receipt,
+            crc64nvme: self.crc64nvme,
+            sha256: self.sha256,
+        }
+    }
 }
 
 /// SHA-256 of a part, computed where it holds nobody up.

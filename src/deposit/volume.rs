@@ -4,12 +4,14 @@ use ring::digest::{Context, SHA256};
 
 use crate::archive::hex;
 use crate::catalog::{self, PartsDigest};
-use crate::store::{Checksum, ErrorKind, PartReceipt, Result, StoreError, Upload};
+use crate::store::{Checksum, ErrorKind, PartBody, PartReceipt, Result, StoreError, Upload};
 
 /// A volume whose parts are being cut and uploaded.
 #[derive(Debug)]
 pub(super) struct OpenVolume {
-    pub upload: Upload,
+    key: String,
+    /// `None` until a part of it is to be sent.
+    pub upload: Option<Upload>,
     /// Parts cut so far, the held one counted.
     pub parts: u32,
     uploaded: Vec<UploadedPart>,
@@ -27,10 +29,12 @@ pub(super) struct UploadedPart {
 /// A volume whose parts all have receipts that add up; not an object yet.
 #[derive(Debug)]
 pub struct SealedVolume {
-    /// The upload that becomes the object.
-    pub upload: Upload,
-    /// The receipts of all parts, ascending from 1 without a gap.
-    pub receipts: Vec<PartReceipt>,
+    /// The key of the object that it will be.
+    pub key: String,
+    /// What becomes the object.
+    pub content: Content,
+    /// Number of parts.
+    pub parts: u32,
     /// Size in bytes.
     pub size: u64,
     /// Checksum of the whole, of the store's kind.
@@ -41,9 +45,19 @@ pub struct SealedVolume {
     pub digest: Option<PartsDigest>,
 }
 
+/// What is there of a volume that is no object yet.
+#[derive(Debug)]
+pub enum Content {
+    /// An upload, and the receipts of all its parts, ascending from 1 without a gap.
+    Uploaded(Upload, Vec<PartReceipt>),
+    /// All of it in memory, and nothing in the store.
+    InMemory(PartBody),
+}
+
 impl OpenVolume {
-    pub fn new(upload: Upload) -> Self {
+    pub fn new(key: String, upload: Option<Upload>) -> Self {
         Self {
+            key,
             upload,
             parts: 0,
             uploaded: Vec::new(),
@@ -54,24 +68,34 @@ impl OpenVolume {
         self.uploaded.push(part);
     }
 
-    /// Adds the receipts up; all parts but the last have `slice` bytes.
+    /// Adds the receipts up; all parts but the last have `slice` bytes. `body` is all of a volume of
+    /// which nothing was sent.
     ///
     /// # Errors
     /// When a part that was cut has none, or not one.
-    pub fn seal(mut self, slice: u64) -> Result<SealedVolume> {
+    pub fn seal(mut self, slice: u64, body: Option<PartBody>) -> Result<SealedVolume> {
         self.uploaded.sort_by_key(|part| part.receipt.number);
         let numbers = self.uploaded.iter().map(|part| part.receipt.number);
         let (Some(first), true) = (self.uploaded.first(), numbers.eq(1..=self.parts)) else {
-            let (key, cut, have) = (&self.upload.key, self.parts, self.uploaded.len());
+            let (key, cut, have) = (&self.key, self.parts, self.uploaded.len());
             let why = format!("{key}: {cut} parts were cut, and {have} have receipts");
             return Err(StoreError::new(ErrorKind::Invalid, why));
+        };
+        let content = match (self.upload, body) {
+            (_, Some(body)) => Content::InMemory(body),
+            (Some(upload), None) => Content::Uploaded(upload, Vec::new()),
+            (None, None) => {
+                let why = format!("{}: its upload was never begun", self.key);
+                return Err(StoreError::new(ErrorKind::Invalid, why));
+            }
         };
         let mut sealed = SealedVolume {
             crc64nvme: first.crc64nvme,
             checksum: first.receipt.checksum,
             size: first.receipt.size,
-            receipts: Vec::new(),
-            upload: self.upload,
+            parts: self.parts,
+            key: self.key,
+            content,
             digest: None,
         };
         for part in &self.uploaded[1..] {
@@ -90,7 +114,9 @@ impl OpenVolume {
             let sha256 = hex(all.finish().as_ref());
             sealed.digest = Some(PartsDigest { slice, sha256 });
         }
-        sealed.receipts = self.uploaded.into_iter().map(|part| part.receipt).collect();
+        if let Content::Uploaded(_, receipts) = &mut sealed.content {
+            *receipts = self.uploaded.into_iter().map(|part| part.receipt).collect();
+        }
         Ok(sealed)
     }
 }
@@ -98,14 +124,14 @@ impl OpenVolume {
 impl SealedVolume {
     /// What the manifest says of it.
     pub fn describe(&self) -> catalog::Volume {
-        let key = &self.upload.key;
+        let key = &self.key;
         catalog::Volume {
             name: key
                 .rsplit_once('/')
                 .map_or(key.as_str(), |(_, name)| name)
                 .to_owned(),
             size: self.size,
-            parts: u32::try_from(self.receipts.len()).unwrap_or(u32::MAX),
+            parts: self.parts,
             crc64nvme: self.crc64nvme.to_base64(),
             digest: self.digest.clone(),
         }

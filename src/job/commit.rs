@@ -1,6 +1,7 @@
 //! The last step: a sealed archive becomes a backup.
 //!
-//! From the first completion on there is no way back but to the end: [`Sealed::commit`] consumes
+//! An archive that is whole in memory is put as one object, any other's parts are completed. From the
+//! first of that on there is no way back but to the end: [`Sealed::commit`] consumes
 //! the only handle and runs as a task of its own, which no signal, no watchdog and no dropped
 //! future reaches; its own deadline ends it. It comes out in one of two states: the manifest is
 //! there, or everything is gone, and where a store leaves open which of the two it is, nothing that
@@ -18,7 +19,7 @@
 //! manifest is there.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -26,7 +27,7 @@ use jiff::Timestamp;
 
 use super::{Destination, JobError};
 use crate::catalog::{BackupId, Manifest, manifest_key, signature_key};
-use crate::deposit::{Ledger, SealedVolume};
+use crate::deposit::{Content, Ledger, SealedVolume};
 use crate::meter::{Meter, Step};
 use crate::signature::Signer;
 use crate::store::{ErrorKind, SharedStore, StoreError, Upload};
@@ -141,14 +142,28 @@ async fn complete_and_put(
         None
     };
     for SealedVolume {
-        upload,
-        receipts,
+        key,
+        content,
         checksum,
+        size,
         ..
     } in volumes
     {
-        let completed = store.complete_upload(upload, receipts, *checksum);
-        meter.wait_for(Step::Upload, completed).await?;
+        match content {
+            Content::Uploaded(upload, receipts) => {
+                let completed = store.complete_upload(upload, receipts, *checksum);
+                meter.wait_for(Step::Upload, completed).await?;
+            }
+            Content::InMemory(body) => {
+                let start = Instant::now();
+                ledger.put(key);
+                let id = manifest.backup_id.as_str();
+                let put = store.put_volume(key, id, body.clone(), *checksum);
+                meter.wait_for(Step::Upload, put).await?;
+                meter.add_archive(*size);
+                meter.was_busy(Step::Upload, start);
+            }
+        }
     }
     // Before the manifest: whoever sees that finds its signature.
     if let Some(signature) = signature {

@@ -76,6 +76,7 @@ pub async fn abort_strays(store: &SharedStore, database: &str, id: &BackupId) {
                 key: open.key,
                 id: open.id,
                 backup_id: id.to_string(),
+                has_twin: false,
             };
             store.abort_upload(&upload).await?;
         }
@@ -173,6 +174,7 @@ impl Traces<'_> {
                 key,
                 id,
                 backup_id: self.id.to_string(),
+                has_twin: false,
             };
             let aborted = self.store.abort_upload(&upload).await;
             aborted.map_err(|error| format!("an upload of {}: {error}", upload.key))

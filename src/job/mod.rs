@@ -10,8 +10,8 @@
 //!
 //! | state | what is true | how it is left |
 //! |---|---|---|
-//! | [`Job`] | all sizes are fixed, nothing has been asked for | the store accepts an upload, then the tool starts |
-//! | [`Dumping`] | bytes flow: source ─segments▶ encode ─pieces▶ deposit ─parts▶ store | the dump is whole ([`DumpEnd`]), every part has a receipt |
+//! | [`Job`] | all sizes are fixed, nothing has been asked for | the store accepts an upload, unless the dump is small; then the tool starts |
+//! | [`Dumping`] | bytes flow: source ─segments▶ encode ─pieces▶ deposit ─parts▶ store | the dump is whole ([`DumpEnd`]), every part has a receipt, or the archive is whole in memory |
 //! | [`Sealed`] | nothing can fail any more but the store | the volumes are completed, the manifest is put; no signal gets here |
 //! | [`Committed`] | there is a backup | |
 //!
@@ -226,6 +226,16 @@ pub struct Destination {
     pub sign_of_life_after: Duration,
 }
 
+impl Job {
+    /// Whether the archive is expected to fit the first part, which never leaves memory before the
+    /// dump has ended well: a dump of two parts' size, compressed. One of a size that nobody knows
+    /// may be large.
+    fn is_small(&self) -> bool {
+        let most = self.layout.part.saturating_mul(2);
+        self.layout.expected.is_some_and(|size| size <= most)
+    }
+}
+
 /// How a run is interrupted, and what an interruption must wait for.
 #[derive(Debug, Clone, Default)]
 pub struct Interruption {
@@ -314,7 +324,7 @@ pub async fn back_up(
     committed
 }
 
-/// A dump on its way: the tool runs, the store has accepted an upload.
+/// A dump on its way: the tool runs, the store has accepted an upload, or is asked for nothing yet.
 struct Dumping {
     source: Source,
     envelope: Envelope,
@@ -323,7 +333,8 @@ struct Dumping {
 }
 
 impl Dumping {
-    /// The tool is started last: while the store is away it must not hold locks for nothing.
+    /// The tool is started last: while the store is away it must not hold locks for nothing. A small
+    /// dump holds them for seconds, and is asked for one request instead of three.
     async fn begin(
         job: &Job,
         id: &BackupId,
@@ -336,7 +347,12 @@ impl Dumping {
         let (names, head) = ((key, id.to_string()), envelope.head_len());
         let (store, meter) = (job.store.clone(), job.meter.clone());
         let window = job.layout.window(job.wants_digests());
-        let deposit = Deposit::begin(store, meter, ledger.clone(), window, names, head).await?;
+        let ledger = ledger.clone();
+        let deposit = if job.is_small() {
+            Deposit::of_little(store, meter, ledger, window, names, head)?
+        } else {
+            Deposit::begin(store, meter, ledger, window, names, head).await?
+        };
         let source = Source::spawn(&job.command, job.dump_shape, job.exit_timeout)?;
         Ok(Self {
             source,
@@ -503,7 +519,9 @@ pub async fn settle(sealed: Sealed, interruption: &Interruption) -> Result<Commi
         let (id, address) = (sealed.manifest.backup_id.clone(), to.store.address());
         match sealed.commit().await {
             Ok(committed) => {
-                erase::abort_strays(&to.store, &to.database, &id).await;
+                if ledger.uploads().iter().any(|upload| upload.has_twin) {
+                    erase::abort_strays(&to.store, &to.database, &id).await;
+                }
                 Ok(committed)
             }
             Err(CommitError {

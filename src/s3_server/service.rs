@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use md5::{Digest as _, Md5};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CommonPrefix,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CreateMultipartUploadInput,
@@ -16,6 +17,7 @@ use s3s::dto::{
 };
 use s3s::{S3, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
+use crate::archive::hex;
 use crate::store;
 use crate::store::memory::MemoryStore;
 use crate::store::{
@@ -86,7 +88,7 @@ fn upload(key: String, id: String) -> Upload {
     Upload {
         key,
         id,
-        backup_id: String::new(),
+        ..Upload::default()
     }
 }
 
@@ -293,16 +295,24 @@ impl S3 for Service {
         if sent.is_some_and(|sent| Checksum::of(sent.kind(), &body) != sent) {
             return Err(s3_error!(BadDigest));
         }
-        if input.if_none_match.is_some() {
-            self.store
-                .put(&input.key, body.into())
-                .await
-                .map_err(|error| s3(&error))?;
-        } else {
-            self.store.overwrite(&input.key, body.into());
+        let md5 = self.store.has_md5().then(|| hex(&Md5::digest(&body)));
+        let id = input.metadata.as_ref().and_then(|all| all.get(METADATA));
+        let body = bytes::Bytes::from(body);
+        match (id, &input.if_none_match) {
+            (Some(id), Some(_)) => {
+                let put = self.store.put_volume(&input.key, id, body.into(), sent);
+                put.await.map_err(|error| s3(&error))?;
+            }
+            (None, Some(_)) => {
+                let put = self.store.put(&input.key, body);
+                put.await.map_err(|error| s3(&error))?;
+            }
+            (_, None) => {
+                self.store.overwrite(&input.key, body);
+            }
         }
         Ok(S3Response::new(PutObjectOutput {
-            e_tag: Some(ETag::Strong("object".into())),
+            e_tag: Some(ETag::Strong(md5.unwrap_or_else(|| "object".into()))),
             ..Default::default()
         }))
     }

@@ -56,8 +56,14 @@ async fn send(
     );
     let (store, meter) = (job.store.clone(), job.meter.clone());
     let window = job.layout.window(job.wants_digests());
-    let mut deposit = Deposit::begin(store, meter, ledger.clone(), window, names, head).await?;
     let mut file = File::open(&path).map_err(disk(&path))?;
+    let size = file.metadata().map_err(disk(&path))?.len();
+    let ledger = ledger.clone();
+    let mut deposit = if size <= job.layout.part {
+        Deposit::of_little(store, meter, ledger.clone(), window, names, head)?
+    } else {
+        Deposit::begin(store, meter, ledger.clone(), window, names, head).await?
+    };
     let kept = job.store.checksum_kind();
     loop {
         let read = spawn_blocking(move || {
@@ -85,7 +91,7 @@ async fn send(
         WholeDump::of_files(&end, entries),
         (container.name(), compression),
     );
-    let (id, ledger) = (id.clone(), ledger.clone());
+    let id = id.clone();
     Ok(Sealed::new(
         job, id, ledger, started, whole, container, volumes,
     ))

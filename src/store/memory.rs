@@ -81,6 +81,8 @@ pub struct MemoryStore {
     /// Bodies are forgotten when they arrive: what is stored has a size and a checksum but cannot
     /// be read.
     discard: bool,
+    /// What is put has its MD5 for its entity tag, over HTTP.
+    md5: bool,
 }
 
 fn invalid(message: impl Into<String>) -> StoreError {
@@ -103,7 +105,19 @@ impl MemoryStore {
             limits,
             checksum,
             discard: false,
+            md5: false,
         }
+    }
+
+    /// The same store, whose replies over HTTP prove by an entity tag that a body was read.
+    #[must_use]
+    pub fn with_md5(self) -> Self {
+        Self { md5: true, ..self }
+    }
+
+    /// Whether entity tags are the MD5 of what was put.
+    pub fn has_md5(&self) -> bool {
+        self.md5
     }
 
     /// An empty store that keeps of every body only its size and checksum, for loads larger than
@@ -211,6 +225,7 @@ fn written(object: &Object) -> Written {
     Written {
         etag: Some(format!("\"{digest}-{}\"", object.size)),
         checksum: object.checksum,
+        is_proven: false,
     }
 }
 
@@ -276,7 +291,12 @@ impl Store for MemoryStore {
             parts: BTreeMap::new(),
         };
         state.uploads.insert(id.clone(), open);
-        Ok(Upload { key, id, backup_id })
+        Ok(Upload {
+            key,
+            id,
+            backup_id,
+            has_twin: false,
+        })
     }
 
     async fn put_part(
@@ -422,6 +442,44 @@ impl Store for MemoryStore {
 
     async fn replace(&self, key: &str, body: Bytes) -> Result<Written> {
         Ok(self.overwrite(key, body))
+    }
+
+    async fn put_volume(
+        &self,
+        key: &str,
+        backup_id: &str,
+        body: PartBody,
+        checksum: Option<Checksum>,
+    ) -> Result<Written> {
+        let buffers = || body.buffers().iter().map(AsRef::as_ref);
+        let kind = checksum.map(Checksum::kind).or(self.checksum);
+        let whole = kind.map(|kind| Checksum::of_buffers(kind, buffers()));
+        if checksum.is_some() && checksum != whole {
+            return Err(invalid("BadDigest: the checksum is not that of the bytes"));
+        }
+        let size = body.len();
+        let mut state = self.state();
+        if state.objects.contains_key(key) {
+            return Err(StoreError::new(
+                ErrorKind::AlreadyExists,
+                format!("PreconditionFailed: {key}"),
+            ));
+        }
+        let object = Object {
+            buffers: if self.discard {
+                Vec::new()
+            } else {
+                body.buffers().to_vec()
+            },
+            size,
+            modified: now(),
+            checksum: whole,
+            backup_id: Some(backup_id.to_owned()),
+        };
+        let written = written(&object);
+        state.objects.insert(key.to_owned(), object);
+        state.effects.push(Effect::Put(key.to_owned()));
+        Ok(written)
     }
 
     async fn get(

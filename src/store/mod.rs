@@ -66,7 +66,7 @@ impl Limits {
 }
 
 /// An open multipart upload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Upload {
     /// Key of the object that it will become, relative to the store's prefix.
     pub key: String,
@@ -74,6 +74,8 @@ pub struct Upload {
     pub id: String,
     /// The backup that writes it; on completion it is in the object's metadata.
     pub backup_id: String,
+    /// Whether a try before, whose reply was lost, may have begun another.
+    pub has_twin: bool,
 }
 
 /// The body of a part: several buffers that are sent one after the other, never joined.
@@ -145,6 +147,9 @@ pub struct Written {
     pub etag: Option<String>,
     /// Checksum of the whole object, where the store keeps one.
     pub checksum: Option<Checksum>,
+    /// Whether the reply is of somebody who has read every byte, so that no look can say more: the
+    /// entity tag is their MD5, or the file is on the disk.
+    pub is_proven: bool,
 }
 
 /// What a store says of an object.
@@ -275,6 +280,23 @@ pub trait Store: Send + Sync {
     async fn replace(&self, key: &str, body: Bytes) -> Result<Written> {
         self.delete(key).await?;
         self.put(key, body).await
+    }
+
+    /// Puts a volume that is whole in memory, if no object has its key; `backup_id` becomes object
+    /// metadata, `checksum` is of all of it. An upload of one part where a store has no other way.
+    ///
+    /// # Errors
+    /// As those of [`Store::complete_upload`].
+    async fn put_volume(
+        &self,
+        key: &str,
+        backup_id: &str,
+        body: PartBody,
+        checksum: Option<Checksum>,
+    ) -> Result<Written> {
+        let upload = self.create_upload(key, backup_id).await?;
+        let part = self.put_part(&upload, 1, body, checksum).await?;
+        self.complete_upload(&upload, &[part], checksum).await
     }
 
     /// Reads `range` of an object's bytes, or all of it, as it arrives.

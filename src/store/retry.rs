@@ -153,6 +153,22 @@ fn same(object: &ObjectInfo, size: u64, sent: Option<Checksum>) -> bool {
     object.size == size && !object.checksum.zip(sent).is_some_and(differs)
 }
 
+/// Whether an object is the volume of a backup; the second argument says whether that may be there.
+fn of_backup(
+    backup_id: &str,
+    size: u64,
+    checksum: Option<Checksum>,
+) -> impl Fn(&ObjectInfo, bool) -> bool + Send + Sync {
+    move |object, sent| {
+        let named = match &object.backup_id {
+            Some(id) => id == backup_id,
+            // The server keeps no metadata.
+            None => sent,
+        };
+        named && same(object, size, checksum)
+    }
+}
+
 /// What a look at the object says of a write.
 enum Look {
     Ours,
@@ -183,6 +199,12 @@ impl Retrying {
             let doubtful =
                 backoff.unanswered() || reply.as_ref().is_err_and(StoreError::unanswered);
             let failed_for_good = reply.as_ref().is_err_and(|error| !error.may_pass());
+            if let Ok(Written {
+                is_proven: true, ..
+            }) = reply
+            {
+                return reply;
+            }
             let look = if reply.is_ok() || doubtful || failed_for_good {
                 let sent = reply.is_ok() || doubtful;
                 self.look(key, |object| ours(object, sent)).await
@@ -259,8 +281,19 @@ impl Store for Retrying {
     }
 
     async fn create_upload(&self, key: &str, backup_id: &str) -> Result<Upload> {
-        self.retry(|| self.store.create_upload(key, backup_id))
-            .await
+        let mut backoff = Backoff::new(self.policy);
+        loop {
+            match self.store.create_upload(key, backup_id).await {
+                Ok(upload) => {
+                    return Ok(Upload {
+                        has_twin: upload.has_twin || backoff.unanswered(),
+                        ..upload
+                    });
+                }
+                Err(error) => backoff.after(error).await?,
+            }
+            (self.on_retry)();
+        }
     }
 
     async fn put_part(
@@ -281,16 +314,24 @@ impl Store for Retrying {
         checksum: Option<Checksum>,
     ) -> Result<Written> {
         let size = parts.iter().map(|part| part.size).sum();
-        let ours = |object: &ObjectInfo, sent: bool| {
-            let named = match &object.backup_id {
-                Some(id) => *id == upload.backup_id,
-                // The server keeps no metadata.
-                None => sent,
-            };
-            named && same(object, size, checksum)
-        };
+        let ours = of_backup(&upload.backup_id, size, checksum);
         let request = || self.store.complete_upload(upload, parts, checksum);
         self.write(&upload.key, request, ours).await
+    }
+
+    async fn put_volume(
+        &self,
+        key: &str,
+        backup_id: &str,
+        body: PartBody,
+        checksum: Option<Checksum>,
+    ) -> Result<Written> {
+        let ours = of_backup(backup_id, body.len(), checksum);
+        let request = || {
+            self.store
+                .put_volume(key, backup_id, body.clone(), checksum)
+        };
+        self.write(key, request, ours).await
     }
 
     async fn abort_upload(&self, upload: &Upload) -> Result<()> {

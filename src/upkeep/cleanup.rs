@@ -216,7 +216,7 @@ async fn remove_one(store: &dyn Store, leftovers: &Leftovers) -> Result<(), Stri
         let upload = Upload {
             key: key.clone(),
             id: id.clone(),
-            backup_id: String::new(),
+            ..Upload::default()
         };
         let aborted = store.abort_upload(&upload).await;
         aborted.map_err(|error| format!("the upload {id} of {key} was not aborted: {error}"))?;

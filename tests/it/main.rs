@@ -36,6 +36,7 @@ mod status;
 mod store;
 mod store_folder;
 mod store_http;
+mod store_small;
 mod store_write;
 mod use_console;
 mod use_inventory;

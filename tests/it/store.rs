@@ -7,8 +7,8 @@ use tapline::s3_server::{Fault, Op};
 use tapline::store::folder::{FolderSettings, FolderStore};
 use tapline::store::memory::MemoryStore;
 use tapline::store::{
-    Checksum, ChecksumKind, ErrorKind, Limits, PartBody, Store, UploadInfo, get_small, list_all,
-    list_all_uploads,
+    Checksum, ChecksumKind, ErrorKind, Limits, PartBody, Store, Upload, UploadInfo, get_small,
+    list_all, list_all_uploads,
 };
 
 use super::world::World;
@@ -96,6 +96,22 @@ async fn conforms(store: &dyn Store, keeps: Keeps) {
         )
     );
     assert!((jiff::Timestamp::now().as_second() - object.modified).abs() < 60);
+
+    // A volume that is put whole is as one that came in parts.
+    let (whole_body, checksum) = body(b'w', 3000);
+    let put = store
+        .put_volume("a/whole", "id-5", whole_body.clone(), checksum)
+        .await
+        .unwrap();
+    assert!(put.etag.is_some() && put.checksum == checksum);
+    let object = store.head("a/whole").await.unwrap().unwrap();
+    let id = keeps.metadata.then_some("id-5");
+    assert_eq!((object.size, object.backup_id.as_deref()), (3000, id));
+    let again = store.put_volume("a/whole", "id-6", whole_body.clone(), checksum);
+    assert_eq!(again.await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    let lie = store.put_volume("a/lie", "id-7", whole_body, Some(wrong));
+    assert!(lie.await.is_err() && store.head("a/lie").await.unwrap().is_none());
+    assert!(list_all_uploads(store, "").await.unwrap().is_empty());
 
     // Ranges.
     let range = 5 * MIB as u64 - 2..5 * MIB as u64 + 3;
@@ -226,10 +242,10 @@ async fn a_folder_conforms() {
     conforms(&store, keeps).await;
     // An upload that is given up leaves no trace.
     for open in list_all_uploads(&store, "").await.unwrap() {
-        let upload = tapline::store::Upload {
+        let upload = Upload {
             key: open.key,
             id: open.id,
-            backup_id: String::new(),
+            ..Upload::default()
         };
         store.abort_upload(&upload).await.unwrap();
     }

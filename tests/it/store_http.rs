@@ -172,6 +172,7 @@ fn upload() -> Upload {
         key: "x/archive".into(),
         id: "u".into(),
         backup_id: "b".into(),
+        ..Upload::default()
     }
 }
 

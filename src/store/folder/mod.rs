@@ -229,6 +229,7 @@ impl Store for FolderStore {
             key: key.to_owned(),
             id,
             backup_id: backup_id.to_owned(),
+            has_twin: false,
         })
     }
 
@@ -293,16 +294,29 @@ impl Store for FolderStore {
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<Written> {
-        let progress = Progress::of(body.len() as u64);
-        let (name, written, body) = (key.to_owned(), progress.clone(), PartBody::from(body));
+        self.put_volume(key, "", body.into(), None).await
+    }
+
+    async fn put_volume(
+        &self,
+        key: &str,
+        _backup_id: &str,
+        body: PartBody,
+        checksum: Option<Checksum>,
+    ) -> Result<Written> {
+        let progress = Progress::of(body.len());
+        let (name, written) = (key.to_owned(), progress.clone());
         let put = move |base: &Folder| {
+            let checksum = upload::checked(&body, checksum)?;
             let place = Place::of(&name)?;
             let id = upload::begin(base, &place)?;
             let open = || Open::find(base, &place, &id);
-            open()?.put_whole(&body, &written).inspect_err(|_| {
-                // What cannot be taken away is an open upload, and found as one.
-                let _ = open().and_then(Open::remove);
-            })
+            open()?
+                .put_whole((&body, checksum), &written)
+                .inspect_err(|_| {
+                    // What cannot be taken away is an open upload, and found as one.
+                    let _ = open().and_then(Open::remove);
+                })
         };
         let end = progress.standstill(self.settings.timeouts);
         let request = ("PutObject", Some(key));

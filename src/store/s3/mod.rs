@@ -35,6 +35,7 @@ use aws_sdk_s3::types::{
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use md5::{Digest, Md5};
 
 use super::progress::Progress;
 pub use super::progress::Timeouts;
@@ -42,6 +43,7 @@ use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, NOTES, ObjectInfo, OpenUpload, Page, PartBody,
     PartReceipt, Result, Store, StoreError, Upload, UploadInfo, Written,
 };
+use crate::archive::hex;
 use body::stream_of;
 use explain::{chain, explain};
 use keys::Keys;
@@ -276,28 +278,40 @@ impl S3Store {
         )
     }
 
-    /// One PutObject, with the condition that no object has the key, or without.
-    async fn put_object(&self, key: &str, body: Bytes, is_new: bool) -> Result<Written> {
+    /// A small body, and its checksum of the store's kind.
+    fn with_checksum(&self, body: Bytes) -> (PartBody, Option<Checksum>) {
         let kind = self.settings.checksum;
         let checksum = kind.map(|kind| Checksum::of(kind, &body));
+        (body.into(), checksum)
+    }
+
+    /// One PutObject: with the backup that it is of, if it is a volume; with the condition that no
+    /// object has the key, or without.
+    async fn put_object(
+        &self,
+        key: &str,
+        backup_id: Option<&str>,
+        (body, checksum): (PartBody, Option<Checksum>),
+        is_new: bool,
+    ) -> Result<Written> {
         let (sse, kms_key) = self.encryption();
-        let length = body.len() as u64;
         let send = async || {
-            let progress = Progress::of(length);
+            let progress = Progress::of(body.len());
             let request = self
                 .client
                 .put_object()
                 .bucket(&self.settings.bucket)
                 .key(self.full(key))
+                .set_metadata(backup_id.map(|id| [(METADATA.to_owned(), id.to_owned())].into()))
                 .set_if_none_match(self.none_match().filter(|_| is_new))
                 .set_storage_class(self.storage_class())
                 .set_server_side_encryption(sse.clone())
                 .set_ssekms_key_id(kms_key.clone())
-                .set_checksum_algorithm(kind.map(algorithm))
+                .set_checksum_algorithm(checksum.map(|checksum| algorithm(checksum.kind())))
                 .set_checksum_crc64_nvme(value(checksum, ChecksumKind::Crc64Nvme))
                 .set_checksum_crc32(value(checksum, ChecksumKind::Crc32))
-                .content_length(length.cast_signed())
-                .body(stream_of(body.clone().into(), progress.clone()));
+                .content_length(body.len().cast_signed())
+                .body(stream_of(body.clone(), progress.clone()));
             let request = Box::pin(request.send());
             self.sent("PutObject", key, &progress, request).await
         };
@@ -312,6 +326,7 @@ impl S3Store {
         Ok(Written {
             etag: Some(etag.to_owned()),
             checksum,
+            is_proven: is_md5_of(etag, &body).await,
         })
     }
 
@@ -367,6 +382,25 @@ fn covers(content_range: Option<&str>, length: Option<i64>, range: &Range<u64>) 
         // The range is the whole object, and a server may say so by 200.
         None => range.start == 0 && length.is_some(),
     }
+}
+
+/// Whether an entity tag is the MD5 of a body, as it is of an object that was put as it is and not
+/// encrypted with a key of KMS's: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html>.
+/// Then whoever replied has read all of it.
+async fn is_md5_of(etag: &str, body: &PartBody) -> bool {
+    let tag = etag.trim_matches('"').to_ascii_lowercase();
+    if tag.len() != 32 || !tag.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return false;
+    }
+    let body = body.clone();
+    let digest = tokio::task::spawn_blocking(move || {
+        let mut digest = Md5::new();
+        for buffer in body.buffers() {
+            digest.update(buffer);
+        }
+        hex(&digest.finalize())
+    });
+    digest.await.is_ok_and(|digest| digest == tag)
 }
 
 fn algorithm(kind: ChecksumKind) -> ChecksumAlgorithm {
@@ -431,6 +465,7 @@ impl Store for S3Store {
             key: key.to_owned(),
             id,
             backup_id: backup_id.to_owned(),
+            has_twin: false,
         })
     }
 
@@ -539,6 +574,7 @@ impl Store for S3Store {
         Ok(Written {
             etag: etag.map(str::to_owned),
             checksum: echo,
+            is_proven: false,
         })
     }
 
@@ -570,11 +606,24 @@ impl Store for S3Store {
     }
 
     async fn put(&self, key: &str, body: Bytes) -> Result<Written> {
-        self.put_object(key, body, true).await
+        let sent = self.with_checksum(body);
+        self.put_object(key, None, sent, true).await
     }
 
     async fn replace(&self, key: &str, body: Bytes) -> Result<Written> {
-        self.put_object(key, body, false).await
+        let sent = self.with_checksum(body);
+        self.put_object(key, None, sent, false).await
+    }
+
+    async fn put_volume(
+        &self,
+        key: &str,
+        backup_id: &str,
+        body: PartBody,
+        checksum: Option<Checksum>,
+    ) -> Result<Written> {
+        let sent = (body, checksum);
+        self.put_object(key, Some(backup_id), sent, true).await
     }
 
     async fn get(

@@ -26,17 +26,30 @@ const OPTIONS: [&str; 10] = [
     "1s",
 ];
 
+/// A dump that fits one part.
+const SMALL: usize = 100_000;
+
 /// A file of random bytes, made once.
 pub fn dump() -> &'static Path {
     static DUMP_FILE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, file) = DUMP_FILE.get_or_init(|| {
+    file_of(DUMP, &DUMP_FILE)
+}
+
+/// Another, that fits one part.
+fn small() -> &'static Path {
+    static SMALL_FILE: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    file_of(SMALL, &SMALL_FILE)
+}
+
+fn file_of(size: usize, made: &'static OnceLock<(TempDir, PathBuf)>) -> &'static Path {
+    let (_, file) = made.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("dump");
         let mut random = fastrand::Rng::with_seed(8);
         std::fs::write(
             &file,
             std::iter::repeat_with(|| random.u8(..))
-                .take(DUMP)
+                .take(size)
                 .collect::<Vec<_>>(),
         )
         .unwrap();
@@ -51,6 +64,15 @@ pub fn world(status: u8, store: &str) -> World {
     World::new(&format!(
         "{store}[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", \"cat {}; exit {status}\"]\n",
         dump().display()
+    ))
+}
+
+/// A world whose only database is [`small`], and known to be.
+fn small_world(store: &str) -> World {
+    World::new(&format!(
+        "{store}[databases.x]\nengine = \"command\"\ncommand = [\"cat\", \"{}\"]\n\
+         expected_size = {SMALL}\n",
+        small().display()
     ))
 }
 
@@ -76,10 +98,13 @@ fn a_backup_is_stored_or_absent_or_says_what_is_left_whatever_a_request_meets() 
 
     super::run_all("backup", BackupCell::all(), BackupCell::name, |cell| {
         let store = if cell.is_silent() { super::SILENCE } else { "" };
-        let world = world(u8::from(cell.step.after == After::DumpFailed), store);
+        let (world, dump) = match cell.step.after {
+            After::Small => (small_world(store), small()),
+            after => (world(u8::from(after == After::DumpFailed), store), dump()),
+        };
         cell.script(world.server.faults());
         let run = world.at_most(super::PATIENCE, &OPTIONS);
-        let outcome = judge(&world, dump(), &run, leftovers(cell))?;
+        let outcome = judge(&world, dump, &run, leftovers(cell))?;
         if cell.often == Often::Once {
             let_go(&world, outcome)
         } else {
@@ -91,9 +116,10 @@ fn a_backup_is_stored_or_absent_or_says_what_is_left_whatever_a_request_meets() 
 /// Something may be left where the store refuses to take it away, and where it never answers the
 /// manifest's put, which may then still come.
 fn leftovers(cell: &BackupCell) -> Leftovers {
-    let unanswered_manifest = cell.step.name == "manifest"
+    let unanswered_manifest = cell.step.name.ends_with("manifest")
         && !matches!(cell.fault.1, Fault::Denied | Fault::SlowBody { .. });
-    let removes = cell.step.after != After::Nothing || cell.step.name == "head";
+    let failed = [After::DumpFailed, After::ManifestDenied].contains(&cell.step.after);
+    let removes = failed || cell.step.name == "head";
     if cell.often == Often::ForEver && (removes || unanswered_manifest) {
         Leftovers::AreToBeTold
     } else {

@@ -26,9 +26,11 @@ pub enum After {
     DumpFailed,
     /// The archive is complete, and its manifest refused.
     ManifestDenied,
+    /// Nothing goes wrong; the dump is small, and known to be.
+    Small,
 }
 
-pub const STEPS: [Step; 11] = [
+pub const STEPS: [Step; 13] = [
     Step {
         name: "lease",
         what: "telling other runs of this one, and looking for them",
@@ -69,6 +71,18 @@ pub const STEPS: [Step; 11] = [
         name: "manifest",
         what: "putting the manifest",
         after: After::Nothing,
+        rule: |faults| faults.on(Op::Put).key("manifest.json"),
+    },
+    Step {
+        name: "small archive",
+        what: "putting the archive of a small dump",
+        after: After::Small,
+        rule: |faults| faults.on(Op::Put).key(".tar."),
+    },
+    Step {
+        name: "small manifest",
+        what: "putting the manifest of a small dump",
+        after: After::Small,
         rule: |faults| faults.on(Op::Put).key("manifest.json"),
     },
     Step {
