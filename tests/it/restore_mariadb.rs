@@ -379,3 +379,45 @@ fn killed_at_any_instant_a_restore_leaves_the_old_database_or_the_new_one() {
     assert_eq!(look(), new);
     assert_eq!(server.sql(LEFT).trim(), "0", "the next one leaves nothing");
 }
+
+/// After the tables have moved, what was there before is in a database that only its name tells
+/// from what a killed restore leaves: no later restore may take it for that.
+#[test]
+fn what_a_switch_that_failed_has_moved_is_kept_by_later_restores() {
+    let server = Mariadb::start();
+    server.sql("create database shop; create table shop.t (x int); insert into shop.t values (1)");
+    let world = world(&server, "[databases.shop]\n");
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    server.sql("insert into shop.t values (2)");
+    // A client whose script goes wrong right after the step in which the tables move.
+    std::fs::create_dir(world.path("tools")).unwrap();
+    let client = "#!/bin/sh\nsed -u '/^rename table /a do broken();' | mariadb \"$@\"\n";
+    world.write("tools/mariadb", client);
+    world.executable("tools/mariadb");
+    let text = std::fs::read_to_string(world.path("tapline.toml")).unwrap();
+    let broken = text.replace("[defaults]\n", "[defaults]\ntools = \"tools\"\n");
+    world.write("tapline.toml", broken);
+    let failed = world.run(&["restore", "shop", "--overwrite"]);
+    assert!(
+        failed.code == Some(1)
+            && failed
+                .stderr
+                .contains("both stay until somebody drops them")
+    );
+    assert_eq!(server.sql("select count(*) from shop.t").trim(), "1");
+    world.write("tapline.toml", text);
+    let old = server.sql(
+        "select table_schema from information_schema.tables
+         where table_name = 't' and table_schema regexp 'tapline'",
+    );
+    let old = format!("select count(*) from `{}`.t", old.trim());
+    assert_eq!(server.sql(&old).trim(), "2");
+    for args in [
+        &["restore", "shop", "--overwrite"][..],
+        &["verify", "shop", "--drill"],
+    ] {
+        let run = world.run(args);
+        assert!(run.code == Some(0) && run.stderr.contains("look at it, and DROP DATABASE"));
+        assert_eq!(server.sql(&old).trim(), "2");
+    }
+}
