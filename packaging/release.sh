@@ -65,7 +65,7 @@ Maintainer: tapline
 Section: database
 Priority: optional
 Installed-Size: $(du -sk --apparent-size --exclude=DEBIAN "$root" | cut -f1)
-Depends: libc6 (>= $glibc), libgcc-s1, ca-certificates
+Depends: libc6 (>= $glibc), libgcc-s1, ca-certificates, passwd
 Recommends: postgresql-client | mariadb-client | default-mysql-client
 Description: streaming, zero-temp-file database backups into S3
  Dumps PostgreSQL, MySQL, MariaDB, SQLite and any command's output straight

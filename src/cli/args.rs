@@ -1,6 +1,7 @@
 //! The command line as typed.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -146,7 +147,16 @@ pub(super) enum Task {
     Status(StatusOptions),
     /// Run as a service: back up, verify, drill, prune and clean up by the inventory's schedules.
     /// SIGHUP reads the inventory again, SIGTERM ends it in order
-    Serve,
+    Serve {
+        /// Serve a page, /metrics, /healthz and /api/v1/status there, such as 127.0.0.1:8737; TLS is a
+        /// proxy's
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<SocketAddr>,
+        /// The file that holds the token for them, as bearer or as basic auth's password; beyond
+        /// loopback there must be one
+        #[arg(long, value_name = "FILE", requires = "listen")]
+        token_file: Option<PathBuf>,
+    },
     /// Try who is told how a run went, as the inventory says it
     Notify {
         /// Send a notice that says it is a test; a ping counts as a success

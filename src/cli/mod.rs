@@ -137,7 +137,7 @@ async fn dispatch(args: Args, signals: Signals) -> Result<Exit, Failure> {
     };
     let session = &mut session;
     // A service has no other words than its log.
-    let is_service = matches!(args.task, Task::Serve);
+    let is_service = matches!(args.task, Task::Serve { .. });
     let verbose = args
         .verbose
         .max(u8::from(is_service && session.display.is_terminal()));
@@ -150,7 +150,9 @@ async fn dispatch(args: Args, signals: Signals) -> Result<Exit, Failure> {
         Task::List(options) => list::list(session, &options).await,
         Task::Show(options) => show::show(session, &options).await,
         Task::Status(options) => status::status(session, &options).await,
-        Task::Serve => serve::serve(session).await,
+        Task::Serve { listen, token_file } => {
+            serve::serve(session, listen, token_file.as_deref()).await
+        }
         Task::Notify { test: _ } => notify::test(session).await,
         Task::Prune(options) => prune::prune(session, &options).await,
         Task::Cleanup(options) => cleanup::cleanup(session, &options).await,

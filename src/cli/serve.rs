@@ -1,5 +1,8 @@
 //! `tapline serve`: the service in the foreground. SIGHUP reads the inventory again.
 
+use std::net::SocketAddr;
+use std::path::Path;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -7,9 +10,19 @@ use tokio_util::task::AbortOnDropHandle;
 use super::exit::{Exit, Failure};
 use super::{Session, report};
 use crate::job::Interruption;
-use crate::serve::{ServeOptions, Wish, serve as run};
+use crate::serve::{Page, ServeOptions, Wish, serve as run};
 
-pub(super) async fn serve(session: &mut Session) -> Result<Exit, Failure> {
+pub(super) async fn serve(
+    session: &mut Session,
+    listen: Option<SocketAddr>,
+    token_file: Option<&Path>,
+) -> Result<Exit, Failure> {
+    let page = match listen {
+        Some(address) => Some(Page::bind(address, token_file).await.map_err(|why| {
+            Failure::new(Exit::Usage, format!("--listen {address}: {why}")).step("listen")
+        })?),
+        None => None,
+    };
     session.signals.leave_hangup();
     let mut hangups = signal(SignalKind::hangup())?;
     let (wish, wishes) = mpsc::channel(1);
@@ -22,6 +35,7 @@ pub(super) async fn serve(session: &mut Session) -> Result<Exit, Failure> {
     let options = ServeOptions {
         config: session.config.clone(),
         words: report::text,
+        page,
     };
     let interruption = Interruption::default();
     let (cancel, commits) = (interruption.cancel.clone(), interruption.commits.clone());

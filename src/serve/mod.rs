@@ -8,6 +8,7 @@
 //! | [`house`] | the inventory with its stores open, exchanged as a whole |
 //! | [`marks`] | what the store knows of what was done last |
 //! | [`work`] | a chore, from its begin to its outcome |
+//! | [`page`] | what is served over HTTP |
 //! | [`systemd`] | what the service manager is told |
 //!
 //! Nothing is kept here that matters: when a database was backed up last is in the store, and so is
@@ -17,6 +18,7 @@
 pub mod agenda;
 mod house;
 mod marks;
+mod page;
 mod systemd;
 mod work;
 
@@ -33,6 +35,8 @@ use crate::job::Interruption;
 use crate::run::RunReport;
 use agenda::{Agenda, Chore, Due, Outcome, nap};
 use house::House;
+use page::Live;
+pub use page::Page;
 use systemd::Manager;
 
 /// When the store did not tell what was done last, it is asked again after so long.
@@ -46,12 +50,13 @@ pub enum Wish {
 }
 
 /// How it is served.
-#[derive(Debug, Clone)]
 pub struct ServeOptions {
     /// The inventory's file.
     pub config: PathBuf,
     /// A run's report, for people.
     pub words: fn(&RunReport) -> String,
+    /// What is served over HTTP.
+    pub page: Option<Page>,
 }
 
 /// What has ended in the background.
@@ -84,16 +89,19 @@ struct Server {
 /// When the inventory makes no sense at the beginning; later ones are told, and the one before
 /// stays.
 pub async fn serve(
-    options: ServeOptions,
+    mut options: ServeOptions,
     interruption: Interruption,
     mut wishes: tokio::sync::mpsc::Receiver<Wish>,
 ) -> Result<(), ConfigError> {
     let now = Timestamp::now();
     let house = House::open(&options.config).await?;
     let agenda = house.agenda(now)?;
+    let house = Arc::new(house);
+    let live = Arc::new(Live::new(house.clone(), agenda.clone()));
+    let _page = options.page.take().map(|page| page.serve(live.clone()));
     let mut server = Server {
         options,
-        house: Arc::new(house),
+        house,
         agenda,
         running: JoinSet::new(),
         upkeep: Arc::new(Semaphore::new(1)),
@@ -107,6 +115,7 @@ pub async fn serve(
         let now = Timestamp::now();
         server.ask(now);
         server.begin(now);
+        live.tell(&server.house, &server.agenda);
         server.manager.alive(&server.say(now));
         let nap = nap(server.agenda.next(now), now).min(server.manager.longest_nap());
         tokio::select! {

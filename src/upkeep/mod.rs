@@ -10,6 +10,7 @@ pub mod check;
 pub mod cleanup;
 pub mod copy;
 pub mod list;
+pub mod metrics;
 pub mod prune;
 pub mod status;
 pub mod verify;

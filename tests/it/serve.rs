@@ -289,3 +289,97 @@ fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
     heard("STOPPING=1");
     assert_eq!(running.wait().unwrap().code(), Some(0));
 }
+
+/// One GET; the status line, headers and body.
+fn get(address: &str, path: &str, headers: &str) -> String {
+    use std::io::{Read, Write};
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nconnection: close\r\n{headers}\r\n");
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn listening(world: &World, args: &[&str]) -> (Child, String) {
+    let log_file = std::fs::File::create(world.path("log")).unwrap();
+    let args = [&["serve", "--listen"], args].concat();
+    let mut command = world.tapline(&args);
+    let running = command
+        .stdout(Stdio::null())
+        .stderr(log_file)
+        .spawn()
+        .unwrap();
+    wait_until(|| log(world).contains("serving "));
+    let text = log(world);
+    let (_, rest) = text.split_once("listening on http://").unwrap();
+    (running, rest.split('/').next().unwrap().to_owned())
+}
+
+#[test]
+fn the_page_metrics_and_json_say_how_each_database_stands() {
+    let odd = "<script>alert(1)</script>";
+    let world = World::new(
+        &(slow("shop", YEARLY)
+            + &slow("events", YEARLY)
+                .replace("[databases.events]", &format!("[databases.'{odd}']"))),
+    );
+    put_backup(
+        &world,
+        "shop",
+        &BackupId::at(Timestamp::now() - SignedDuration::from_hours(5)),
+    );
+    let (running, address) = listening(&world, &["127.0.0.1:0"]);
+    let here = "host: localhost\r\n";
+    let page = get(&address, "/", here);
+    assert!(
+        page.starts_with("HTTP/1.1 200") && page.contains("default-src 'none'"),
+        "{page}"
+    );
+    assert!(
+        page.contains("5 h 0 min ago") && page.contains("1 database not well"),
+        "{page}"
+    );
+    assert!(
+        page.contains("&lt;script&gt;") && !page.contains("<script"),
+        "{page}"
+    );
+    assert!(page.len() < 100_000);
+    for elsewhere in ["http://", "https://", "src=", "url("] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
+    }
+    let metrics = get(&address, "/metrics", here);
+    assert!(metrics.contains("tapline_database_good{database=\"shop\",store=\"s3\"} 1"));
+    let json = get(&address, "/api/v1/status", here);
+    let body = json.split_once("\r\n\r\n").unwrap().1;
+    let status: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(status["databases"].as_array().unwrap().len(), 2);
+    assert!(get(&address, "/healthz", "host: x\r\n").starts_with("HTTP/1.1 200"));
+    assert!(get(&address, "/", "host: evil.example\r\n").starts_with("HTTP/1.1 403"));
+    assert!(get(&address, "/nowhere", here).starts_with("HTTP/1.1 404"));
+    end(&world, running);
+}
+
+#[test]
+fn beyond_loopback_a_token_is_asked_for() {
+    let world = World::new(&slow("shop", YEARLY));
+    let run = world.run(&["serve", "--listen", "0.0.0.0:0"]);
+    assert!(run.code == Some(2) && run.stderr.contains("--token-file"));
+    world.write("token", "short");
+    let run = world.run(&["serve", "--listen", "127.0.0.1:0", "--token-file", "token"]);
+    assert!(run.code == Some(2) && run.stderr.contains("16 characters"));
+    world.write("token", "0123456789abcdef\n");
+    let (running, address) = listening(&world, &["0.0.0.0:0", "--token-file", "token"]);
+    let address = address.replace("0.0.0.0", "127.0.0.1");
+    for path in ["/", "/metrics", "/api/v1/status"] {
+        let answer = get(&address, path, "host: x\r\n");
+        assert!(answer.starts_with("HTTP/1.1 401"), "{path}: {answer}");
+        let headers = "host: x\r\nauthorization: Bearer 0123456789abcdef\r\n";
+        assert!(
+            get(&address, path, headers).starts_with("HTTP/1.1 200"),
+            "{path}"
+        );
+    }
+    assert!(get(&address, "/healthz", "host: x\r\n").starts_with("HTTP/1.1 200"));
+    end(&world, running);
+}
