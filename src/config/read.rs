@@ -217,6 +217,7 @@ mod tests {
                 "run",
                 "staged",
                 "notify",
+                "signatures",
                 "hooks",
                 "serve",
                 "stores",
