@@ -161,6 +161,7 @@ pub fn encode_round_trip(data: &[u8]) {
         level: compression.levels().1,
         segment: 1 + usize::from(segment) * 16,
         workers: 2,
+        feeds: 1,
         checksum: None,
         sha256: true,
     };

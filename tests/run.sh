@@ -21,6 +21,7 @@ need zstd zstd
 need openssl openssl
 need pgrep procps
 need psql postgresql-client
+need /usr/sbin/pgbouncer pgbouncer
 need /usr/sbin/mariadbd mariadb-server
 need mariadb-dump mariadb-client
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)

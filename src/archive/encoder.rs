@@ -5,7 +5,7 @@
 //! room ─▶ put ┤                                                              ├─▶ next
 //!             └─▶ hash:   on any core, one after the other ──────────────────┘
 //!
-//! memory = (workers + 1) × (segment + its compressed bound) + workers × codec
+//! memory = (workers + feeds) × (segment + its compressed bound) + workers × codec
 //! ```
 //!
 //! Room is taken before a segment is read, and held until its piece is with its part: a segment and
@@ -18,6 +18,7 @@
 //! writes.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -45,6 +46,8 @@ pub struct Encoding {
     pub segment: usize,
     /// Segments being compressed at once.
     pub workers: usize,
+    /// Segments being filled at once.
+    pub feeds: usize,
     /// Which checksums the store keeps of the pieces.
     pub checksum: Option<ChecksumKind>,
     /// Whether SHA-256 of all segments is wanted.
@@ -53,7 +56,8 @@ pub struct Encoding {
 
 /// A way through the cores for segments.
 pub fn encoder(cores: &Cores, encoding: Encoding, meter: &Arc<Meter>) -> (Inlet, Outlet) {
-    let (pending_in, pending) = mpsc::channel(encoding.workers + 1);
+    let places = encoding.workers + encoding.feeds;
+    let (pending_in, pending) = mpsc::channel(places);
     let hash = encoding
         .sha256
         .then(|| Arc::new(Mutex::new(Context::new(&SHA256))));
@@ -61,13 +65,18 @@ pub fn encoder(cores: &Cores, encoding: Encoding, meter: &Arc<Meter>) -> (Inlet,
         encode: cores.lane(encoding.workers),
         hash: cores.lane(1),
     });
+    let rooms = Rooms {
+        segment: encoding.segment,
+        memory: Arc::new(Semaphore::new(places)),
+        buffers: Shelf::default(),
+        meter: meter.clone(),
+    };
     let inlet = Inlet {
-        memory: Arc::new(Semaphore::new(encoding.workers + 1)),
+        rooms,
         lanes: lanes.clone(),
         encoding,
         hash: hash.clone(),
         codecs: Shelf::default(),
-        buffers: Shelf::default(),
         before: Bytes::new(),
         pending: pending_in,
         meter: meter.clone(),
@@ -85,14 +94,22 @@ pub fn encoder(cores: &Cores, encoding: Encoding, meter: &Arc<Meter>) -> (Inlet,
 /// Where segments go in.
 pub struct Inlet {
     encoding: Encoding,
-    memory: Arc<Semaphore>,
+    rooms: Rooms,
     lanes: Arc<Lanes>,
     hash: Option<Arc<Mutex<Context>>>,
     codecs: Shelf<Codec>,
-    buffers: Shelf<Vec<u8>>,
     /// The end of the segment before.
     before: Bytes,
     pending: mpsc::Sender<Pending>,
+    meter: Arc<Meter>,
+}
+
+/// The encoder's memory, for whoever fills segments.
+#[derive(Clone)]
+pub struct Rooms {
+    segment: usize,
+    memory: Arc<Semaphore>,
+    buffers: Shelf<Vec<u8>>,
     meter: Arc<Meter>,
 }
 
@@ -125,12 +142,12 @@ struct Pending {
     place: Place,
 }
 
-impl Inlet {
+impl Rooms {
     /// Waits until there is room for a segment.
     pub async fn room(&self) -> Room {
         let memory = self.memory.clone().acquire_owned();
         let permit = self.meter.wait_for_encode(memory).await;
-        let empty = || Vec::with_capacity(self.encoding.segment);
+        let empty = || Vec::with_capacity(self.segment);
         Room {
             segment: Buffer {
                 bytes: self.buffers.take().unwrap_or_else(empty),
@@ -139,10 +156,28 @@ impl Inlet {
             place: Arc::new(permit.expect("never closed")),
         }
     }
+}
+
+impl Inlet {
+    /// Where there is room for segments.
+    pub fn rooms(&self) -> Rooms {
+        self.rooms.clone()
+    }
+
+    /// Waits until there is room for a segment.
+    pub async fn room(&self) -> Room {
+        self.rooms.room().await
+    }
 
     /// Begins to compress a segment. When the outlet is gone this never returns: the error there is
     /// the one to report.
     pub async fn put(&mut self, room: Room) {
+        let all = 0..room.segment.bytes.len();
+        self.put_hashed(room, all).await;
+    }
+
+    /// The same where only `hashed` of the segment belongs to what SHA-256 is wanted of.
+    pub async fn put_hashed(&mut self, room: Room, hashed: Range<usize>) {
         let Room { segment, place } = room;
         let segment = Bytes::from_owner(segment);
         let look_back = match self.encoding.compression {
@@ -153,7 +188,7 @@ impl Inlet {
         let before = Bytes::copy_from_slice(&segment[segment.len() - look_back..]);
         let before = std::mem::replace(&mut self.before, before);
         let pending = Pending {
-            hashed: self.begin_hash(segment.clone(), place.clone()),
+            hashed: self.begin_hash(segment.slice(hashed), place.clone()),
             encoded: self.begin_encode(before, segment, place.clone()),
             place,
         };
@@ -239,7 +274,7 @@ impl Outlet {
         .boxed()
     }
 
-    /// SHA-256 of the segments of all pieces that came out, where it was wanted.
+    /// SHA-256 of what was to be hashed of all pieces that came out, where it was wanted.
     pub fn sha256(&self) -> Option<[u8; 32]> {
         let hash = self.hash.as_ref()?;
         let hash = hash.lock().unwrap_or_else(PoisonError::into_inner).clone();

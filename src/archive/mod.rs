@@ -7,12 +7,14 @@
 //! | [`codec`] | the compressors |
 //! | [`cores`] | the threads that work |
 //! | [`encoder`](mod@encoder) | segments through the cores, in order |
+//! | [`entry`] | a file whose size is known before its first byte is given away |
 //! | [`entry_name`] | what a file in an archive may be called |
 //! | [`piece`] | what comes out of it, with checksums |
 
 mod codec;
 mod cores;
 mod encoder;
+mod entry;
 mod entry_name;
 mod frame;
 mod piece;
@@ -22,7 +24,8 @@ use serde::{Deserialize, Serialize};
 
 pub use codec::{Codec, LOOK_BACK};
 pub use cores::{Cores, Lane};
-pub use encoder::{Encoding, Inlet, Outlet, PieceRoom, Room, encoder};
+pub use encoder::{Encoding, Inlet, Outlet, PieceRoom, Room, Rooms, encoder};
+pub use entry::Desk;
 pub use entry_name::EntryName;
 pub use frame::Content;
 pub use piece::{Checksums, Piece};

@@ -45,11 +45,24 @@ pub struct Manifest {
     /// archive nothing is told here: what they are is inside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entries: Vec<Entry>,
+    /// Where the archive has the one entry in many files, which are it when they are joined. There
+    /// is no list of them: a manifest does not grow with its dump.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<ParallelDump>,
     /// The archive.
     pub archive: Archive,
     /// The public key whose signature is beside it, when it is signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
+}
+
+/// A dump that several sessions have made at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParallelDump {
+    /// How many.
+    pub sessions: usize,
+    /// In how many files the archive has it.
+    pub files: u64,
 }
 
 /// How a backup was made.
@@ -273,6 +286,9 @@ impl Manifest {
             }
             _ => {}
         }
+        if self.parallel.is_some() && self.file_names().len() > 1 {
+            return Err("a dump by several sessions is one script".into());
+        }
         let no_name = |name: &&str| !EntryName::are_all_of(name);
         if let Some(name) = self.file_names().into_iter().find(no_name) {
             return Err(format!("{name:?} is not the name of a file in an archive"));
@@ -326,6 +342,7 @@ impl Manifest {
                 size: 20,
                 sha256: "0".repeat(64),
             }],
+            parallel: None,
             archive: Archive {
                 container: "tar".into(),
                 compression: Compression::Gzip,

@@ -26,7 +26,7 @@ pub use listing::{
 };
 pub use lookup::{LookupError, Named, look_up, look_up_one_source};
 pub use manifest::{
-    Archive, Encryption, Entry, Manifest, ManifestError, Mode, PartsDigest, Volume,
+    Archive, Encryption, Entry, Manifest, ManifestError, Mode, ParallelDump, PartsDigest, Volume,
 };
 pub use properties::{Grant, MysqlProperties, PostgresProperties, Properties, Setting};
 pub use record::{Record, RecordKind, Records, keep, read_records};

@@ -225,6 +225,10 @@ pub(super) struct BackupOptions {
     /// Of these, on one server
     #[arg(long, env = "TAPLINE_JOBS_PER_HOST", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs_per_host: Option<u16>,
+    /// PostgreSQL: sessions that dump one database at once; the archive is made of many files then
+    #[arg(long, env = "TAPLINE_PARALLEL", value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub parallel: Option<u16>,
     /// Memory of the whole run, such as 512MiB
     #[arg(long, env = "TAPLINE_MEMORY", value_name = "SIZE", value_parser = memory)]
     pub memory: Option<u64>,

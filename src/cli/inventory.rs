@@ -38,6 +38,12 @@ pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, 
     run.mode = options.mode.unwrap_or(run.mode);
     run.jobs = options.jobs.map_or(run.jobs, usize::from);
     run.jobs_per_host = options.jobs_per_host.map_or(run.jobs_per_host, usize::from);
+    if let Some(parallel) = options.parallel {
+        for entry in &mut inventory.databases {
+            entry.ask_for_parallel(parallel.into());
+        }
+    }
+    let run = &mut inventory.run;
     run.memory = options.memory.or(run.memory);
     run.retry_for = options.retry_for.unwrap_or(run.retry_for);
     run.prune_after_backup |= options.prune_after_backup;

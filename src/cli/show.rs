@@ -65,6 +65,14 @@ fn describe(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> Strin
         ),
         None => ("not told: it is encrypted".into(), String::new()),
     };
+    let in_files = manifest.parallel.map_or(String::new(), |parallel| {
+        let sessions = text::count(parallel.sessions, "session");
+        let files = usize::try_from(parallel.files).unwrap_or(usize::MAX);
+        format!(
+            ", by {sessions}, {} that are one script",
+            text::count(files, "file")
+        )
+    });
     let facts = [
         ("backup", format!("{database}@{backup_id}")),
         (
@@ -84,7 +92,7 @@ fn describe(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> Strin
             format!("{}, format {}", manifest.engine, manifest.dump_format),
         ),
         ("tool", manifest.tool.clone()),
-        ("dump", dump),
+        ("dump", dump + &in_files),
         (
             "archive",
             format!(
@@ -176,6 +184,7 @@ fn by_hand(manifest: &Manifest, address: &str, endpoint: Option<&str>) -> String
         manifest.file_names().as_slice(),
     ) {
         ("tar", [one]) => format!("{archive} | tar {how}O > {}", quote(one)),
+        ("tar", _) if manifest.parallel.is_some() => format!("{archive} | tar {how}O > dump.sql"),
         ("tar", _) => format!("{archive} | tar {how}"),
         (container, _) => format!("{archive} > archive.{container}"),
     }

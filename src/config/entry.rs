@@ -14,6 +14,9 @@ use super::{Database, DumpFormat, EngineKind, Selection, StoreSettings, Tls, opt
 use crate::archive::{Compression, EntryName};
 use crate::catalog::Retention;
 
+/// More sessions than this no server bears by default (`max_connections = 100`).
+pub(crate) const MOST_PARALLEL: usize = 64;
+
 pub(super) fn database(
     file: &File,
     name: &Spanned<String>,
@@ -124,6 +127,14 @@ pub(super) fn database(
         let why = format!("the option {option}: {why}");
         return file.wrong(&options.span(), &key("options"), why);
     }
+    let parallel = parallel(
+        file,
+        &place,
+        own,
+        value!(parallel if kind == EngineKind::Postgres),
+        globals || dump_format == DumpFormat::Custom,
+        value!(options if server).map(|options| options.get_ref().as_slice()),
+    )?;
     let tls = if kind == EngineKind::Postgres {
         let keys = (
             value!(sslmode),
@@ -168,6 +179,7 @@ pub(super) fn database(
             .transpose()?,
         database,
         dump_format,
+        parallel,
         options: value!(options if server)
             .map(|options| options.get_ref().clone())
             .unwrap_or_default(),
@@ -239,6 +251,44 @@ fn formerly(file: &File, key: &str, value: Option<&Spanned<Vec<String>>>) -> Res
             "holds fingerprints of sources, 8 to 32 hex digits, as `restore` and `prune` name them",
         ),
         value => Ok(value.map_or_else(Vec::new, |value| value.get_ref().clone())),
+    }
+}
+
+/// How many sessions dump it at once. What cannot be so is refused where the entry itself asks for
+/// it, and is dumped by one session where `[defaults]` does.
+fn parallel(
+    file: &File,
+    place: &str,
+    own: &raw::Database,
+    value: Option<&Spanned<usize>>,
+    one_alone: bool,
+    options: Option<&[String]>,
+) -> Result<usize> {
+    let key = format!("{place}.parallel");
+    let Some(value) = value else { return Ok(1) };
+    let parallel = file.count(Some(value), &key, 1)?;
+    if parallel > MOST_PARALLEL {
+        let why = format!("must be from 1 to {MOST_PARALLEL}");
+        return file.wrong(&value.span(), &key, why);
+    }
+    if parallel == 1 {
+        return Ok(1);
+    }
+    let unfit = options::unfit_for_parallel(options.unwrap_or_default());
+    match (&own.parallel, one_alone, unfit) {
+        (_, false, None) => Ok(parallel),
+        (None, ..) => Ok(1),
+        (Some(_), true, _) => {
+            let why = "is for a plain dump of a database: remove it, or format and globals";
+            file.wrong(&value.span(), &key, why)
+        }
+        (Some(_), _, Some(option)) => {
+            let why = format!(
+                "a dump by several sessions is of everything, in COPY's rows: remove it, or the \
+                 option {option}"
+            );
+            file.wrong(&value.span(), &key, why)
+        }
     }
 }
 
@@ -319,6 +369,7 @@ fn only_fitting_keys(
         sslcert: &[EngineKind::Postgres], sslkey: &[EngineKind::Postgres],
         ssl_mode: MYSQL, ssl_ca: MYSQL, ssl_cert: MYSQL, ssl_key: MYSQL,
         globals: SERVERS, format: &[EngineKind::Postgres],
+        parallel: &[EngineKind::Postgres],
         path: &[EngineKind::Sqlite], command: &[EngineKind::Command], restore: &[EngineKind::Command],
     }
     match present

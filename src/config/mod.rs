@@ -50,6 +50,19 @@ pub const TEMPLATE: &str = include_str!("template.toml");
 #[error("{0}")]
 pub struct ConfigError(pub String);
 
+impl Database {
+    /// Dumps it by so many sessions at once, where it can be.
+    pub fn ask_for_parallel(&mut self, sessions: usize) {
+        let can = self.engine == EngineKind::Postgres
+            && self.dump_format == DumpFormat::Plain
+            && self.database != Selection::Globals
+            && options::unfit_for_parallel(&self.options).is_none();
+        if can {
+            self.parallel = sessions;
+        }
+    }
+}
+
 impl Inventory {
     /// Reads and validates an inventory file.
     ///

@@ -92,7 +92,7 @@ pub struct RunSettings {
     pub mode: Mode,
     /// Jobs at once; 1 is the sequential mode.
     pub jobs: usize,
-    /// Jobs at once on one host.
+    /// Jobs at once on one host; one with `parallel` sessions counts as so many.
     pub jobs_per_host: usize,
     /// Memory of the whole run in bytes, divided among jobs; by default 128 MiB for each job that
     /// can run at once.
@@ -318,6 +318,9 @@ pub struct Database {
     pub database: Selection,
     /// PostgreSQL: `plain` or `custom`.
     pub dump_format: DumpFormat,
+    /// PostgreSQL: sessions that dump it at once. Only a plain dump of one database is made by more
+    /// than one.
+    pub parallel: usize,
     /// Extra options for the dump tool, appended to ours.
     pub options: Vec<String>,
     /// The dump tool to run instead of the one found in `PATH`.

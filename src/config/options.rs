@@ -250,6 +250,56 @@ pub(super) fn refused(
     None
 }
 
+/// `pg_dump`'s options that say nothing about which rows there are or how they are written.
+const PARALLEL: &[&str] = &[
+    "clean",
+    "disable-dollar-quoting",
+    "if-exists",
+    "large-objects",
+    "lock-wait-timeout",
+    "no-acl",
+    "no-blobs",
+    "no-comments",
+    "no-large-objects",
+    "no-owner",
+    "no-privileges",
+    "no-publications",
+    "no-security-labels",
+    "no-subscriptions",
+    "no-sync",
+    "no-table-access-method",
+    "no-tablespaces",
+    "no-toast-compression",
+    "no-unlogged-table-data",
+    "role",
+    "verbose",
+];
+/// The same, as letters.
+const PARALLEL_SHORT: &str = "bBcOvx";
+
+/// The first of `pg_dump`'s options that a dump by several sessions cannot have.
+pub(super) fn unfit_for_parallel(options: &[String]) -> Option<String> {
+    let mut words = options.iter();
+    while let Some(word) = words.next() {
+        if let Some(long) = word.strip_prefix("--") {
+            let name = long.split('=').next().unwrap_or_default();
+            if !PARALLEL.contains(&name) {
+                return Some(format!("--{name}"));
+            }
+            if ["role", "lock-wait-timeout"].contains(&name) && name == long {
+                words.next();
+            }
+        } else if let Some(letter) = word
+            .trim_start_matches('-')
+            .chars()
+            .find(|letter| !PARALLEL_SHORT.contains(*letter))
+        {
+            return Some(format!("-{letter}"));
+        }
+    }
+    None
+}
+
 /// A name as MySQL's and MariaDB's tools read it.
 fn mysql_name(name: &str) -> String {
     let name = name.replace('_', "-");
@@ -334,6 +384,35 @@ mod tests {
                 assert!(refused.is_some(), "{options:?}");
                 assert!(!refused.unwrap().contains("sesame"));
             }
+        }
+    }
+
+    #[test]
+    fn what_chooses_rows_or_their_form_is_not_for_several_sessions() {
+        let unfit = |options: &[&str]| {
+            let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+            unfit_for_parallel(&options)
+        };
+        for options in [
+            &["--exclude-table=logs"][..],
+            &["-T", "logs"],
+            &["-vnFoo"],
+            &["--inserts"],
+            &["--schema-only"],
+            &["--exclude-t=x"],
+            &["--encoding=LATIN1"],
+            &["--enable-row-security"],
+            &["--data-only"],
+            &["--snapshot=x"],
+        ] {
+            assert!(unfit(options).is_some(), "{options:?}");
+        }
+        for options in [
+            &["--no-owner", "-x", "--clean", "--if-exists"][..],
+            &["-vO", "--role", "dumper", "--lock-wait-timeout", "5s"],
+            &["--role=dumper", "--lock-wait-timeout=5s"],
+        ] {
+            assert_eq!(unfit(options), None, "{options:?}");
         }
     }
 

@@ -158,6 +158,7 @@ pub(super) struct Database {
     pub exclude: Option<Spanned<Vec<String>>>,
     pub globals: Option<Spanned<bool>>,
     pub format: Option<Spanned<String>>,
+    pub parallel: Option<Spanned<usize>>,
     pub options: Option<Spanned<Vec<String>>>,
     pub dump_tool: Option<Spanned<PathBuf>>,
     pub tools: Option<Spanned<PathBuf>>,

@@ -163,6 +163,7 @@ fn url(
         password,
         database: selection,
         dump_format: DumpFormat::Plain,
+        parallel: 1,
         options: Vec::new(),
         dump_tool: None,
         tools: None,

@@ -7,9 +7,11 @@
 //! | [`child`] | a running process: its group, its end |
 //! | [`stderr`] | what it says, in bounds |
 //! | [`guard`] | what ends it when this program is killed |
+//! | [`copier`] | a client that is told statements, and whose answers are a dump |
 //! | [`source`] | the dump, read segment by segment, and the proof that it is whole |
 
 pub mod child;
+pub mod copier;
 pub(crate) mod environment;
 pub mod guard;
 pub mod source;
@@ -17,6 +19,7 @@ pub mod stderr;
 pub mod tool;
 
 pub use child::{Child, ChildError, Ending, words};
+pub use copier::{Copier, ROWS_END};
 pub use source::{DumpEnd, DumpError, DumpShape, EndMarker, Flaw, Next, Source};
 pub use stderr::{Complaints, Matching};
 pub use tool::{SECRET_PATH, ToolCommand, ToolError, ToolErrorKind, first_in_path, quote};

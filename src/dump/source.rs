@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::ChildStdout;
 use tokio::time::{sleep, timeout};
 
-use super::{Child, ChildError, ToolCommand, words};
+use super::{Child, ChildError, ToolCommand, ToolError, words};
 use crate::meter::Meter;
 
 /// Why a dump is not whole.
@@ -49,6 +49,9 @@ pub enum DumpError {
         /// The end of its stderr.
         last_words: String,
     },
+    /// A dump by several children could not be begun.
+    #[error(transparent)]
+    Begin(#[from] ToolError),
     /// The tool exited 0, and somebody else holds its stdout.
     #[error("{program} exited 0, but a process that it left behind holds its stdout open and wrote nothing for {after:?} (exit_timeout){}", words(.last_words))]
     Held {
@@ -118,7 +121,8 @@ impl DumpShape {
     }
 }
 
-/// Proof that a dump is whole, and what is known only then. Made by [`Source::next`] alone.
+/// Proof that a dump is whole, and what is known only then. Made by [`Source::next`], and of those
+/// of several by [`DumpEnd::of_all`], alone.
 #[derive(Debug)]
 pub struct DumpEnd {
     size: u64,
@@ -126,6 +130,24 @@ pub struct DumpEnd {
 }
 
 impl DumpEnd {
+    /// One dump of several children: the ends of all tools, and what else there was to be heard.
+    pub fn of_all(
+        size: u64,
+        ends: impl IntoIterator<Item = Self>,
+        clients: Vec<Vec<String>>,
+    ) -> Self {
+        let mut warnings: Vec<String> = Vec::new();
+        for said in ends.into_iter().map(|end| end.warnings).chain(clients) {
+            for line in said {
+                // What is about the database is said by each of them.
+                if !warnings.contains(&line) {
+                    warnings.push(line);
+                }
+            }
+        }
+        Self { size, warnings }
+    }
+
     /// Bytes that the tool wrote to its stdout.
     pub fn size(&self) -> u64 {
         self.size
@@ -154,6 +176,8 @@ pub struct Source {
     shape: DumpShape,
     exit_timeout: Duration,
     at_eof: bool,
+    /// Bytes that were read before anybody wanted them.
+    early: Vec<u8>,
     /// As many of the dump's first bytes as its shape is about.
     first: BytesMut,
     /// The same of its last.
@@ -178,6 +202,7 @@ impl Source {
             shape,
             exit_timeout,
             at_eof: false,
+            early: Vec::new(),
             first: BytesMut::new(),
             last: BytesMut::new(),
             size: 0,
@@ -191,8 +216,51 @@ impl Source {
     /// wrote before.
     pub async fn next(&mut self, segment: &mut Vec<u8>, meter: &Meter) -> Result<Next, DumpError> {
         let capacity = segment.capacity();
-        while !self.at_eof && segment.len() < capacity {
-            let room = capacity - segment.len();
+        self.fill(segment, capacity, meter).await
+    }
+
+    /// Waits for the dump's first bytes: what the tool does before, such as taking locks, is done.
+    ///
+    /// # Errors
+    /// As for [`Source::next`], but for an empty dump, which is no error yet.
+    pub async fn begun(&mut self, meter: &Meter) -> Result<(), DumpError> {
+        let mut early = Vec::with_capacity(1);
+        self.read(&mut early, 1, meter).await?;
+        self.early = early;
+        Ok(())
+    }
+
+    /// Fills `segment` from where it ends up to `limit` bytes, or less at the dump's end; then, once,
+    /// the end. The segment has room for so many.
+    ///
+    /// # Errors
+    /// As for [`Source::next`].
+    pub async fn fill(
+        &mut self,
+        segment: &mut Vec<u8>,
+        limit: usize,
+        meter: &Meter,
+    ) -> Result<Next, DumpError> {
+        let start = segment.len();
+        let early = self.early.len().min(limit.saturating_sub(start));
+        segment.extend(self.early.drain(..early));
+        self.read(segment, limit, meter).await?;
+        if segment.len() == start {
+            return self.end().await.map(Next::End);
+        }
+        self.look_at(&segment[start..]);
+        Ok(Next::Segment)
+    }
+
+    /// Reads until there are `limit` bytes, or no more.
+    async fn read(
+        &mut self,
+        segment: &mut Vec<u8>,
+        limit: usize,
+        meter: &Meter,
+    ) -> Result<(), DumpError> {
+        while !self.at_eof && segment.len() < limit {
+            let room = limit - segment.len();
             let mut limited = (&mut *segment).limit(room);
             let exited_well = self.child.has_exited_well();
             tokio::select! {
@@ -210,11 +278,7 @@ impl Source {
                 () = sleep(self.exit_timeout), if exited_well => return Err(self.held().await),
             }
         }
-        if segment.is_empty() {
-            return self.end().await.map(Next::End);
-        }
-        self.look_at(segment);
-        Ok(Next::Segment)
+        Ok(())
     }
 
     fn look_at(&mut self, bytes: &[u8]) {

@@ -8,6 +8,7 @@ mod command;
 mod identity;
 mod load;
 mod mysql;
+mod parallel;
 mod postgres;
 mod script;
 mod session;
@@ -22,14 +23,16 @@ use secrecy::SecretString;
 
 use crate::catalog::{Properties, SourceIdentity};
 use crate::config::{Database, EngineKind};
-use crate::dump::{DumpShape, ToolCommand, ToolError};
+use crate::dump::{DumpError, DumpShape, ToolCommand, ToolError};
+use crate::meter::Meter;
 use identity::{local_identity, server_identity};
 use load::ADMIN_TIMEOUT;
 pub use load::{
     Activity, Beside, ClientLoad, Contents, Destination, Load, LoadOptions, Loader, Purpose,
     Replacement, Settle, Unit,
 };
-pub use script::Script;
+pub use parallel::{Copy, Keeper, Streams, Table};
+pub use script::{Cut, Cutter, Script};
 
 /// How a dump becomes files in a folder, for a staged backup.
 #[derive(Debug, Clone)]
@@ -85,6 +88,19 @@ pub trait Engine: Loader {
     /// that its dump has.
     fn staged_dump(&self, _parallel: usize) -> Result<(StagedDump, &'static str), ToolError> {
         Ok((StagedDump::Stdout(self.dump_command()?), self.dump_format()))
+    }
+
+    /// Begins a dump by `streams` sessions at once, from one snapshot. `segment` is what one of its
+    /// files has at most, in bytes.
+    async fn parallel_dump(
+        &self,
+        _streams: usize,
+        _segment: usize,
+        _exit_timeout: Duration,
+        _meter: &Meter,
+    ) -> Result<Streams, DumpError> {
+        let why = "this engine has no parallel dump";
+        Err(ToolError::Cannot(why.into()).into())
     }
 
     /// File name of the dump in the archive, such as `shop.sql`, when the inventory gives none.

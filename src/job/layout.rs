@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! memory = (held part + part being filled + in_flight) × part
-//!        + (workers + 1) × (segment + its compressed bound) + workers × codec
+//!        + (workers + feeds) × (segment + its compressed bound) + workers × codec
 //!        + (workers + 1) × what that is sealed to, when it is encrypted
 //! ```
 //!
@@ -49,6 +49,8 @@ pub struct Layout {
     pub segment: usize,
     /// Segments being compressed at once.
     pub workers: usize,
+    /// Segments being filled at once: one, or one for each session of a parallel dump.
+    pub feeds: usize,
     /// Size of a part, in bytes.
     pub part: u64,
     /// Parts on their way at once; the held one and the one being filled are not counted.
@@ -87,6 +89,31 @@ impl Layout {
         expected: Option<u64>,
         connections: Option<usize>,
     ) -> Result<Self, u64> {
+        let feeds = (1, encrypted);
+        Self::with_feeds(
+            feeds,
+            memory,
+            cores,
+            limits,
+            compression,
+            expected,
+            connections,
+        )
+    }
+
+    /// The same where `feeds` segments are filled at once.
+    ///
+    /// # Errors
+    /// As for [`Layout::new`].
+    pub fn with_feeds(
+        (feeds, encrypted): (usize, bool),
+        memory: u64,
+        cores: usize,
+        limits: Limits,
+        compression: (Compression, i32),
+        expected: Option<u64>,
+        connections: Option<usize>,
+    ) -> Result<Self, u64> {
         let (segments, surplus) = match compression.0 {
             // A part keeps the whole of a segment that it ends in, where that is not compressed.
             Compression::None => (PLAIN_SEGMENTS, PLAIN_SEGMENTS[0] as u64),
@@ -95,6 +122,7 @@ impl Layout {
         let least = (AT_HOME + 1) * (limits.min_part + surplus);
         let encode = |segment: usize, workers: usize| {
             encoder_memory(segment, workers, compression, encrypted)
+                + feeds_memory(segment, feeds, compression)
         };
         let smallest = segments[segments.len() - 1];
         let for_cores = (memory / 3 * 2).min(memory.saturating_sub(least));
@@ -134,6 +162,7 @@ impl Layout {
         Ok(Self {
             segment,
             workers,
+            feeds,
             part,
             in_flight: usize::try_from(in_flight).unwrap_or(usize::MAX),
             max_parts: limits.max_parts,
@@ -158,6 +187,22 @@ fn encoder_memory(
     (segment as u64 + bound as u64 + sealed as u64)
         .saturating_mul(workers.saturating_add(1))
         .saturating_add(workers.saturating_mul(compression.state(level, segment)))
+}
+
+/// What more than one feed takes: each a segment of its own, and an eighth of one, which is read and
+/// belongs to the next.
+fn feeds_memory(segment: usize, feeds: usize, (compression, _): (Compression, i32)) -> u64 {
+    let (more, bound) = (
+        (feeds as u64).saturating_sub(1),
+        compression.bound(segment) as u64,
+    );
+    let behind = if more > 0 {
+        segment as u64 / 8 * feeds as u64
+    } else {
+        0
+    };
+    more.saturating_mul(segment as u64 + bound)
+        .saturating_add(behind)
 }
 
 #[cfg(test)]
@@ -273,6 +318,25 @@ mod tests {
         let little = of(128 * MIB, 200);
         assert!(little.part < SMALL_PART, "{little:?}");
         assert!(little.in_flight >= 10, "{little:?}");
+    }
+
+    #[test]
+    fn segments_that_are_filled_at_once_are_counted() {
+        let zstd = (Compression::Zstd, 1);
+        let of = |feeds| {
+            Layout::with_feeds((feeds, false), 128 * MIB, 2, Limits::S3, zstd, None, None).unwrap()
+        };
+        let (one, four, many) = (of(1), of(4), of(32));
+        assert!(one.memory <= 128 * MIB && four.memory <= 128 * MIB && many.memory <= 128 * MIB);
+        assert!(
+            four.segment < one.segment && many.segment < four.segment,
+            "{many:?}"
+        );
+        assert_eq!((four.workers, many.workers), (2, 2));
+        let places = (four.workers + four.feeds) as u64;
+        let segments = places * (four.segment + zstd.0.bound(four.segment)) as u64;
+        let parts = (AT_HOME + four.in_flight as u64) * four.part;
+        assert!(four.memory >= segments + parts, "{four:?}");
     }
 
     #[test]

@@ -22,6 +22,7 @@
 //! |---|---|
 //! | this | the states and the way through them |
 //! | [`layout`] | the sizes |
+//! | [`parallel`] | a dump by several sessions, into an archive of many files |
 //! | [`watch`] | nothing moves |
 //! | [`commit`] | the point of no return |
 //! | [`erase`](mod@erase) | taking away what is no backup |
@@ -32,6 +33,7 @@ mod commit;
 mod erase;
 mod failure;
 mod layout;
+mod parallel;
 pub mod places;
 mod watch;
 
@@ -44,13 +46,17 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::archive::{Compression, Cores, END_LEN, Encoding, TarHeader, encoder, hex, padding};
+use crate::archive::{
+    Compression, Cores, END_LEN, Encoding, Inlet, TarHeader, encoder, hex, padding,
+};
 use crate::catalog::{
-    Archive, BackupId, Encryption, Entry, Manifest, Mode, Properties, SourceIdentity, archive_key,
+    Archive, BackupId, Encryption, Entry, Manifest, Mode, ParallelDump, Properties, SourceIdentity,
+    archive_key,
 };
 use crate::cipher::{Envelope, Lock, Seal};
 use crate::deposit::{Deposit, Ledger, SealedVolume};
-use crate::dump::{DumpEnd, DumpShape, Next, Source, ToolCommand};
+use crate::dump::{DumpEnd, DumpError, DumpShape, Next, Source, ToolCommand};
+use crate::engine::Streams;
 use crate::meter::{Meter, Phase, Step};
 use crate::signature::Signer;
 use crate::store::SharedStore;
@@ -59,6 +65,8 @@ pub use commit::{Committed, Sealed, Signature};
 use erase::{Traces, erase};
 pub use failure::{FailedStep, Failure, FailureKind, JobError, StoreFailure};
 pub use layout::Layout;
+pub use parallel::Parallel;
+use parallel::{Folder, ManyFiles};
 pub use watch::{Witness, stalled};
 
 /// How long a failed job tries to take away what it has put into the store.
@@ -92,6 +100,8 @@ pub struct Job {
     pub tool: String,
     /// What writes the dump.
     pub command: ToolCommand,
+    /// What does so where that is several sessions at once.
+    pub parallel: Option<Parallel>,
     /// What a whole dump looks like.
     pub dump_shape: DumpShape,
     /// File name of the dump in the archive.
@@ -150,6 +160,7 @@ impl Job {
             dump_format: "dump".into(),
             tool: command.program.display().to_string(),
             command,
+            parallel: None,
             dump_shape: DumpShape::default(),
             file_name: format!("{database}.dump"),
             compression,
@@ -258,6 +269,7 @@ impl From<CancellationToken> for Interruption {
 #[derive(Debug)]
 pub struct WholeDump {
     entries: Vec<Entry>,
+    parallel: Option<ParallelDump>,
     /// What the tool said although all went well.
     warnings: Vec<String>,
 }
@@ -277,7 +289,16 @@ impl WholeDump {
     pub fn of_files(end: &DumpEnd, entries: Vec<Entry>) -> Self {
         Self {
             entries,
+            parallel: None,
             warnings: end.warnings().to_vec(),
+        }
+    }
+
+    /// So many files by several sessions that, joined, are this one.
+    fn in_many_files(self, sessions: usize, files: u64) -> Self {
+        Self {
+            parallel: Some(ParallelDump { sessions, files }),
+            ..self
         }
     }
 }
@@ -326,10 +347,45 @@ pub async fn back_up(
 
 /// A dump on its way: the tool runs, the store has accepted an upload, or is asked for nothing yet.
 struct Dumping {
-    source: Source,
+    source: Running,
     envelope: Envelope,
     deposit: Deposit,
     started: Timestamp,
+}
+
+/// What writes a dump at this moment.
+enum Running {
+    One(Box<Source>),
+    Several(Box<Streams>, usize),
+}
+
+impl Running {
+    async fn begin(job: &Job) -> Result<Self, DumpError> {
+        let Some(Parallel { engine, streams }) = &job.parallel else {
+            let source = Source::spawn(&job.command, job.dump_shape, job.exit_timeout);
+            return source.map(Box::new).map(Self::One);
+        };
+        let (count, segment, meter) = (*streams, job.layout.segment, &job.meter);
+        let begun = engine.parallel_dump(count, segment, job.exit_timeout, meter);
+        let streams = meter.wait_for(Step::Dump, begun).await?;
+        Ok(Self::Several(Box::new(streams), count))
+    }
+
+    async fn kill(&mut self) {
+        match self {
+            Self::One(source) => source.kill().await,
+            Self::Several(streams, _) => streams.kill().await,
+        }
+    }
+}
+
+/// A dump that has ended: proof of it, and what of the archive could not be written before.
+struct Ended {
+    end: DumpEnd,
+    /// The first file's header, without the hash that a single file's has.
+    header: TarHeader,
+    /// How many sessions, and how many files.
+    many: Option<(usize, u64)>,
 }
 
 impl Dumping {
@@ -353,7 +409,7 @@ impl Dumping {
         } else {
             Deposit::begin(store, meter, ledger, window, names, head).await?
         };
-        let source = Source::spawn(&job.command, job.dump_shape, job.exit_timeout)?;
+        let source = Running::begin(job).await?;
         Ok(Self {
             source,
             envelope,
@@ -367,7 +423,7 @@ impl Dumping {
 async fn stream(
     job: &Job,
     cores: &Cores,
-    source: &mut Source,
+    source: &mut Running,
     mut envelope: Envelope,
     mut deposit: Deposit,
 ) -> Result<(WholeDump, Vec<SealedVolume>), JobError> {
@@ -383,23 +439,12 @@ async fn stream(
         level: *level,
         segment: layout.segment,
         workers: layout.workers,
+        feeds: layout.feeds,
         checksum: job.store.checksum_kind(),
         sha256: true,
     };
-    let (mut inlet, mut outlet) = encoder(cores, encoding, meter);
-    let read = async move {
-        loop {
-            let (mut room, start) = (inlet.room().await, Instant::now());
-            let next = meter
-                .wait_for(Step::Dump, source.next(room.segment(), meter))
-                .await?;
-            meter.was_busy(Step::Dump, start);
-            match next {
-                Next::Segment => inlet.put(room).await,
-                Next::End(end) => return Ok::<_, JobError>(end),
-            }
-        }
-    };
+    let (inlet, mut outlet) = encoder(cores, encoding, meter);
+    let read = read(job, source, inlet);
     let write = async {
         let pieces = outlet.pieces();
         let pieces = pieces.map_ok(|(piece, room)| envelope.body(piece, room));
@@ -416,25 +461,80 @@ async fn stream(
             deposit.push(piece).await?;
         }
     };
-    let (end, ()) = tokio::try_join!(read, write)?;
+    let (Ended { end, header, many }, ()) = tokio::try_join!(read, write)?;
     let sha256 = outlet
         .sha256()
         .ok_or_else(|| std::io::Error::other("the dump was not hashed"))?;
 
     // The dump is whole: what could not be written before can be now.
     meter.set_phase(Phase::Committing);
-    let name = &job.file_name;
-    let header = TarHeader {
-        name: name.clone(),
-        size: end.size(),
-        sha256: Some(sha256),
-    }
-    .to_bytes();
-    let tail = outlet.tail(&header, padding(end.size()) + END_LEN);
+    let one_file = WholeDump::one_file(&end, &job.file_name, &sha256);
+    let (whole, header, padding) = if let Some((sessions, files)) = many {
+        // Each file has brought its padding along.
+        (one_file.in_many_files(sessions, files), header, 0)
+    } else {
+        let sha256 = Some(sha256);
+        (
+            one_file,
+            TarHeader { sha256, ..header },
+            padding(end.size()),
+        )
+    };
+    let header = header.to_bytes();
+    let tail = outlet.tail(&header, padding + END_LEN);
     let (tail, head) = envelope.close(tail, compression.head(&header));
     deposit.push(tail).await?;
     let volumes = deposit.seal(head).await?;
-    Ok((WholeDump::one_file(&end, name, &sha256), volumes))
+    Ok((whole, volumes))
+}
+
+/// Reads the dump to its end.
+async fn read(job: &Job, source: &mut Running, mut inlet: Inlet) -> Result<Ended, JobError> {
+    let Job {
+        file_name,
+        layout,
+        meter,
+        ..
+    } = job;
+    let source = match source {
+        Running::One(source) => source,
+        Running::Several(streams, count) => {
+            let folder = Folder {
+                name: &parallel::folder_name(file_name),
+                segment: layout.segment,
+            };
+            let timeout = job.exit_timeout;
+            let read = parallel::read(streams, *count, inlet, folder, timeout, meter);
+            let ManyFiles { end, first, files } = Box::pin(read).await?;
+            return Ok(Ended {
+                end,
+                header: first,
+                many: Some((*count, files)),
+            });
+        }
+    };
+    loop {
+        let (mut room, start) = (inlet.room().await, Instant::now());
+        let next = meter
+            .wait_for(Step::Dump, source.next(room.segment(), meter))
+            .await?;
+        meter.was_busy(Step::Dump, start);
+        match next {
+            Next::Segment => inlet.put(room).await,
+            Next::End(end) => {
+                let header = TarHeader {
+                    name: file_name.clone(),
+                    size: end.size(),
+                    sha256: None,
+                };
+                return Ok(Ended {
+                    end,
+                    header,
+                    many: None,
+                });
+            }
+        }
+    }
 }
 
 impl Sealed {
@@ -477,6 +577,7 @@ impl Sealed {
             } else {
                 Vec::new()
             },
+            parallel: whole.parallel,
             archive: Archive {
                 container: container.into(),
                 compression,

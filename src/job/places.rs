@@ -51,10 +51,10 @@ impl Places {
     }
 }
 
-/// Waits at a gate, where there is one. A gate is never closed.
-pub async fn pass(gate: Option<&Arc<Semaphore>>) -> Option<OwnedSemaphorePermit> {
+/// Waits at a gate, where there is one, for so many to pass. A gate is never closed.
+pub async fn pass(gate: Option<&Arc<Semaphore>>, many: u32) -> Option<OwnedSemaphorePermit> {
     match gate {
-        Some(gate) => gate.clone().acquire_owned().await.ok(),
+        Some(gate) => gate.clone().acquire_many_owned(many).await.ok(),
         None => None,
     }
 }

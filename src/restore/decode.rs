@@ -103,6 +103,7 @@ fn decompress(
         .archive
         .encryption
     {
+        _ if manifest.parallel.is_some() => untar_joined(manifest, tar, emit),
         None => untar(&manifest.entries, tar, emit),
         Some(sealed) => untar_sealed(sealed, tar, emit),
     };
@@ -165,6 +166,75 @@ fn untar(
     }
     zeros(tar, END_LEN, "the end of the tar archive")?;
     at_end(tar, "the tar archive")
+}
+
+/// The same of a dump that is in many files, which are one script: it has the size and the SHA-256
+/// of its entry, or, in an encrypted archive, what the seal proves.
+fn untar_joined(
+    manifest: &Manifest,
+    mut tar: &mut dyn Read,
+    emit: &mut dyn FnMut(Piece) -> bool,
+) -> Result<()> {
+    let tar = &mut tar;
+    let wanted = |wanted| if wanted { Ok(()) } else { Err(Wrong::Unwanted) };
+    let files = manifest.parallel.map_or(0, |parallel| parallel.files);
+    let entry = manifest.entries.first();
+    let script = manifest
+        .file_names()
+        .first()
+        .map_or("dump.sql", |name| name)
+        .to_owned();
+    wanted(emit(Piece::Begin(script)))?;
+    let (mut hash, mut left) = (Sha256::new(), entry.map(|entry| entry.size));
+    for at in 1..=files {
+        let mut header = [0; HEADER_LEN];
+        tar.read_exact(&mut header)?;
+        let TarHeader { name, size, .. } = TarHeader::from_bytes(&header)?;
+        if left.is_some_and(|left| size > left) || !EntryName::are_all_of(&name) {
+            let why = format!("its file {name:?} with {size} bytes is no part of the script");
+            return Err(Wrong::With(why));
+        }
+        left = left.map(|left| left - size);
+        let mut of_file = size;
+        while of_file > 0 {
+            let length = usize::try_from(of_file).unwrap_or(PIECE).min(PIECE);
+            let mut piece = BytesMut::zeroed(length);
+            tar.read_exact(&mut piece)?;
+            hash.update(&piece);
+            of_file -= length as u64;
+            if at == files && of_file == 0 {
+                // Before the last bytes are given away, as of a single file.
+                is_whole(entry, left, &hex(&hash.clone().finalize()))?;
+            }
+            wanted(emit(Piece::Data(piece.freeze())))?;
+        }
+        zeros(tar, padding(size), "the padding of a file")?;
+    }
+    // Once more: the last file may be empty.
+    is_whole(entry, left, &hex(&hash.finalize()))?;
+    zeros(tar, END_LEN, "the end of the tar archive")?;
+    at_end(tar, "the tar archive")
+}
+
+/// Whether the script that was read is its entry, as far as that is told.
+fn is_whole(entry: Option<&Entry>, left: Option<u64>, sha256: &str) -> Result<()> {
+    let Some(Entry {
+        name,
+        sha256: expected,
+        ..
+    }) = entry
+    else {
+        return Ok(());
+    };
+    if let Some(left) = left.filter(|left| *left > 0) {
+        return Err(Wrong::With(format!("{left} bytes of {name:?} are missing")));
+    }
+    if sha256 != expected {
+        return Err(Wrong::With(format!(
+            "the SHA-256 of {name:?} is {sha256}, and its manifest says {expected}"
+        )));
+    }
+    Ok(())
 }
 
 /// The same of an encrypted archive, whose files only it knows.

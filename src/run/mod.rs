@@ -199,7 +199,7 @@ impl Run {
         }
         let found = {
             let ask = async {
-                let _on_host = pass(self.hosts.of(entry).as_ref()).await;
+                let _on_host = pass(self.hosts.of(entry).as_ref(), 1).await;
                 discover(&self.plan, entry).await
             };
             let asked = self.interruption.cancel.run_until_cancelled(ask).await;
@@ -386,7 +386,7 @@ impl Run {
         // Always the host first: whoever holds a place among all jobs runs.
         let wait = async {
             (
-                pass(self.hosts.of(entry).as_ref()).await,
+                pass(self.hosts.of(entry).as_ref(), self.hosts.taken_by(entry)).await,
                 places.take().await,
             )
         };

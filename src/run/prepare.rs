@@ -13,7 +13,7 @@ use crate::catalog::{Mode, Properties};
 use crate::cipher::Lock;
 use crate::config::{Container, Database, Selection};
 use crate::engine::{self, Activity, Engine, StagedDump};
-use crate::job::{FailureKind, Job, JobError, Layout, SIGN_OF_LIFE_AFTER, Witness};
+use crate::job::{FailureKind, Job, JobError, Layout, Parallel, SIGN_OF_LIFE_AFTER, Witness};
 use crate::meter::Meter;
 use crate::store::retry::{RetryPolicy, Retrying};
 
@@ -183,12 +183,17 @@ pub async fn prepare(
     };
     let compression = (entry.compression, entry.level);
     let memory = plan.memory_per_job;
-    let layout = Layout::new(
+    let parallel = (settings.mode == Mode::Streamed && entry.parallel > 1).then(|| Parallel {
+        engine: engine.clone(),
+        streams: entry.parallel,
+    });
+    let feeds = parallel.as_ref().map_or(1, |parallel| parallel.streams);
+    let layout = Layout::with_feeds(
+        (feeds, entry.encryption.is_some()),
         memory,
         Cores::count(),
         store.limits(),
         compression,
-        entry.encryption.is_some(),
         expected,
         None,
     )
@@ -214,6 +219,7 @@ pub async fn prepare(
         dump_format: dump_format.into(),
         tool: version,
         command,
+        parallel,
         dump_shape: engine.dump_shape(),
         file_name: entry
             .file_name

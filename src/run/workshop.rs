@@ -60,4 +60,10 @@ impl Hosts {
             .or_insert_with(|| Arc::new(Semaphore::new(self.each)));
         Some(gate.clone())
     }
+
+    /// How many of a server's jobs the entry's counts as: as many as it has sessions that read, and
+    /// all of them where it has more.
+    pub fn taken_by(&self, entry: &Database) -> u32 {
+        u32::try_from(entry.parallel.min(self.each)).unwrap_or(u32::MAX)
+    }
 }

@@ -83,6 +83,7 @@ async fn tar(
         level: job.level,
         segment: job.layout.segment,
         workers: job.layout.workers,
+        feeds: 1,
         checksum: None,
         sha256: false,
     };

@@ -114,10 +114,10 @@ pub async fn back_up(
     let cancel = &interruption.cancel;
     let places = async {
         // The host first: who waits for one takes no room from the others.
-        let on_host = pass(host.as_ref()).await;
+        let on_host = pass(host.as_ref(), 1).await;
         Ok((
             on_host,
-            pass(Some(&staging.dumped)).await,
+            pass(Some(&staging.dumped), 1).await,
             staging.dump.take().await,
         ))
     };
@@ -183,7 +183,7 @@ async fn steps(
 
     let places = async {
         Ok((
-            pass(Some(&staging.archived)).await,
+            pass(Some(&staging.archived), 1).await,
             staging.archive.take().await,
         ))
     };

@@ -40,6 +40,7 @@ async fn round_trip(
     let layout = Layout {
         segment: SEGMENT,
         workers: 3,
+        feeds: 1,
         part: PART,
         in_flight: 2,
         max_parts,

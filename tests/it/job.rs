@@ -95,6 +95,7 @@ fn job(store: &Meddled<Unlucky>, script: &str, patience: Duration) -> Job {
     let layout = Layout {
         segment: 8 << 10,
         workers: 2,
+        feeds: 1,
         part: 16 << 10,
         in_flight: 2,
         max_parts: 4,

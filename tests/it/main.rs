@@ -18,6 +18,7 @@ mod meddled;
 mod model;
 mod networks;
 mod notify;
+mod parallel;
 mod prune;
 mod restore;
 mod restore_kills;

@@ -144,6 +144,7 @@ async fn run(plan: &Plan, file: &std::path::Path) -> std::result::Result<(), Str
     let layout = Layout {
         segment: 8192,
         workers: 2,
+        feeds: 1,
         part: 10_000,
         in_flight: 3,
         max_parts: 10_000,

@@ -56,6 +56,7 @@ pub fn put_backup_as(
         mode: Mode::Streamed,
         started: id.time(),
         finished: id.time(),
+        parallel: None,
         entries: vec![Entry {
             name: "x".into(),
             size: 2,

@@ -513,6 +513,7 @@ async fn stored(dump: &Path, compression: Compression) -> (MemoryStore, Manifest
     let layout = Layout {
         segment: 8192,
         workers: 2,
+        feeds: 1,
         part: 20_000,
         in_flight: 2,
         max_parts: 5,

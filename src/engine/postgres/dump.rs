@@ -1,16 +1,20 @@
 //! What dumps, and what there is to dump.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::super::load::BESIDE_PATTERN;
-use super::super::{Access, Engine, StagedDump, file_stem, number, server_identity, unhex};
+use super::super::{
+    Access, Engine, StagedDump, Streams, file_stem, number, server_identity, unhex,
+};
 use super::connection::MAINTENANCE;
 use super::{Postgres, programs};
 use crate::catalog::{Properties, SourceIdentity};
 use crate::config::{Database, DumpFormat, Selection};
-use crate::dump::{ChildError, DumpShape, EndMarker, ToolCommand, ToolError};
+use crate::dump::{ChildError, DumpError, DumpShape, EndMarker, ToolCommand, ToolError};
+use crate::meter::Meter;
 
 /// Ordinary tables that this role may not read, and what it may read only row by row.
 const UNREADABLE: &str = "\
@@ -32,7 +36,7 @@ where not r.rolsuper and m.umuser <> r.oid
   and not (m.umuser = 0 and pg_has_role(s.srvowner, 'usage'))";
 
 impl Postgres {
-    fn dump_program(&self) -> PathBuf {
+    pub(super) fn dump_program(&self) -> PathBuf {
         let usual = if self.globals() {
             "pg_dumpall"
         } else {
@@ -199,6 +203,17 @@ impl Engine for Postgres {
             end_marker,
             may_be_empty: self.database.allow_empty,
         }
+    }
+
+    async fn parallel_dump(
+        &self,
+        streams: usize,
+        segment: usize,
+        exit_timeout: Duration,
+        meter: &Meter,
+    ) -> Result<Streams, DumpError> {
+        self.begin_parallel(streams, segment, exit_timeout, meter)
+            .await
     }
 
     async fn version(&self) -> Result<String, ToolError> {

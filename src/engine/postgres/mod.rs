@@ -7,9 +7,11 @@ mod beside;
 mod connection;
 mod dump;
 mod load;
+mod parallel;
 mod programs;
 mod properties;
 mod script;
+mod split;
 
 use connection::MAINTENANCE;
 use programs::ServerVersion;

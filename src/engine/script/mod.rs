@@ -10,11 +10,13 @@
 //! taken for a statement. Memory is bounded: rules see a statement's first [`HEAD`] bytes, and what
 //! is longer than that goes by.
 
+mod cut;
 mod lexer;
 mod token;
 
 use bytes::Bytes;
 
+pub use cut::{Cut, Cutter};
 use lexer::Lexer;
 pub use token::{Kind, Token, tokens};
 
