@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::hostname;
+use super::resources::after_name;
 use crate::catalog::{BackupId, is_lease_key, lease_key, leases_prefix};
 use crate::store::{ErrorKind, SharedStore, StoreError, Written, get_small, list_all};
 
@@ -342,11 +343,10 @@ fn namespace() -> String {
     link.display().to_string()
 }
 
-/// The 22nd field of proc(5)'s `stat`; a zombie has ended. The second one, in brackets, may hold
-/// anything.
+/// The 22nd field of proc(5)'s `stat`; a zombie has ended.
 fn begin_of(pid: u32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let mut fields = after_name(&stat)?;
     fields.next().filter(|state| *state != "Z")?;
     fields.nth(18).map(str::to_owned)
 }

@@ -38,14 +38,19 @@ impl Resources {
 /// User and system time of `/proc/self/stat`: fields 14 to 17, the children's last
 /// (<https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>).
 fn cpu(stat: &str) -> Option<(f64, f64)> {
-    // Field 2 is the program's name in parentheses, and may hold anything; field 3 follows it.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let fields: Vec<&str> = after_name(stat)?.collect();
     #[expect(clippy::cast_precision_loss, reason = "a tick is 10 ms")]
     let seconds = |number: usize| {
         let ticks: u64 = fields.get(number - 3)?.parse().ok()?;
         Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     };
     Some((seconds(14)? + seconds(16)?, seconds(15)? + seconds(17)?))
+}
+
+/// The fields of a process's `stat` from the third on, its state: the second is the program's name
+/// in parentheses, and may hold anything.
+pub fn after_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace())
 }
 
 /// The number after `name`, its unit left out.
