@@ -46,14 +46,8 @@ fn objects(world: &World, store: &str) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn a_copy_is_the_same_backup_in_another_store_without_the_database() {
     let world = World::new("");
-    world.run(&["keygen", "-o", "age.key"]);
+    let public = world.age_recipient();
     let signing = world.run(&["keygen", "--signing", "-o", "sign.key"]).stdout;
-    let pair = std::fs::read_to_string(world.path("age.key")).unwrap();
-    let public = pair
-        .lines()
-        .nth(1)
-        .unwrap()
-        .trim_start_matches("# public key: ");
     let more = format!("[signatures]\n{signing}[defaults]\nencrypt_to = [\"{public}\"]\n");
     // Volumes of two parts, which the second store needs not make.
     inventory(&world, "head -c 45000000 /dev/zero", &more, "max_parts = 2");

@@ -79,7 +79,7 @@ fn stock_age_and_tar_read_what_was_streamed_and_staged_in_every_compression() {
                 let unpacked = tool(unzip.arg("-p").arg(world.path("plain.zip")));
                 assert!(unpacked == expected);
             }
-            let key = keygen_free(&world);
+            let key = identity_file(&world);
             let out = world.path("back");
             let out = out.to_str().unwrap();
             good(&world.run(&["restore", "x", "--output", out, "--identity", &key]));
@@ -92,7 +92,8 @@ fn stock_age_and_tar_read_what_was_streamed_and_staged_in_every_compression() {
     }
 }
 
-fn keygen_free(world: &World) -> String {
+/// The file of the pair that [`keygen`] has made as `key`.
+fn identity_file(world: &World) -> String {
     world.path("key").display().to_string()
 }
 
@@ -115,7 +116,7 @@ fn the_store_is_told_nothing_of_the_plaintext() {
     let names = world.keys("x").join(" ");
     assert!(names.contains("/x.tar.gz.age"), "{names}");
     // The file's name is in the archive, and comes back from there.
-    let identity = keygen_free(&world);
+    let identity = identity_file(&world);
     let shown = world.run(&["show", "x"]);
     assert!(
         shown.stdout.contains("| age -d -i key.txt | tar xz\n"),
@@ -341,7 +342,7 @@ fn an_encrypted_postgres_database_comes_back_with_what_is_said_about_it() {
             let bytes = world.server.store().read(&key).unwrap();
             assert!(!String::from_utf8_lossy(&bytes).contains(MARKER), "{key}");
         }
-        let identity = keygen_free(&world);
+        let identity = identity_file(&world);
         good(&world.run(&["verify", "--drill", "--identity", &identity]));
         // Without a key nothing is touched.
         let refused = world.run(&["restore", "shop", "--overwrite", "--yes"]);
@@ -416,7 +417,7 @@ fn what_a_failed_run_or_check_says_of_the_content_is_not_in_the_store() {
         .server
         .store()
         .overwrite(&volume.unwrap(), "cut".into());
-    let identity = keygen_free(&world);
+    let identity = identity_file(&world);
     assert_eq!(
         world.run(&["verify", "--identity", &identity]).code,
         Some(5)
@@ -451,7 +452,7 @@ fn of_two_hundred_flipped_bits_each_is_found_and_no_more_is_given_away_than_age_
     let (volume, manifest_key) = (key_of(VOLUME), key_of("manifest.json"));
     let whole = world.server.store().read(volume).unwrap();
     let plain = stock(&world);
-    let identity = keygen_free(&world);
+    let identity = identity_file(&world);
     let mut random = fastrand::Rng::with_seed(3);
     for _ in 0..200 {
         let mut bytes = whole.clone();

@@ -27,14 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(80);
 
 fn world() -> World {
     let world = World::new("");
-    world.run(&["keygen", "-o", "age.key"]);
+    let public = world.age_recipient();
     let signing = world.run(&["keygen", "--signing", "-o", "sign.key"]).stdout;
-    let pair = std::fs::read_to_string(world.path("age.key")).unwrap();
-    let public = pair
-        .lines()
-        .nth(1)
-        .unwrap()
-        .trim_start_matches("# public key: ");
     world.inventory(&format!(
         "[signatures]\n{signing}[defaults]\nencrypt_to = [\"{public}\"]\n[databases.x]\n\
          engine = \"command\"\ncommand = [\"cat\", \"{}\"]\ncompression = \"none\"\n",

@@ -198,13 +198,7 @@ fn a_backup_under_another_name_or_date_is_refused() {
 fn a_swapped_volume_is_refused_even_with_the_same_checksum_and_without_a_key() {
     let world = World::new("");
     let (lines, _) = keygen(&world, "sign.key");
-    world.run(&["keygen", "-o", "age.key"]);
-    let public = std::fs::read_to_string(world.path("age.key")).unwrap();
-    let public = public
-        .lines()
-        .nth(1)
-        .unwrap()
-        .trim_start_matches("# public key: ");
+    let public = world.age_recipient();
     let encrypted = format!("[defaults]\nencrypt_to = [\"{public}\"]\n");
     world.inventory(&(encrypted + &databases(&lines)));
     assert_eq!(world.run(&["backup"]).code, Some(0));

@@ -98,6 +98,14 @@ impl World {
         Run::from(self.tapline(args).output().unwrap())
     }
 
+    /// Makes a pair of keys in `age.key`: its public half, for `encrypt_to`.
+    pub fn age_recipient(&self) -> String {
+        self.run(&["keygen", "-o", "age.key"]);
+        let pair = std::fs::read_to_string(self.path("age.key")).unwrap();
+        let public = pair.lines().nth(1).unwrap();
+        public.trim_start_matches("# public key: ").to_owned()
+    }
+
     /// Runs `tapline ARGS` to its end, or kills it when that takes longer: exit code 137.
     pub fn at_most(&self, time: Duration, args: &[&str]) -> Run {
         let mut command = Command::new("timeout");
