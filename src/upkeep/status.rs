@@ -294,7 +294,7 @@ impl Look<'_> {
         });
         let is_since = |failure: &&Record| {
             let last = last.as_ref();
-            last.is_none_or(|last| failure.ended.as_second() > last.began.as_second())
+            last.is_none_or(|last| failure.ended.as_second() >= last.began.as_second())
         };
         if let Some(failure) = failure.as_ref().filter(is_since) {
             warnings.push(format!(
