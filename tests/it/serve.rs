@@ -138,6 +138,7 @@ fn a_service_that_is_killed_at_any_instant_misses_nothing_and_does_nothing_twice
                     std::thread::sleep(Duration::from_millis(100 * kill));
                     signal(&first, "KILL");
                     first.wait().unwrap();
+                    let was_stored = manifests(&world, "shop") == 2;
                     let second = serve(&world);
                     wait_until(|| manifests(&world, "shop") >= 2);
                     std::thread::sleep(Duration::from_millis(1500));
@@ -149,7 +150,10 @@ fn a_service_that_is_killed_at_any_instant_misses_nothing_and_does_nothing_twice
                         log(&world)
                     );
                     assert!(dumps(&world, "shop") <= 2, "killed at {kill}");
-                    assert_eq!(leases(&world.server), Vec::<String>::new(), "at {kill}");
+                    // The next backup or `cleanup` takes the lease away of one that was killed behind
+                    // its commit.
+                    let left = leases(&world.server);
+                    assert!(left.is_empty() || was_stored, "killed at {kill}: {left:?}");
                 }
             });
         }
