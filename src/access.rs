@@ -15,6 +15,7 @@ use crate::engine::Access;
 use crate::signature::Signer;
 use crate::store::SharedStore;
 use crate::store::folder::FolderStore;
+use crate::store::pace::Pace;
 use crate::store::retry::{RetryPolicy, Retrying};
 use crate::store::s3::{KeySource, S3Store};
 
@@ -43,18 +44,24 @@ impl OpenStore {
 /// When a secret is missing.
 pub async fn open_stores(inventory: &Inventory) -> Result<HashMap<String, OpenStore>, ConfigError> {
     let mut stores = HashMap::new();
+    let pace = inventory.run.max_upload_rate.map(Pace::new);
     for (name, settings) in &inventory.stores {
-        let opened = open_store(settings, inventory.run.connect_timeout).await?;
+        let opened = open_store(settings, &inventory.run, pace.clone()).await?;
         stores.insert(name.clone(), opened);
     }
     Ok(stores)
 }
 
-async fn open_store(settings: &StoreSettings, limit: Duration) -> Result<OpenStore, ConfigError> {
+/// `pace` is what all stores keep to together.
+async fn open_store(
+    settings: &StoreSettings,
+    run: &RunSettings,
+    pace: Option<Arc<Pace>>,
+) -> Result<OpenStore, ConfigError> {
     let (s3, keys) = match settings {
         StoreSettings::S3 { s3, keys } => (s3, keys),
         StoreSettings::Folder(folder) => {
-            let store = FolderStore::new(folder.clone());
+            let store = FolderStore::new(folder.clone()).paced(pace);
             return Ok(OpenStore::Folder(Arc::new(store)));
         }
     };
@@ -62,7 +69,7 @@ async fn open_store(settings: &StoreSettings, limit: Duration) -> Result<OpenSto
     if let Some(keys) = keys {
         let from = StoreKeySource {
             keys: keys.clone(),
-            limit,
+            limit: run.connect_timeout,
         };
         // What is missing is said now, and not by the first request.
         from.access_key().await.map_err(ConfigError)?;
@@ -71,7 +78,7 @@ async fn open_store(settings: &StoreSettings, limit: Duration) -> Result<OpenSto
     // Some 20 KB, which every future above it would carry.
     let opened = Box::pin(S3Store::open(s3, source)).await;
     opened
-        .map(|store| OpenStore::S3(Arc::new(store)))
+        .map(|store| OpenStore::S3(Arc::new(store.paced(pace))))
         .map_err(|error| ConfigError(error.to_string()))
 }
 
@@ -93,12 +100,13 @@ pub async fn open_patient_stores(
         )));
     }
     let mut stores = BTreeMap::new();
+    let pace = inventory.run.max_upload_rate.map(Pace::new);
     for (name, settings) in inventory
         .stores
         .iter()
         .filter(|(name, _)| only.is_none_or(|only| only == *name))
     {
-        let store = open_store(settings, inventory.run.connect_timeout).await?;
+        let store = open_store(settings, &inventory.run, pace.clone()).await?;
         let retrying = Retrying::new(
             store.shared(),
             RetryPolicy::lasting(inventory.run.retry_for),

@@ -6,7 +6,7 @@
 #
 # What is installed goes into ~/.cache/tapline-interop. Prints a table of what worked; with
 # --readme it goes into README.md, too. Exit code 1 when something failed that is no known limit.
-# INTEROP_MANY=1 tries more than 1,000 parts (5.9 GB), INTEROP_GARAGE=1 builds Garage.
+# INTEROP_ONLY="check prune" tries these steps alone, INTEROP_MANY=1 tries more than 1,000 parts (5.9 GB), INTEROP_GARAGE=1 builds Garage.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/interop/servers.sh
@@ -108,6 +108,7 @@ run_server() { # run_server NAME-OR-URL
     server=${1%%://*}
     case $1 in http://* | https://*) server=url title=$1 ;; esac
     declare -gA limits=()
+    lacks=
     dir=$work/$server
     mkdir "$dir"
     port=$(free_port)
@@ -138,7 +139,9 @@ run_server() { # run_server NAME-OR-URL
     fi
     printf '%-16s %-10s %3d s\n' "$title" start $((SECONDS - start))
     write_inventories
-    for step in "${steps[@]}"; do run_step "${step%%|*}"; done
+    for step in "${steps[@]}"; do
+        case " ${INTEROP_ONLY:-${step%%|*}} " in *" ${step%%|*} "*) run_step "${step%%|*}" ;; esac
+    done
     stop_daemons
     rm -rf "$dir"
 }
@@ -166,6 +169,9 @@ if [ -z "${TAPLINE:-}" ]; then
     TAPLINE=${CARGO_TARGET_DIR:-target}/debug/tapline
 fi
 binary=$(realpath "$TAPLINE")
+# The tests' own binary, for the one that runs against whatever server it is told.
+suite=${TAPLINE_SUITE:-$(cargo test --quiet --locked --all-features --test it --no-run \
+    --message-format json | sed -n 's/.*"executable":"\([^"]*\/it-[^"]*\)".*/\1/p' | tail -n 1)}
 make_dumps
 titles=()
 for name; do run_server "$name"; done

@@ -152,6 +152,9 @@ pub struct Volume {
     pub parts: u32,
     /// CRC-64/NVME of its bytes, base64 as S3 writes it.
     pub crc64nvme: String,
+    /// CRC-32 of its bytes, where the store keeps that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<String>,
     /// What nobody can forge, where something else than the files' own digests must prove it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<PartsDigest>,
@@ -321,6 +324,7 @@ impl Manifest {
             size: 10,
             parts: 1,
             crc64nvme: "AAAAAAAAAAA=".into(),
+            crc32: None,
             digest: None,
         };
         Self {

@@ -30,7 +30,8 @@ pub(super) async fn cleanup(
     if !options.json {
         show(&planned);
     }
-    let mut failures = Vec::new();
+    let unread = planned.iter().flat_map(|(_, _, plan)| &plan.unread);
+    let mut failures: Vec<String> = unread.cloned().collect();
     if options.confirm {
         let work = async {
             for (_, store, plan) in &planned {

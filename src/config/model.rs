@@ -1,6 +1,7 @@
 //! The inventory as the rest of the program sees it: everything checked, defaults filled in.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,8 @@ pub struct RunSettings {
     pub connect_timeout: Duration,
     /// Whether a database is pruned after its own success, by its own policy.
     pub prune_after_backup: bool,
+    /// Bytes of archives in a second, of all jobs and stores together.
+    pub max_upload_rate: Option<NonZeroU64>,
 }
 
 /// `[hooks]`: commands before and after.

@@ -1,6 +1,6 @@
 //! The file that is being validated: places for messages, and the values that several tables have.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +18,8 @@ pub const MOST: usize = 65_535;
 pub const MOST_MEMORY: u64 = 1 << 50;
 /// Bytes of the largest dump that can be counted with parts and shares of it: an exbibyte.
 const MOST_BYTES: u64 = 1 << 60;
+/// No rate of uploads is slower, in bytes a second: below, a part takes a quarter of an hour.
+const SLOWEST: u64 = 10_000;
 /// No time to wait is longer: clocks can be added to it without end.
 pub const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
@@ -105,6 +107,31 @@ impl File<'_> {
                 &value.span(),
                 key,
                 "not a size; write one such as \"512MiB\" or \"40GB\"",
+            ),
+        }
+    }
+
+    /// Bytes a second: a size, with `/s` or without.
+    pub fn rate(
+        &self,
+        value: Option<&Spanned<raw::Size>>,
+        key: &str,
+    ) -> Result<Option<NonZeroU64>> {
+        let Some(value) = value else { return Ok(None) };
+        let parsed = match value.get_ref() {
+            raw::Size::Bytes(bytes) => Some(*bytes),
+            raw::Size::Text(text) => {
+                let text = text.strip_suffix("/s").unwrap_or(text);
+                let size = text.trim_end().parse::<bytesize::ByteSize>().ok();
+                size.map(|size| size.as_u64())
+            }
+        };
+        match parsed.and_then(NonZeroU64::new) {
+            Some(rate) if rate.get() >= SLOWEST => Ok(Some(rate)),
+            _ => self.wrong(
+                &value.span(),
+                key,
+                "not a rate, or below 10 kB/s; write one such as \"20 MB/s\"",
             ),
         }
     }

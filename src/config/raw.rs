@@ -43,6 +43,7 @@ pub(super) struct Run {
     pub exit_timeout: Option<Spanned<String>>,
     pub connect_timeout: Option<Spanned<String>>,
     pub prune_after_backup: Option<bool>,
+    pub max_upload_rate: Option<Spanned<Size>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -108,13 +109,16 @@ pub(super) enum Address {
 pub(super) struct Store {
     pub url: Spanned<String>,
     pub endpoint: Option<Spanned<String>>,
+    pub provider: Option<Spanned<String>>,
     pub region: Option<Spanned<String>>,
     pub path_style: Option<Spanned<bool>>,
     pub ca_file: Option<Spanned<PathBuf>>,
     pub storage_class: Option<Spanned<String>>,
     pub sse: Option<Spanned<String>>,
     pub checksum: Option<Spanned<String>>,
+    pub object_lock: Option<Spanned<ObjectLock>>,
     pub max_parts: Option<Spanned<u32>>,
+    pub max_upload_rate: Option<Spanned<Size>>,
     pub timeout: Option<Spanned<String>>,
     pub access_key: Option<Spanned<Secret>>,
     pub secret_key: Option<Spanned<Secret>>,
@@ -124,23 +128,32 @@ pub(super) struct Store {
 
 impl Store {
     /// The keys that say nothing of a folder, and where they stand.
-    pub fn keys_of_buckets(&self) -> [(&'static str, Option<Range<usize>>); 10] {
+    pub fn keys_of_buckets(&self) -> [(&'static str, Option<Range<usize>>); 12] {
         fn at<T>(value: Option<&Spanned<T>>) -> Option<Range<usize>> {
             value.map(Spanned::span)
         }
         [
             ("endpoint", at(self.endpoint.as_ref())),
+            ("provider", at(self.provider.as_ref())),
             ("region", at(self.region.as_ref())),
             ("path_style", at(self.path_style.as_ref())),
             ("ca_file", at(self.ca_file.as_ref())),
             ("storage_class", at(self.storage_class.as_ref())),
             ("sse", at(self.sse.as_ref())),
+            ("object_lock", at(self.object_lock.as_ref())),
             ("checksum", at(self.checksum.as_ref())),
             ("access_key", at(self.access_key.as_ref())),
             ("secret_key", at(self.secret_key.as_ref())),
             ("session_token", at(self.session_token.as_ref())),
         ]
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ObjectLock {
+    pub mode: Spanned<String>,
+    pub days: Spanned<u32>,
 }
 
 #[expect(clippy::struct_field_names, reason = "the key is called so")]

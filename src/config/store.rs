@@ -10,7 +10,7 @@ use super::place::{File, Result};
 use super::{Database, StoreKeys, StoreSettings, raw};
 use crate::catalog::{BackupId, archive_key, volume_name};
 use crate::store::folder::{FolderSettings, LONGEST_NAME};
-use crate::store::s3::{S3Settings, Timeouts};
+use crate::store::s3::{LockMode, ObjectLock, Profile, S3Settings, Timeouts};
 use crate::store::{ChecksumKind, Limits};
 
 /// What must not be the same of two stores.
@@ -115,6 +115,7 @@ fn folder(file: &File, place: &str, raw: &raw::Store) -> Result<FolderSettings> 
     Ok(FolderSettings {
         marker,
         max_parts: max_parts(file, &key("max_parts"), raw)?,
+        max_upload_rate: file.rate(raw.max_upload_rate.as_ref(), &key("max_upload_rate"))?,
         timeouts: timeouts(file, &key("timeout"), raw)?,
         ..FolderSettings::new(root)
     })
@@ -208,6 +209,21 @@ fn bucket(file: &File, name: &str, raw: &raw::Store, place: &str) -> Result<Stor
             "must be \"AES256\", \"aws:kms\" or \"aws:kms:KEY-ID\"",
         );
     }
+    let provider = match &raw.provider {
+        None => None,
+        Some(name) => {
+            let Some(profile) = Profile::called(name.get_ref()) else {
+                let known: Vec<&str> = Profile::names().collect();
+                let why = format!("must be one of {}", known.join(", "));
+                return file.wrong(&name.span(), &key("provider"), why);
+            };
+            Some(profile)
+        }
+    };
+    let lock = match &raw.object_lock {
+        None => None,
+        Some(lock) => Some(object_lock(file, &key("object_lock"), lock.get_ref())?),
+    };
     let max_parts = max_parts(file, &key("max_parts"), raw)?;
     let keys = match (&raw.access_key, &raw.secret_key, &raw.session_token) {
         (None, None, None) => None,
@@ -234,6 +250,7 @@ fn bucket(file: &File, name: &str, raw: &raw::Store, place: &str) -> Result<Stor
                 .endpoint
                 .as_ref()
                 .map(|endpoint| endpoint.get_ref().clone()),
+            provider,
             region: raw.region.as_ref().map(|region| region.get_ref().clone()),
             path_style: raw.path_style.as_ref().map(|style| *style.get_ref()),
             ca_file: raw
@@ -245,13 +262,33 @@ fn bucket(file: &File, name: &str, raw: &raw::Store, place: &str) -> Result<Stor
                 .as_ref()
                 .map(|class| class.get_ref().clone()),
             sse: raw.sse.as_ref().map(|sse| sse.get_ref().clone()),
+            lock,
             checksum,
             max_parts,
+            max_upload_rate: file.rate(raw.max_upload_rate.as_ref(), &key("max_upload_rate"))?,
             timeouts: timeouts(file, &key("timeout"), raw)?,
             ..S3Settings::new(bucket)
         },
         keys,
     })
+}
+
+fn object_lock(file: &File, key: &str, raw: &raw::ObjectLock) -> Result<ObjectLock> {
+    let mode = match raw.mode.get_ref().as_str() {
+        "governance" => LockMode::Governance,
+        "compliance" => LockMode::Compliance,
+        _ => {
+            let why = "must be \"governance\" or \"compliance\"";
+            return file.wrong(&raw.mode.span(), &format!("{key}.mode"), why);
+        }
+    };
+    // S3's own limit: 100 years.
+    let days = *raw.days.get_ref();
+    if !(1..=36_500).contains(&days) {
+        let why = "must be from 1 to 36500";
+        return file.wrong(&raw.days.span(), &format!("{key}.days"), why);
+    }
+    Ok(ObjectLock { mode, days })
 }
 
 /// What keeps a text from being a bucket's name; the rules are AWS's, other servers take more.

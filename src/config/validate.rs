@@ -134,6 +134,7 @@ fn run(file: &File, raw: &raw::Run) -> Result<RunSettings> {
         exit_timeout: duration(&raw.exit_timeout, "run.exit_timeout", 60)?,
         connect_timeout: duration(&raw.connect_timeout, "run.connect_timeout", 15)?,
         prune_after_backup: raw.prune_after_backup.unwrap_or_default(),
+        max_upload_rate: file.rate(raw.max_upload_rate.as_ref(), "run.max_upload_rate")?,
     })
 }
 
@@ -397,6 +398,31 @@ mod tests {
                 format!("{STORE}[run]\nmemory = [1]\n{sqlite}"),
                 "t.toml:4: run.memory",
                 "must be a size",
+            ),
+            (
+                format!("{STORE}[run]\nmax_upload_rate = \"fast\"\n{sqlite}"),
+                "t.toml:4: run.max_upload_rate",
+                "20 MB/s",
+            ),
+            (
+                format!("{STORE}max_upload_rate = \"9 kB/s\"\n{sqlite}"),
+                "t.toml:3: stores.s.max_upload_rate",
+                "below 10 kB/s",
+            ),
+            (
+                format!("{STORE}provider = \"azure\"\n{sqlite}"),
+                "t.toml:3: stores.s.provider",
+                "must be one of aws, b2, ceph",
+            ),
+            (
+                format!("{STORE}object_lock = {{ mode = \"forever\", days = 1 }}\n{sqlite}"),
+                "t.toml:3: stores.s.object_lock.mode",
+                "governance",
+            ),
+            (
+                format!("{STORE}object_lock = {{ mode = \"compliance\", days = 0 }}\n{sqlite}"),
+                "t.toml:3: stores.s.object_lock.days",
+                "36500",
             ),
             (
                 format!("{STORE}[run]\nretry_for = \"9999999999h\"\n{sqlite}"),

@@ -4,7 +4,9 @@ use ring::digest::{Context, SHA256};
 
 use crate::archive::hex;
 use crate::catalog::{self, PartsDigest};
-use crate::store::{Checksum, ErrorKind, PartBody, PartReceipt, Result, StoreError, Upload};
+use crate::store::{
+    Checksum, ChecksumKind, ErrorKind, PartBody, PartReceipt, Result, StoreError, Upload,
+};
 
 /// A volume whose parts are being cut and uploaded.
 #[derive(Debug)]
@@ -133,6 +135,10 @@ impl SealedVolume {
             size: self.size,
             parts: self.parts,
             crc64nvme: self.crc64nvme.to_base64(),
+            crc32: self
+                .checksum
+                .filter(|checksum| checksum.kind() == ChecksumKind::Crc32)
+                .map(Checksum::to_base64),
             digest: self.digest.clone(),
         }
     }

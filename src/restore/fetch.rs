@@ -24,7 +24,9 @@ use super::{Progress, RestoreError, Stored};
 use crate::archive::hex;
 use crate::catalog::{PartsDigest, Volume};
 use crate::store::retry::{Backoff, RetryPolicy};
-use crate::store::{Checksum, ChecksumKind, Digest, ErrorKind, SharedStore, StoreError};
+use crate::store::{
+    Checksum, ChecksumKind, Digest, ErrorKind, ObjectInfo, SharedStore, StoreError,
+};
 
 /// Bytes asked for by one request: so many that a request's latency does not count.
 pub(super) const RANGE: u64 = 8 << 20;
@@ -60,12 +62,8 @@ pub async fn check(stored: &Stored) -> Result<bool, RestoreError> {
         {
             return Err(damaged("the object was written by another backup".into()));
         }
-        let expected = checksum(volume)?;
-        match object
-            .checksum
-            .filter(|checksum| checksum.kind() == expected.kind())
-        {
-            Some(checksum) if checksum != expected => {
+        match object.checksum.zip(expected(volume, &object)?) {
+            Some((stored, expected)) if stored != expected => {
                 return Err(damaged(
                     "its checksum in the store is not its manifest's".into(),
                 ));
@@ -205,6 +203,18 @@ impl Slices {
         self.next();
         hex(self.all.finish().as_ref())
     }
+}
+
+/// The manifest's checksum of a volume, of the kind that its object has.
+fn expected(volume: &Volume, object: &ObjectInfo) -> Result<Option<Checksum>, RestoreError> {
+    Ok(match object.checksum.map(Checksum::kind) {
+        None => None,
+        Some(ChecksumKind::Crc64Nvme) => Some(checksum(volume)?),
+        Some(ChecksumKind::Crc32) => volume
+            .crc32
+            .as_ref()
+            .and_then(|text| Checksum::from_base64(ChecksumKind::Crc32, text)),
+    })
 }
 
 fn checksum(volume: &Volume) -> Result<Checksum, RestoreError> {

@@ -20,6 +20,8 @@ pub enum Fault {
     Denied,
     /// 503 SlowDown, and nothing is done.
     SlowDown,
+    /// 503 SlowDown, and nothing is done, while more than so many requests are being worked on.
+    SlowDownAbove { at_once: usize },
     /// 500 InternalError, and nothing is done.
     InternalError,
     /// It is done, and the answer is 500 InternalError all the same.

@@ -95,11 +95,14 @@ impl Front {
         };
         let is_head = head.method == Method::HEAD;
         let request = Request::from_parts(head, Body::from(body));
-        let Self { store, s3, .. } = self;
+        let Self { store, s3, log, .. } = self;
         let on = move |store| done(s3, store, request);
         match fault {
             Fault::Denied => Ok(error(403, "AccessDenied")),
             Fault::SlowDown => Ok(error(503, "SlowDown")),
+            Fault::SlowDownAbove { at_once } if log.pending() > at_once => {
+                Ok(error(503, "SlowDown"))
+            }
             Fault::InternalError => Ok(error(500, "InternalError")),
             Fault::DoneInternalError => {
                 on(store).await?;
@@ -115,7 +118,7 @@ impl Front {
                 on(store).await?;
                 std::future::pending().await
             }
-            Fault::SlowBody { .. } => on(store).await,
+            Fault::SlowDownAbove { .. } | Fault::SlowBody { .. } => on(store).await,
             Fault::RangeIgnored => {
                 let whole = store.read(&asked.key).ok_or(Cut)?;
                 Ok(whole_object(on(store).await?, whole))

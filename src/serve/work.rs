@@ -195,6 +195,7 @@ async fn clean_up(house: &House) -> Result<Vec<String>, UpkeepError> {
         let plan = cleanup::plan(&**store, LEFTOVERS, now).await;
         let plan = plan.map_err(UpkeepError::of_store(name, &**store))?;
         let removed = plan.leftovers.len();
+        wrong.extend(plan.unread);
         wrong.extend(cleanup::remove(&**store, &plan.leftovers).await);
         tracing::info!(store = name, removed, "cleaned up");
     }

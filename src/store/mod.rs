@@ -16,8 +16,10 @@
 mod checksum;
 mod error;
 pub mod folder;
+mod gate;
 mod listing;
 pub mod memory;
+pub mod pace;
 mod progress;
 pub mod retry;
 pub mod s3;

@@ -76,6 +76,13 @@ impl Progress {
         self.0.moved.store(since_epoch(), Ordering::Relaxed);
     }
 
+    /// The next byte is to be taken no sooner than at `turn`; until then nothing stands still.
+    pub(super) fn moves_at(&self, turn: Instant) {
+        let turn = turn.saturating_duration_since(*EPOCH).as_millis();
+        let turn = u64::try_from(turn).unwrap_or(u64::MAX);
+        self.0.moved.fetch_max(turn, Ordering::Relaxed);
+    }
+
     /// Returns, with the reason, when the try has come to a standstill.
     pub(super) async fn standstill(&self, timeouts: Timeouts) -> String {
         loop {

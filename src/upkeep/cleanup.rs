@@ -48,6 +48,8 @@ pub struct Plan {
     pub young: usize,
     /// Objects and uploads whose keys are not ours.
     pub foreign: usize,
+    /// Backups and others that could not be looked at closely, and why: all of each is left alone.
+    pub unread: Vec<String>,
 }
 
 /// All that is left of one backup, or of one check.
@@ -135,7 +137,14 @@ pub async fn plan(store: &dyn Store, limit: Duration, now: i64) -> Result<Plan, 
         }
     }
     let mut looked_at = stream::iter(old).buffered(AT_ONCE);
-    while let Some(leftovers) = looked_at.try_next().await? {
+    while let Some(looked_at) = looked_at.next().await {
+        let leftovers = match looked_at {
+            Ok(leftovers) => leftovers,
+            Err(why) => {
+                plan.unread.push(why);
+                continue;
+            }
+        };
         let count = leftovers.objects.len() + leftovers.uploads.len();
         if leftovers.age <= limit {
             plan.young += count;
@@ -181,10 +190,14 @@ async fn look_closer(
     objects: Vec<ObjectInfo>,
     open: Vec<OpenUpload>,
     (mut seen, now): (i64, i64),
-) -> Result<Leftovers, StoreError> {
+) -> Result<Leftovers, String> {
     let mut uploads = Vec::with_capacity(open.len());
     for upload in open {
-        let info = store.upload_info(&upload.key, &upload.id).await?;
+        let info = store.upload_info(&upload.key, &upload.id).await;
+        let info = info.map_err(|error| {
+            let (key, id) = (&upload.key, &upload.id);
+            format!("the upload {id} of {key} was left alone, for its parts are not known: {error}")
+        })?;
         if info.parts > 0 {
             seen = seen.max(youngest([info.newest].into_iter(), now));
         }

@@ -3,6 +3,7 @@
 # (78: why no more of it can be).
 
 steps=(
+    "conforms|the conformance suite of the store"
     "check|\`check\`"
     "crc64nvme|backup, \`checksum = \"crc64nvme\"\`; gzip, zstd, none; one part and several"
     "crc32|backup, \`checksum = \"crc32\"\`, the same"
@@ -93,6 +94,13 @@ nothing_is_left() { # nothing_is_left PREFIX
     local left
     left=$(s3 left "$1")
     [ -z "$left" ] || { echo "left behind: $left"; return 1; }
+}
+
+# What the server is known not to do is in `lacks`; all else must be as AWS does it.
+step_conforms() {
+    TAPLINE_TEST_S3=$AWS_ENDPOINT_URL/$BUCKET TAPLINE_TEST_S3_LACKS=${lacks:-} RUST_BACKTRACE=0 \
+        timeout 300 "$suite" --exact --ignored --nocapture store::the_server_that_is_named_conforms
+    [ -z "${lacks:-}" ] || { echo "but for: ${lacks// /, }"; return 78; }
 }
 
 step_check() { others check pruned; }
@@ -208,6 +216,7 @@ step_sigkill() {
     faketime -f +2h "$binary" --config "$dir/others.toml" \
         cleanup --store crc64nvme --older-than 1h --confirm
     echo '+0' >"$dir/clock"
+    sleep 2
     nothing_is_left crc64nvme/endless/
 }
 

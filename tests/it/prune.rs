@@ -71,6 +71,7 @@ pub fn put_backup_as(
                 size,
                 parts: 1,
                 crc64nvme: "AAAAAAAAAAA=".into(),
+                crc32: None,
                 digest: None,
             }],
             encryption: None,

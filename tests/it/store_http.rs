@@ -350,6 +350,60 @@ async fn a_server_without_conditions_is_asked_without_from_then_on() {
     assert_eq!(conditions, ["*", "", ""]);
 }
 
+/// Backblaze B2 and others refuse the headers of the checksums that AWS added later.
+#[tokio::test]
+async fn a_server_without_the_newer_checksums_gets_an_md5_to_check() {
+    let server = Server::start(0, |asked| {
+        let newer = |name: &&String| {
+            name.starts_with("x-amz-checksum") || *name == "x-amz-sdk-checksum-algorithm"
+        };
+        match (asked.headers.keys().find(newer), asked.method.as_str()) {
+            (Some(_), "HEAD") => reply(400, "", ""),
+            (Some(name), _) => {
+                let words = format!("Unsupported header '{name}' received for this API call.");
+                let body = format!(
+                    "<Error><Code>InvalidArgument</Code><Message>{words}</Message></Error>"
+                );
+                reply(400, "", &body)
+            }
+            (None, "POST") => reply(200, "", DONE),
+            (None, "HEAD") => "HTTP/1.1 200 X\r\nContent-Length: 5\r\nETag: \"e\"\r\n\r\n".into(),
+            (None, _) => reply(200, "ETag: \"e\"", ""),
+        }
+    })
+    .await;
+    // Two at once are both refused, and both sent again.
+    let store = server.store().await;
+    let upload = upload();
+    let sent = Checksum::of(ChecksumKind::Crc64Nvme, b"bytes");
+    let put = |number| {
+        let body: PartBody = bytes::Bytes::from_static(b"bytes").into();
+        store.put_part(&upload, number, body, Some(sent))
+    };
+    let (one, two) = tokio::join!(put(1), put(2));
+    let parts = [one.unwrap(), two.unwrap()];
+    let done = store.complete_upload(&upload, &parts, Some(sent.then(sent, 5)));
+    assert_eq!(done.await.unwrap().checksum, None);
+    let note = store.put("m", "bytes".into()).await.unwrap();
+    assert_eq!(note.checksum, None, "what was not sent is not stored");
+    let tried = server.asked().len();
+    assert_eq!(tried, 6);
+    for asked in server.asked().iter().filter(|asked| asked.method == "PUT") {
+        let newer = asked.headers.contains_key("x-amz-checksum-crc64nvme");
+        let md5 = if newer {
+            ""
+        } else {
+            "SzpiGLs+OnMD6KFxpg/Pkg=="
+        };
+        assert_eq!(asked.header("content-md5"), md5);
+    }
+    // A HEAD's refusal has no words.
+    let fresh = server.store().await;
+    assert_eq!(fresh.head("m").await.unwrap().unwrap().size, 5);
+    assert_eq!(fresh.head("m").await.unwrap().unwrap().checksum, None);
+    assert_eq!(server.asked().len(), tried + 3);
+}
+
 #[tokio::test]
 async fn replies_whose_root_is_called_otherwise_are_understood() {
     let server = Server::start(0, |asked| match asked.method.as_str() {

@@ -8,7 +8,10 @@ use tapline::config::Inventory;
 
 use super::world::World;
 
-const KEYS: [&str; 40] = [
+const KEYS: [&str; 43] = [
+    "provider",
+    "max_upload_rate",
+    "object_lock",
     "mode",
     "jobs",
     "jobs_per_host",

@@ -11,7 +11,9 @@
 //! | this | [`FolderStore`]: every request on a thread of its own, for a limited time |
 //! | `place` | where a key's object is; whether the disk is there |
 //! | `tree` | folders by their handles |
-//! | `upload` | from an upload's begin to its object |
+//! | `upload` | from an upload's begin to its last part |
+//! | `mark` | what is written down of a part |
+//! | `object` | a whole upload gets its name |
 //! | `walk` | listings |
 //! | `fault` | what a file system's error means |
 //!
@@ -19,12 +21,15 @@
 //! of the bytes. `tapline verify` reads them.
 
 mod fault;
+mod mark;
+mod object;
 mod place;
 mod tree;
 mod upload;
 mod walk;
 
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
@@ -37,6 +42,7 @@ use futures_util::stream::{self, BoxStream};
 use rustix::io::Errno;
 use tokio::task::spawn_blocking;
 
+use super::pace::{Pace, Paces};
 use super::progress::{Progress, Timeouts};
 use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
@@ -62,6 +68,8 @@ pub struct FolderSettings {
     pub marker: Option<String>,
     /// Most parts in a volume, for file systems that take no large files.
     pub max_parts: u32,
+    /// Bytes of archives in a second, of all jobs together.
+    pub max_upload_rate: Option<NonZeroU64>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
 }
@@ -74,6 +82,7 @@ impl FolderSettings {
             prefix: String::new(),
             marker: None,
             max_parts: Limits::S3.max_parts,
+            max_upload_rate: None,
             timeouts: Timeouts::default(),
         }
     }
@@ -89,6 +98,7 @@ pub struct FolderStore {
     offset: Arc<Mutex<Option<i64>>>,
     /// Held while an upload's first part makes its file.
     first_part: Arc<Mutex<()>>,
+    paces: Paces,
 }
 
 /// Whether a request may find folders missing, or makes them.
@@ -102,10 +112,20 @@ impl FolderStore {
     /// Touches nothing yet.
     pub fn new(settings: FolderSettings) -> Self {
         Self {
+            paces: Paces::default().and(settings.max_upload_rate.map(Pace::new)),
             settings: Arc::new(settings),
             device: Arc::default(),
             offset: Arc::default(),
             first_part: Arc::default(),
+        }
+    }
+
+    /// The same store, whose archives also keep to a rate that it shares with others.
+    #[must_use]
+    pub fn paced(self, pace: Option<Arc<Pace>>) -> Self {
+        Self {
+            paces: self.paces.and(pace),
+            ..self
         }
     }
 
@@ -242,20 +262,26 @@ impl Store for FolderStore {
     ) -> Result<PartReceipt> {
         let progress = Progress::of(body.len());
         let (written, first_part) = (progress.clone(), self.first_part.clone());
+        let paces = self.paces.clone();
         let Upload { key, id, .. } = upload.clone();
         let put = move |base: &Folder| {
             if !(1..=Limits::S3.max_parts).contains(&number) {
                 let why = format!("InvalidArgument: part number {number}");
                 return Err(StoreError::new(ErrorKind::Invalid, why).into());
             }
-            let checksum = upload::checked(&body, checksum)?;
+            let checksum = mark::checked(&body, checksum)?;
             let place = Place::of(&key)?;
             let open = Open::find(base, &place, &id)?;
             let (data, stride) = {
                 let _alone = first_part.lock().unwrap_or_else(PoisonError::into_inner);
                 open.data(body.len())?
             };
-            open.put((&data, stride), number, (&body, checksum), &written)
+            open.put(
+                (&data, stride),
+                number,
+                (&body, checksum),
+                (&written, &paces),
+            )
         };
         let end = progress.standstill(self.settings.timeouts);
         let request = ("UploadPart", Some(upload.key.as_str()));
@@ -300,19 +326,25 @@ impl Store for FolderStore {
     async fn put_volume(
         &self,
         key: &str,
-        _backup_id: &str,
+        backup_id: &str,
         body: PartBody,
         checksum: Option<Checksum>,
     ) -> Result<Written> {
         let progress = Progress::of(body.len());
         let (name, written) = (key.to_owned(), progress.clone());
+        // Notes and manifests wait for no archive.
+        let paces = if backup_id.is_empty() {
+            Paces::default()
+        } else {
+            self.paces.clone()
+        };
         let put = move |base: &Folder| {
-            let checksum = upload::checked(&body, checksum)?;
+            let checksum = mark::checked(&body, checksum)?;
             let place = Place::of(&name)?;
             let id = upload::begin(base, &place)?;
             let open = || Open::find(base, &place, &id);
             open()?
-                .put_whole((&body, checksum), &written)
+                .put_whole((&body, checksum), (&written, &paces))
                 .inspect_err(|_| {
                     // What cannot be taken away is an open upload, and found as one.
                     let _ = open().and_then(Open::remove);

@@ -11,50 +11,45 @@
 //! what is complete needs no copy. Only where the first to arrive was the last of all, which a few
 //! parts on their way at once can come to, those few are joined by copying.
 //!
+//! What becomes of the parts in the end is in `object`, and what is written down of each in `mark`.
+//!
 //! Every byte of a part is on the disk before its receipt is given, so a full disk ends a dump when it
 //! is full and not at the end; the object gets its name when all of it is on the disk.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::io::Write;
 
-use rustix::fs::{self, Stat};
 use rustix::io::Errno;
 
 use super::fault::Fault;
+use super::mark::{Mark, etag, joined_checksum, own_name, write};
 use super::place::{Place, UPLOAD, UPLOADS};
 use super::tree::Folder;
+use crate::store::pace::Paces;
 use crate::store::progress::Progress;
-use crate::store::{
-    Checksum, ChecksumKind, ErrorKind, PartBody, PartReceipt, StoreError, UploadInfo, Written,
-};
+use crate::store::{Checksum, ErrorKind, PartBody, PartReceipt, StoreError, UploadInfo, Written};
 
 const BEGIN: &str = "begin";
-const PARTS: &str = "parts";
+pub(super) const PARTS: &str = "parts";
 const DATA: &str = "data-";
-const JOINED: &str = "joined";
-/// Written at once, so that a slow disk is seen to move.
-const PIECE: usize = 1 << 20;
-/// Written to the disk at once: at 1 MB/s a minute.
-const SYNC: usize = 64 << 20;
 /// How often a folder is made again that another job has removed because nothing was in it, and
 /// an upload is emptied.
-const TRIES: usize = 10;
+pub(super) const TRIES: usize = 10;
 
 fn no_upload(id: &str) -> Fault {
     StoreError::new(ErrorKind::NotFound, format!("NoSuchUpload: {id}")).into()
 }
 
-fn invalid(why: impl Into<String>) -> Fault {
+pub(super) fn invalid(why: impl Into<String>) -> Fault {
     StoreError::new(ErrorKind::Invalid, why).into()
 }
 
 /// An upload that is under way.
 pub(super) struct Open<'a> {
-    base: &'a Folder,
-    place: &'a Place<'a>,
+    pub base: &'a Folder,
+    pub place: &'a Place<'a>,
     id: &'a str,
-    folder: Folder,
+    pub folder: Folder,
 }
 
 /// Begins an upload and names it.
@@ -127,7 +122,7 @@ impl<'a> Open<'a> {
             .map_err(|error| self.gone(error.into()))
     }
 
-    fn data_name(&self) -> Result<Option<(String, u64)>, Fault> {
+    pub fn data_name(&self) -> Result<Option<(String, u64)>, Fault> {
         let entries = self
             .folder
             .entries()
@@ -144,7 +139,7 @@ impl<'a> Open<'a> {
         (data, stride): (&File, u64),
         number: u32,
         (body, checksum): (&PartBody, Checksum),
-        progress: &Progress,
+        pace: (&Progress, &Paces),
     ) -> Result<PartReceipt, Fault> {
         let parts = self
             .folder
@@ -153,12 +148,12 @@ impl<'a> Open<'a> {
         let size = body.len();
         let fits = size <= stride;
         if fits {
-            write(data, u64::from(number - 1) * stride, body, progress)?;
+            write(data, u64::from(number - 1) * stride, body, pace)?;
         } else {
             let own = parts
                 .overwrite(&own_name(number))
                 .map_err(|error| self.gone(error.into()))?;
-            write(&own, 0, body, progress)?;
+            write(&own, 0, body, pace)?;
         }
         let mut mark = parts
             .overwrite(&number.to_string())
@@ -199,11 +194,11 @@ impl<'a> Open<'a> {
     pub fn put_whole(
         self,
         (body, checksum): (&PartBody, Checksum),
-        progress: &Progress,
+        pace: (&Progress, &Paces),
     ) -> Result<Written, Fault> {
         let name = format!("{DATA}{}", body.len());
         let data = self.folder.create(&name)?;
-        write(&data, 0, body, progress)?;
+        write(&data, 0, body, pace)?;
         self.publish(&name, &data, body.len(), Some(checksum))
     }
 
@@ -229,120 +224,6 @@ impl<'a> Open<'a> {
             }
         });
         marks.collect()
-    }
-
-    /// The file with all parts in it, and its name: nearly always the data as they are.
-    fn joined(
-        &self,
-        receipts: &[PartReceipt],
-        marks: &[Mark],
-        size: u64,
-    ) -> Result<(String, File), Fault> {
-        let found = self.data_name()?;
-        let Some((name, stride)) = found else {
-            return Err(invalid("the parts' bytes are gone"));
-        };
-        let data = self.folder.write(&name)?;
-        let mut end = 0;
-        let in_place = receipts.iter().zip(marks).all(|(receipt, mark)| {
-            let at = u64::from(receipt.number - 1) * stride;
-            let follows = at == end && !mark.own;
-            end = at + mark.size;
-            follows
-        });
-        if in_place {
-            // A part that was put twice may have been longer the first time.
-            fs::ftruncate(&data, size)?;
-            return Ok((name, data));
-        }
-        let parts = self.folder.enter(PARTS)?;
-        let mut joined = self.folder.overwrite(JOINED)?;
-        for (receipt, mark) in receipts.iter().zip(marks) {
-            if mark.own {
-                let own = parts.read(&own_name(receipt.number))?;
-                copy(&own, 0, mark.size, &mut joined)?;
-            } else {
-                let at = u64::from(receipt.number - 1) * stride;
-                copy(&data, at, mark.size, &mut joined)?;
-            }
-        }
-        Ok((JOINED.to_owned(), joined))
-    }
-
-    /// Makes what is in the file called `name` the object, if no object has the key.
-    fn publish(
-        self,
-        name: &str,
-        data: &File,
-        size: u64,
-        checksum: Option<Checksum>,
-    ) -> Result<Written, Fault> {
-        // When this fails, the kernel may forget what it could not write, and would say yes to a
-        // second try: there must be none.
-        fs::fsync(data).map_err(|error| {
-            let why = format!("the object may not be on the disk: {error}");
-            invalid(why)
-        })?;
-        let ours = fs::fstat(data)?;
-        if u64::try_from(ours.st_size) != Ok(size) {
-            let has = ours.st_size;
-            return Err(invalid(format!(
-                "its parts have {size} bytes, and the file {has}"
-            )));
-        }
-        let mut named = self.name(name, &ours);
-        for _ in 1..TRIES {
-            match named {
-                Err(error) if error.is(Errno::NOENT) => named = self.name(name, &ours),
-                _ => break,
-            }
-        }
-        named?;
-        let etag = format!("\"{size}-{}-{}\"", ours.st_mtime, ours.st_ino);
-        if let Err(error) = self.remove() {
-            let error = error.explain(false);
-            tracing::info!(%error, "an upload stays open until `tapline cleanup`");
-        }
-        Ok(Written {
-            etag: Some(etag),
-            checksum,
-            is_proven: true,
-        })
-    }
-
-    /// One try to give a file the key as its name. A link whose reply was lost is there already, and
-    /// is told by its inode.
-    fn name(&self, name: &str, ours: &Stat) -> Result<(), Fault> {
-        let key = self.place.name;
-        let to = self
-            .base
-            .make_way(self.place.folders.iter().copied(), true)?;
-        let is_ours = || {
-            let there = to.stat(key).ok().flatten();
-            there.is_some_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino))
-        };
-        let linked = match to.link((&self.folder, name), key) {
-            // FAT and some network file systems have no links.
-            Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::MLINK) => {
-                to.take((&self.folder, name), key)
-            }
-            linked => linked,
-        };
-        match linked {
-            Ok(()) => {}
-            Err(_) if is_ours() => {}
-            Err(Errno::EXIST) => {
-                let why = format!("PreconditionFailed: {}", self.place.name);
-                return Err(StoreError::new(ErrorKind::AlreadyExists, why).into());
-            }
-            Err(Errno::INVAL) => return Err(Errno::NOTSUP.into()),
-            Err(error) => return Err(error.into()),
-        }
-        // A name that a power cut would take away is none.
-        to.sync().map_err(|error| {
-            let _ = to.remove_file(key);
-            error.into()
-        })
     }
 
     /// Takes away all of it; parts on their way find nothing to write to.
@@ -403,105 +284,6 @@ fn gone(removed: rustix::io::Result<()>) -> rustix::io::Result<()> {
         Err(Errno::NOENT) => Ok(()),
         removed => removed,
     }
-}
-
-/// What is written down of a part.
-struct Mark {
-    size: u64,
-    checksum: Checksum,
-    /// Whether its bytes are in a file of their own.
-    own: bool,
-}
-
-impl Mark {
-    fn to_text(&self) -> String {
-        let place = if self.own { "own" } else { "data" };
-        format!("{} {} {place}\n", self.size, self.checksum.to_base64())
-    }
-
-    /// `None` when the part is not there, or was not written to its end.
-    fn read(parts: &Folder, number: u32) -> Result<Option<Self>, Fault> {
-        let mut text = String::new();
-        match parts.read(&number.to_string()) {
-            Ok(file) => file.take(1024).read_to_string(&mut text)?,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let parsed = || {
-            let mut words = text.strip_suffix('\n')?.split(' ');
-            let (size, checksum, place) = (words.next()?, words.next()?, words.next()?);
-            Some(Self {
-                size: size.parse().ok()?,
-                checksum: Checksum::from_base64(ChecksumKind::Crc64Nvme, checksum)?,
-                own: place == "own",
-            })
-        };
-        Ok(parsed())
-    }
-}
-
-fn own_name(number: u32) -> String {
-    format!("{number}.own")
-}
-
-fn etag(checksum: Checksum) -> String {
-    format!("\"{}\"", checksum.to_base64())
-}
-
-/// The checksum of a body, which must be what one that came with it says.
-pub(super) fn checked(body: &PartBody, sent: Option<Checksum>) -> Result<Checksum, Fault> {
-    let of = |kind| Checksum::of_buffers(kind, body.buffers().iter().map(AsRef::as_ref));
-    match sent {
-        Some(sent) if of(sent.kind()) != sent => Err(invalid(
-            "BadDigest: the checksum of the part is not that of its bytes",
-        )),
-        Some(sent) if sent.kind() == ChecksumKind::Crc64Nvme => Ok(sent),
-        _ => Ok(of(ChecksumKind::Crc64Nvme)),
-    }
-}
-
-/// The checksum of parts that are numbered from 1 without a gap or not, one after the other.
-fn joined_checksum(receipts: &[PartReceipt], marks: &[Mark]) -> Option<Checksum> {
-    debug_assert_eq!(receipts.len(), marks.len());
-    marks
-        .iter()
-        .map(|mark| (mark.checksum, mark.size))
-        .reduce(|(before, size), (next, length)| (before.then(next, length), size + length))
-        .map(|(checksum, _)| checksum)
-}
-
-/// Writes a body from `at` on, and to the disk.
-fn write(file: &File, at: u64, body: &PartBody, progress: &Progress) -> Result<(), Fault> {
-    let (mut at, mut left, mut unsynced) = (at, body.len(), 0);
-    for buffer in body.buffers() {
-        for piece in buffer.chunks(PIECE) {
-            file.write_all_at(piece, at)?;
-            at += piece.len() as u64;
-            left -= piece.len() as u64;
-            unsynced += piece.len();
-            if unsynced >= SYNC {
-                fs::fdatasync(file)?;
-                unsynced = 0;
-            }
-            progress.moved_to(left);
-        }
-    }
-    fs::fdatasync(file)?;
-    Ok(())
-}
-
-fn copy(from: &File, at: u64, length: u64, to: &mut File) -> io::Result<()> {
-    let mut piece = vec![0; PIECE];
-    let (mut at, end) = (at, at + length);
-    while at < end {
-        let most = piece
-            .len()
-            .min(usize::try_from(end - at).unwrap_or(piece.len()));
-        from.read_exact_at(&mut piece[..most], at)?;
-        to.write_all(&piece[..most])?;
-        at += most as u64;
-    }
-    Ok(())
 }
 
 /// The key of an upload's folder, and its id, from its way below the store.

@@ -1,20 +1,19 @@
 //! A part on its way: the buffers as an HTTP body that counts what has gone.
 //!
 //! The SDK's own read timeout begins with the request and ends with the reply's head, so a body
-//! that takes longer than it could never arrive. Here only a standstill ends a try.
+//! that takes longer than it could never arrive. Here only a standstill ends a try. A piece whose
+//! turn by `max_upload_rate` has not come waits here, and that is no standstill.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use bytes::Bytes;
+use tokio::time::{Sleep, sleep_until};
 
 use crate::store::PartBody;
+use crate::store::pace::Paces;
 use crate::store::progress::Progress;
-
-/// A buffer is handed over in pieces of this size, so that a slow connection is seen to move:
-/// 64 KiB a minute, and what hyper holds (some 400 KiB), is far below any link worth its name.
-const PIECE: usize = 64 << 10;
 
 /// A part as an HTTP body: its buffers one after the other, of known length.
 struct Buffers {
@@ -22,6 +21,13 @@ struct Buffers {
     current: Bytes,
     left: u64,
     progress: Progress,
+    paces: Paces,
+    /// A buffer is handed over in pieces of this size (64 KiB at most), so that a slow connection is
+    /// seen to move: that a minute, and what hyper holds (some 400 KiB), is far below any link worth
+    /// its name.
+    piece: usize,
+    /// Until the next piece's turn.
+    wait: Option<Pin<Box<Sleep>>>,
 }
 
 impl http_body::Body for Buffers {
@@ -30,7 +36,7 @@ impl http_body::Body for Buffers {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
         while self.current.is_empty() {
             match self.next.next() {
@@ -38,7 +44,17 @@ impl http_body::Body for Buffers {
                 None => return Poll::Ready(None),
             }
         }
-        let length = self.current.len().min(PIECE);
+        let length = self.current.len().min(self.piece);
+        if self.wait.is_none()
+            && let Some(turn) = self.paces.turn(length)
+        {
+            self.progress.moves_at(turn);
+            self.wait = Some(Box::pin(sleep_until(turn)));
+        }
+        if let Some(wait) = &mut self.wait {
+            ready!(wait.as_mut().poll(context));
+            self.wait = None;
+        }
         let piece = self.current.split_to(length);
         self.left -= length as u64;
         self.progress.moved_to(self.left);
@@ -54,7 +70,7 @@ impl http_body::Body for Buffers {
     }
 }
 
-pub(super) fn stream_of(body: PartBody, progress: Progress) -> ByteStream {
+pub(super) fn stream_of(body: PartBody, progress: Progress, paces: Paces) -> ByteStream {
     ByteStream::new(SdkBody::retryable(move || {
         progress.moved_to(body.len());
         SdkBody::from_body_1_x(Buffers {
@@ -62,6 +78,9 @@ pub(super) fn stream_of(body: PartBody, progress: Progress) -> ByteStream {
             current: Bytes::new(),
             left: body.len(),
             progress: progress.clone(),
+            piece: paces.piece(),
+            paces: paces.clone(),
+            wait: None,
         })
     }))
 }

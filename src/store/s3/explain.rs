@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use crate::store::gate::THROTTLED;
 use crate::store::{ErrorKind, StoreError};
 
 const NO_CREDENTIALS: &str = "set the store's access_key and secret_key, or the AWS environment";
@@ -29,13 +30,6 @@ const CREDENTIALS: [&str; 9] = [
     "RequestExpired",
     "RequestTimeTooSkewed",
     "AuthorizationHeaderMalformed",
-];
-/// Codes by which it asks to be left alone for a while; then nothing was done.
-const THROTTLED: [&str; 4] = [
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "RequestLimitExceeded",
 ];
 /// Codes of what may be well the next time.
 const PASSING: [&str; 5] = [

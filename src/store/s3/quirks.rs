@@ -3,21 +3,35 @@
 //! | server | what it does | given away by | met by |
 //! |---|---|---|---|
 //! | Backblaze B2 | no conditions on writes | 501 to one | none are asked for: keys are unique |
+//! | Backblaze B2, GCS | none of the newer checksums | 400 that names the header, `ExcessHeaderValues` | `Content-MD5` |
 //! | `rclone serve s3` | writes parts on in order, as they come; of those before their turn it holds 256 MiB, then 60 s later says `SlowDown` | the root `InitiateMultipartUpload` | part 1, which comes last, is a volume of its own |
 //! | `rclone serve s3`, moto | an XML root of another name, which the SDK refuses | the name | it is renamed |
 //!
 //! All of it is learned from the server's own replies: no setting can be forgotten and no host name
-//! mislead. A quirk is met by asking for less, never by promising less. Sources:
+//! mislead. What is known before is in `profile`. A quirk is met by asking for less, never by
+//! promising less. Sources:
 //! <https://www.backblaze.com/apidocs/introduction-to-the-s3-compatible-api>,
 //! <https://rclone.org/commands/rclone_serve_s3/#multipart-uploads>.
 //!
 //! What other servers get wrong is met by what every request says (`super`).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::profile::Profile;
+use crate::store::{ErrorKind, StoreError};
 
 /// The root of rclone's reply to a new upload.
 const IN_ORDER_ROOT: &str = "InitiateMultipartUpload";
+
+/// What a request says that not every server takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ask {
+    /// That it is done only if no object has the key.
+    pub condition: bool,
+    /// A checksum of AWS's newer kind, where the store is to have one.
+    pub checksum: bool,
+}
 
 /// What one store has been found to do otherwise.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +40,10 @@ pub(super) struct Quirks(Arc<Found>);
 #[derive(Debug, Default)]
 struct Found {
     unconditional: AtomicBool,
+    unchecked: AtomicBool,
     in_order: AtomicBool,
+    /// By what it calls itself.
+    profile: OnceLock<&'static Profile>,
 }
 
 impl Quirks {
@@ -35,9 +52,48 @@ impl Quirks {
         self.0.unconditional.load(Ordering::Relaxed)
     }
 
-    /// Remembers that a condition was refused; false when that was known.
-    pub(super) fn learn_unconditional(&self) -> bool {
-        !self.0.unconditional.swap(true, Ordering::Relaxed)
+    /// Whether the newer checksums are refused.
+    pub(super) fn unchecked(&self) -> bool {
+        self.0.unchecked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn learn_unchecked(&self) {
+        self.0.unchecked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request that said this is worth another try that says less, by how it was refused.
+    pub(super) fn learn(&self, error: &StoreError, asked: Ask) -> bool {
+        let refused = [ErrorKind::Unsupported, ErrorKind::Invalid].contains(&error.kind());
+        let words = error.words().to_ascii_lowercase();
+        let names = |header| words.contains(header);
+        let of_checksum = error.code() == Some("ExcessHeaderValues")
+            || names("x-amz-checksum")
+            || names("x-amz-sdk-checksum");
+        if refused && asked.checksum && of_checksum {
+            self.learn_unchecked();
+            return true;
+        }
+        let unsupported = error.kind() == ErrorKind::Unsupported;
+        if unsupported && asked.condition {
+            self.0.unconditional.store(true, Ordering::Relaxed);
+            return true;
+        }
+        false
+    }
+
+    /// Remembers what a reply's `Server` says.
+    pub(super) fn learn_server(&self, server: &str) {
+        if self.0.profile.get().is_none()
+            && let Some(profile) = Profile::of_server(server)
+        {
+            let _ = self.0.profile.set(profile);
+        }
+    }
+
+    /// The profile of whoever the server says that it is.
+    pub(super) fn profile(&self) -> Option<&'static Profile> {
+        let said = self.0.profile.get().copied();
+        said.or_else(|| Profile::called("rclone").filter(|_| self.in_order()))
     }
 
     /// Whether parts are taken in their order, and few before their turn.
@@ -135,6 +191,52 @@ mod tests {
             "<ListParts/>",
         ] {
             assert_eq!(quirks.mended(odd.into(), "ListPartsResult"), odd.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_asked_for_no_more_and_nothing_else_is_given_up() {
+        let all = Ask {
+            condition: true,
+            checksum: true,
+        };
+        let error = |kind, code, words: &str| {
+            StoreError::new(kind, words).with_reply(Some(400), Some(code))
+        };
+        let (invalid, unsupported) = (ErrorKind::Invalid, ErrorKind::Unsupported);
+        let b2 = "Unsupported header 'x-amz-sdk-checksum-algorithm' received for this API call.";
+        for (error, condition, checksum) in [
+            (error(invalid, "InvalidArgument", b2), true, false),
+            (error(invalid, "ExcessHeaderValues", ""), true, false),
+            (
+                error(unsupported, "NotImplemented", "not implemented"),
+                false,
+                true,
+            ),
+            (
+                error(invalid, "InvalidArgument", "key is too long"),
+                true,
+                true,
+            ),
+            (
+                error(ErrorKind::Denied, "AccessDenied", "x-amz-checksum-crc32"),
+                true,
+                true,
+            ),
+        ] {
+            let quirks = Quirks::default();
+            let again = quirks.learn(&error, all);
+            assert_eq!(again, !(condition && checksum), "{error}");
+            assert_eq!(quirks.unconditional(), !condition, "{error}");
+            assert_eq!(quirks.unchecked(), !checksum, "{error}");
+            // What was not said is not the reason.
+            let less = Ask {
+                condition: false,
+                checksum: false,
+            };
+            assert!(!quirks.learn(&error, less), "{error}");
+            // Requests that were on their way at the same time are refused alike, and tried alike.
+            assert_eq!(quirks.learn(&error, all), again, "{error}");
         }
     }
 

@@ -1,9 +1,28 @@
 //! What a bucket and its server need to be told.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
+use super::profile::Profile;
 use crate::store::progress::Timeouts;
 use crate::store::{ChecksumKind, Limits};
+
+/// How an object is kept from being deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectLock {
+    pub mode: LockMode,
+    /// From when it is stored.
+    pub days: u32,
+}
+
+/// Whom a lock keeps from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Everybody without a permission of its own.
+    Governance,
+    /// Everybody.
+    Compliance,
+}
 
 /// A bucket, a prefix in it, and the server that has it.
 #[derive(Debug, Clone)]
@@ -13,6 +32,8 @@ pub struct S3Settings {
     pub prefix: String,
     /// Endpoint URL; by the AWS environment (`AWS_ENDPOINT_URL`), then AWS itself, when absent.
     pub endpoint: Option<String>,
+    /// Who has the server; by the endpoint's host name, or by what it answers, when absent.
+    pub provider: Option<&'static Profile>,
     /// Region; by the standard AWS chain when absent.
     pub region: Option<String>,
     /// Bucket in the path rather than in the host name; when absent, wherever there is an endpoint.
@@ -23,10 +44,14 @@ pub struct S3Settings {
     pub storage_class: Option<String>,
     /// Server-side encryption: `AES256`, `aws:kms` or `aws:kms:KEY-ID`.
     pub sse: Option<String>,
+    /// The lock on each volume and manifest.
+    pub lock: Option<ObjectLock>,
     /// Checksum of parts and objects.
     pub checksum: Option<ChecksumKind>,
-    /// The provider's limit on parts in one upload.
+    /// Most parts in one upload; the provider's limit holds, too.
     pub max_parts: u32,
+    /// Bytes of archives in a second, of all jobs together.
+    pub max_upload_rate: Option<NonZeroU64>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
 }
@@ -38,13 +63,16 @@ impl S3Settings {
             bucket: bucket.into(),
             prefix: String::new(),
             endpoint: None,
+            provider: None,
             region: None,
             path_style: None,
             ca_file: None,
             storage_class: None,
             sse: None,
+            lock: None,
             checksum: Some(ChecksumKind::Crc64Nvme),
             max_parts: Limits::S3.max_parts,
+            max_upload_rate: None,
             timeouts: Timeouts::default(),
         }
     }

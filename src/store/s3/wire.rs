@@ -126,6 +126,9 @@ impl HttpConnector for Wire {
         HttpConnectorFuture::new(async move {
             let mut response = reply.await?;
             clock.learn(&response);
+            if let Some(server) = response.headers().get("server") {
+                quirks.learn_server(server);
+            }
             if let Some(root) = root
                 && response.status().is_success()
             {

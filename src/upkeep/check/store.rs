@@ -249,6 +249,14 @@ impl StoreCheck<'_> {
 
     /// What the bucket and the server do that is to be known.
     async fn circumstances(&mut self, store: &S3Store) {
+        let profile = store.profile();
+        let consequences = profile.consequences();
+        let detail = match (profile.name, consequences.is_empty()) {
+            ("other", _) => "not known; what it cannot do is learned from its answers".into(),
+            (name, true) => format!("{name}; nothing is done otherwise than with AWS"),
+            (name, false) => format!("{name}; {}", consequences.join("; ")),
+        };
+        self.found("provider", Outcome::Ok, detail);
         if store.keeps_versions().await == Some(true) {
             let detail = "the bucket keeps versions: what prune and cleanup delete is hidden, and \
                           is freed by a rule of the bucket for noncurrent versions";
@@ -263,7 +271,7 @@ impl StoreCheck<'_> {
             Some(true) => (Outcome::Ok, "aborts incomplete uploads"),
             Some(false) => (
                 Outcome::Warn,
-                "no rule aborts incomplete uploads; after a crash they cost money until they are \
+                "no rule aborts incomplete uploads below this prefix; after a crash they cost money until they are \
                  aborted",
             ),
             None => (
