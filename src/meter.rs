@@ -69,6 +69,7 @@ pub struct Meter {
     epoch: Instant,
     dump_bytes: AtomicU64,
     archive_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
     retries: AtomicU64,
     /// About how many bytes the dump will have; 0 is unknown.
     expected: AtomicU64,
@@ -100,6 +101,7 @@ impl Meter {
             epoch,
             dump_bytes: AtomicU64::new(0),
             archive_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             expected: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Queued as u8),
@@ -115,9 +117,14 @@ impl Meter {
         self.dump_bytes.load(Ordering::Relaxed)
     }
 
-    /// Archive bytes that the store has given receipts for so far.
+    /// Archive bytes that a store has given receipts for so far.
     pub fn archive_bytes(&self) -> u64 {
         self.archive_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The same of all its stores together.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
     }
 
     /// Store operations that were tried again so far.
@@ -180,6 +187,17 @@ impl Meter {
     /// Counts archive bytes.
     pub fn add_archive(&self, bytes: u64) {
         self.archive_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The whole archive is stored, by a single request to each store.
+    pub fn archive_is(&self, bytes: u64) {
+        self.archive_bytes.fetch_max(bytes, Ordering::Relaxed);
+        self.add_sent(bytes);
+    }
+
+    /// Counts archive bytes, of every store.
+    pub fn add_sent(&self, bytes: u64) {
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts a store operation that is tried again.

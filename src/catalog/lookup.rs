@@ -55,12 +55,13 @@ pub enum LookupError {
 /// See [`LookupError`].
 pub async fn look_up_one_source(
     stores: &BTreeMap<String, SharedStore>,
+    copies: &[String],
     name: &BackupName,
     source: Option<&str>,
     formerly: &[String],
     trusted: &TrustedSigners,
 ) -> Result<Named, LookupError> {
-    let latest = look_up(stores, name, trusted).await?;
+    let latest = look_up(stores, copies, name, trusted).await?;
     if name.id.is_some() {
         return Ok(latest);
     }
@@ -86,6 +87,7 @@ pub async fn look_up_one_source(
             let id = Some(newest.clone());
             look_up(
                 stores,
+                copies,
                 &BackupName {
                     database: name.database.clone(),
                     id,
@@ -97,71 +99,99 @@ pub async fn look_up_one_source(
     }
 }
 
+/// A backup that was found by its name alone.
+struct Holder<'a> {
+    called: &'a String,
+    store: &'a SharedStore,
+    id: BackupId,
+}
+
 /// Looks for `name` in `stores`, which are called as in the inventory. The latest backup is the
 /// newest whose manifest is there; when that manifest cannot be used it is an error, and never an
-/// older backup instead.
+/// older backup instead. `copies` are the stores that the database's backups go to together: the
+/// newest in one of them is the newest of all, and what one does not give another may.
 ///
 /// # Errors
-/// See [`LookupError`]. A store that cannot be read is one even when another has the backup: it may
-/// have it too.
+/// See [`LookupError`]. A store that cannot be read is one even when another has the backup, unless
+/// it is named by its id: a newer one may be there.
 pub async fn look_up(
     stores: &BTreeMap<String, SharedStore>,
+    copies: &[String],
     name: &BackupName,
     trusted: &TrustedSigners,
 ) -> Result<Named, LookupError> {
-    let mut holders: Vec<(&String, &SharedStore, BackupId)> = Vec::new();
+    let (mut holders, mut silent) = (Vec::new(), None);
     for (called, store) in stores {
-        let found = find(&**store, Some(&name.database))
-            .await
-            .map_err(|error| {
+        let found = match find(&**store, Some(&name.database)).await {
+            Ok(found) => found,
+            Err(error) => {
                 let hint = if stores.len() > 1 {
                     " (--store NAME looks in one store only)"
                 } else {
                     ""
                 };
-                error.context(format!("store {called}{hint}"))
-            })?;
+                let error = error.context(format!("store {called}{hint}"));
+                if name.id.is_none() {
+                    return Err(error.into());
+                }
+                silent = Some(error);
+                continue;
+            }
+        };
         let wanted = |found: &Found| {
             found.is_committed() && name.id.as_ref().is_none_or(|id| *id == found.id)
         };
-        if let Some(found) = found.into_iter().rfind(wanted) {
-            holders.push((called, store, found.id));
+        if let Some(Found { id, .. }) = found.into_iter().rfind(wanted) {
+            holders.push(Holder { called, store, id });
         }
+    }
+    match (holders.is_empty(), silent) {
+        (true, None) => {
+            let why = what_there_is(stores, name).await?;
+            return Err(LookupError::NoSuchBackup(why));
+        }
+        (true, Some(error)) => return Err(error.into()),
+        (false, Some(error)) => tracing::warn!("{name} is taken from another store: {error}"),
+        (false, None) => {}
+    }
+    // In the order in which the inventory names them.
+    let place = |holder: &Holder<'_>| copies.iter().position(|copy| copy == holder.called);
+    holders.sort_by_key(|holder| place(holder).unwrap_or(usize::MAX));
+    if holders.iter().all(|holder| place(holder).is_some()) {
+        let newest = holders.iter().map(|holder| holder.id.clone()).max();
+        holders.retain(|holder| Some(&holder.id) == newest.as_ref());
     }
     // Copies of one backup are one backup.
-    if let Some((_, _, first)) = holders.first().cloned()
-        && holders.iter().all(|(_, _, id)| *id == first)
-    {
-        holders.truncate(1);
+    if holders.iter().any(|holder| holder.id != holders[0].id) {
+        return Err(LookupError::Ambiguous {
+            name: name.clone(),
+            stores: holders
+                .into_iter()
+                .map(|holder| holder.called.clone())
+                .collect(),
+        });
     }
-    match holders.as_slice() {
-        [(called, store, id)] => {
-            let manifest = read_manifest(&***store, &name.database, id, trusted)
-                .await
-                .map_err(|error| match error.kind() {
-                    ErrorKind::Invalid => LookupError::Unusable(error),
-                    _ => LookupError::Store(error),
-                })?;
-            Ok(Named {
-                called: (*called).clone(),
-                store: (*store).clone(),
-                manifest,
-            })
-        }
-        [] => Err(LookupError::NoSuchBackup(
-            what_there_is(stores, name).await?,
-        )),
-        several => {
-            let stores = several
-                .iter()
-                .map(|(called, ..)| (*called).clone())
-                .collect();
-            Err(LookupError::Ambiguous {
-                name: name.clone(),
-                stores,
-            })
+    let mut first = None;
+    for Holder { called, store, id } in holders {
+        match read_manifest(&**store, &name.database, &id, trusted).await {
+            Ok(manifest) => {
+                return Ok(Named {
+                    called: called.clone(),
+                    store: store.clone(),
+                    manifest,
+                });
+            }
+            Err(error) => {
+                tracing::warn!("store {called}: {error}");
+                first.get_or_insert(error);
+            }
         }
     }
+    Err(match first {
+        Some(error) if error.kind() == ErrorKind::Invalid => LookupError::Unusable(error),
+        Some(error) => LookupError::Store(error),
+        None => LookupError::NoSuchBackup(format!("there is no backup {name}")),
+    })
 }
 
 /// For a backup that no store has: the backups of its database, or the databases that there are.
@@ -249,6 +279,7 @@ mod tests {
             .map(|(name, store)| (name.to_owned(), Arc::new(store.clone()) as SharedStore));
         let looked = look_up(
             &stores.into(),
+            &[],
             &name.parse().unwrap(),
             &TrustedSigners::default(),
         )

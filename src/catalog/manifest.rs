@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BackupId, Properties, SourceIdentity};
 use crate::archive::{Compression, EntryName};
+use crate::store::{Checksum, ChecksumKind};
 
 /// The newest manifest format that this program reads, and the one it writes.
 const FORMAT: u32 = 1;
@@ -113,6 +114,21 @@ pub struct Archive {
     pub encryption: Option<Encryption>,
 }
 
+impl Archive {
+    /// CRC-64/NVME of all volumes joined.
+    fn crc64nvme(&self) -> Option<Checksum> {
+        let kind = ChecksumKind::Crc64Nvme;
+        let mut joined = Some(Checksum::of(kind, &[]));
+        for volume in &self.volumes {
+            let next = Checksum::from_base64(kind, &volume.crc64nvme);
+            joined = joined
+                .zip(next)
+                .map(|(before, next)| before.then(next, volume.size));
+        }
+        joined
+    }
+}
+
 /// Who can open an encrypted archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Encryption {
@@ -201,6 +217,19 @@ impl Manifest {
             [one] => format!("the private key of {one}"),
             several => format!("the private key of one of {}", several.join(", ")),
         })
+    }
+
+    /// Whether the other one is of the same backup, whose archive may be in other volumes there.
+    pub fn is_same_backup(&self, other: &Self) -> bool {
+        let without = |manifest: &Self| Self {
+            archive: Archive {
+                volumes: Vec::new(),
+                ..manifest.archive.clone()
+            },
+            ..manifest.clone()
+        };
+        let digest = self.archive.crc64nvme();
+        without(self) == without(other) && digest.is_some() && digest == other.archive.crc64nvme()
     }
 
     /// Names of the files in the archive, as far as they are told.

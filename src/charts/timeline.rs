@@ -255,6 +255,7 @@ pub mod tests {
             database: (*name).into(),
             engine: "command".into(),
             store: "memory:".into(),
+            stores: Vec::new(),
             dump_format: None,
             result: JobResult::Stored,
             backup_id: None,

@@ -11,7 +11,7 @@ use super::{Session, console, inventory, notify, report, text};
 use crate::charts::{plot, timeline};
 use crate::config::Database;
 use crate::engine::StagedDump;
-use crate::job::{Interruption, JobError};
+use crate::job::{Interruption, JobError, JobStore};
 use crate::notify::Teller;
 use crate::run::prepare::PreparedJob;
 use crate::run::{self, Board, Plan, RunReport};
@@ -74,10 +74,13 @@ async fn carry_out(
     drop(show);
     display.clear();
     let untold = tell(options, &report);
-    let codes = report.jobs.iter().filter_map(|job| match &job.failure {
-        Some(failure) => Some(Exit::of_job(failure.kind)),
-        None => job.prune_error.as_ref().map(|_| Exit::Failed),
-    });
+    let codes = report
+        .jobs
+        .iter()
+        .filter_map(|job| match job.first_failure() {
+            Some(failure) => Some(Exit::of_job(failure.kind)),
+            None => job.prune_error.as_ref().map(|_| Exit::Failed),
+        });
     let exit = match (interrupted, Exit::of_all(codes)) {
         (_, Exit::Good) if untold => Exit::Untold,
         (_, Exit::Good) => Exit::Good,
@@ -172,17 +175,16 @@ fn describe_job(
 ) -> String {
     let command = staged.as_ref().map_or(&job.command, StagedDump::command);
     let layout = &job.layout;
-    let (store, size) = (job.store.address(), text::size);
+    let size = text::size;
     let prefix = crate::catalog::database_prefix(&job.database);
+    let object = |one: &JobStore| {
+        let (store, extension) = (one.store.address(), job.compression.extension());
+        format!("{store}/{prefix}BACKUP-ID/….{extension}")
+    };
+    let objects: Vec<String> = job.stores.iter().map(object).collect();
     let mut lines = vec![
         ("dump", command.display()),
-        (
-            "object",
-            format!(
-                "{store}/{prefix}BACKUP-ID/….{}",
-                job.compression.extension()
-            ),
-        ),
+        ("object", objects.join(", ")),
         ("expected", layout.expected.map_or("unknown".into(), size)),
         (
             "parts",
@@ -203,8 +205,11 @@ fn describe_job(
         ),
         ("memory", size(layout.memory)),
     ];
-    if plan.settings.prune_after_backup && !entry.retention.is_empty() {
-        lines.push(("then", format!("prune, keeping {}", entry.retention)));
+    for store in &entry.stores {
+        let rules = plan.retention(entry, store);
+        if plan.settings.prune_after_backup && !rules.is_empty() {
+            lines.push(("then", format!("prune {store}, keeping {rules}")));
+        }
     }
     let lines: Vec<String> = lines
         .iter()

@@ -1,16 +1,22 @@
 //! `tapline copy`: a backup into a second store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::args::CopyOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
 use crate::access::open_patient_stores;
 use crate::catalog::{BackupName, look_up};
+use crate::config::Inventory;
 use crate::job::{Destination, Interruption};
 use crate::restore::RestoreError;
-use crate::upkeep::copy::{CopyError, CopyOutcome, SIGN_OF_LIFE_AFTER, copy as copy_one, original};
+use crate::store::SharedStore;
+use crate::store::retry::Hurry;
+use crate::upkeep::copy::{
+    CopyError, CopyOutcome, SIGN_OF_LIFE_AFTER, copy as copy_one, missing, original,
+};
 use crate::upkeep::stored;
 
 pub(super) async fn copy(session: &mut Session, options: &CopyOptions) -> Result<Exit, Failure> {
@@ -18,6 +24,12 @@ pub(super) async fn copy(session: &mut Session, options: &CopyOptions) -> Result
     if options.store.as_ref() == Some(&options.to) {
         let why = format!("--store and --to are both {}", options.to);
         return Err(Failure::new(Exit::Usage, why));
+    }
+    if let (true, Some(BackupName { id: Some(_), .. })) = (options.all, &options.name) {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--all goes with NAME, and not with NAME@ID",
+        ));
     }
     let work = async {
         let mut to = open_patient_stores(&inventory, Some(&options.to)).await?;
@@ -30,12 +42,48 @@ pub(super) async fn copy(session: &mut Session, options: &CopyOptions) -> Result
             let why = format!("the inventory has no store but {} to copy from", options.to);
             return Err(Failure::new(Exit::Config, why));
         }
-        let named = look_up(&from, &options.name, &inventory.signatures.trusted).await?;
+        let names = if options.all {
+            let name = options.name.as_ref().map(|name| name.database.as_str());
+            missing(&inventory, &from, (&options.to, &store), name).await?
+        } else {
+            options.name.iter().cloned().collect()
+        };
+        Ok((store, from, names))
+    };
+    let (store, from, names) = session.signals.unless(work).await?;
+    if names.is_empty() {
+        console::remark(&format!("{} lacks nothing\n", store.address()));
+    }
+    let mut codes = Vec::new();
+    for name in &names {
+        match copy_backup(session, options, &inventory, (&from, &store), name).await {
+            Ok(_) => {}
+            Err(failure) if names.len() == 1 || failure.exit.is_by_signal() => return Err(failure),
+            // The others are copied all the same.
+            Err(failure) => {
+                console::error(&failure);
+                codes.push(failure.exit);
+            }
+        }
+    }
+    Ok(Exit::of_all(codes))
+}
+
+async fn copy_backup(
+    session: &mut Session,
+    options: &CopyOptions,
+    inventory: &Inventory,
+    (from, store): (&BTreeMap<String, SharedStore>, &SharedStore),
+    name: &BackupName,
+) -> Result<Exit, Failure> {
+    let work = async {
+        let copies = inventory.stores_of(&name.database);
+        let named = look_up(from, copies, name, &inventory.signatures.trusted).await?;
         let from = named.store.address();
         let stored = stored(named.store, named.manifest, &inventory.run, Arc::default());
-        Ok((store, from, original(stored).await?))
+        Ok((from, original(stored).await?))
     };
-    let (store, from, original) = session.signals.unless(work).await?;
+    let (from, original) = session.signals.unless(work).await?;
     let manifest = &original.stored.manifest;
     let name = BackupName {
         database: manifest.database.clone(),
@@ -47,6 +95,8 @@ pub(super) async fn copy(session: &mut Session, options: &CopyOptions) -> Result
         database: manifest.database.clone(),
         meter: Arc::default(),
         sign_of_life_after: SIGN_OF_LIFE_AFTER,
+        patience: Duration::MAX,
+        hurry: Hurry::default(),
     };
     let (interruption, display, start) = (
         Interruption::default(),

@@ -59,6 +59,11 @@ impl Exit {
         }
     }
 
+    /// Whether a signal has ended the program.
+    pub fn is_by_signal(self) -> bool {
+        matches!(self, Self::HungUp | Self::Interrupted | Self::Terminated)
+    }
+
     /// The code of a job's failure.
     pub fn of_job(kind: FailureKind) -> Exit {
         match kind {

@@ -22,11 +22,11 @@ pub(super) fn load(config: &Path, options: &BackupOptions) -> Result<Inventory, 
         (Some(source), None) => {
             let mut inventory = Inventory::load(config)?;
             // The file's first database lends its store.
-            let store = inventory.select(&[])?[0].store.clone();
+            let stores = vec![inventory.select(&[])?[0].stores[0].clone()];
             let databases = of_synthetic(source)?.databases.into_iter();
             inventory.databases = databases
                 .map(|database| Database {
-                    store: store.clone(),
+                    stores: stores.clone(),
                     ..database
                 })
                 .collect();
@@ -242,7 +242,7 @@ mod tests {
             panic!("one database")
         };
         assert_eq!(
-            (synthetic.name.as_str(), synthetic.store.as_str()),
+            (synthetic.name.as_str(), synthetic.stores[0].as_str()),
             ("synthetic", "s")
         );
         assert_eq!(synthetic.command[1..], ["__synthetic", "1048576B:3"]);

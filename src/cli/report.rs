@@ -48,10 +48,15 @@ pub(super) fn text(report: &RunReport) -> String {
     };
     text += &format!(
         "\n{} of {} stored",
-        count(JobResult::Stored),
+        report.jobs.iter().filter(|job| job.is_stored()).count(),
         report.jobs.len()
     );
-    for result in [JobResult::Failed, JobResult::Cancelled] {
+    let others = [
+        JobResult::CopyMissing,
+        JobResult::Failed,
+        JobResult::Cancelled,
+    ];
+    for result in others {
         if count(result) > 0 {
             text += &format!(", {} {}", count(result), name(result));
         }
@@ -70,6 +75,7 @@ pub(super) fn text(report: &RunReport) -> String {
 fn name(result: JobResult) -> &'static str {
     match result {
         JobResult::Stored => "stored",
+        JobResult::CopyMissing => "copy missing",
         JobResult::Failed => "failed",
         JobResult::Cancelled => "cancelled",
     }

@@ -29,7 +29,8 @@ pub(super) async fn restore_backup(
         let formerly = inventory.formerly(&options.name.database);
         let named = {
             let trusted = &inventory.signatures.trusted;
-            look_up_one_source(&stores, &options.name, source, formerly, trusted).await?
+            let copies = inventory.stores_of(&options.name.database);
+            look_up_one_source(&stores, copies, &options.name, source, formerly, trusted).await?
         };
         let place = Place::choose(&inventory, options, &named.manifest).await?;
         Ok((named, place))

@@ -12,7 +12,9 @@ pub(super) async fn show(session: &mut Session, options: &ShowOptions) -> Result
     let inventory = session.inventory_or(&options.from)?;
     let work = async {
         let stores = open_patient_stores(&inventory, options.store.as_deref()).await?;
-        let named = look_up(&stores, &options.name, &inventory.signatures.trusted).await?;
+        let copies = inventory.stores_of(&options.name.database);
+        let trusted = &inventory.signatures.trusted;
+        let named = look_up(&stores, copies, &options.name, trusted).await?;
         let Manifest {
             database,
             backup_id,

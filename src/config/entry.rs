@@ -211,7 +211,7 @@ pub(super) fn database(
         compression,
         level,
         encryption: encryption(file, &place, own, defaults)?,
-        store: chosen_store(file, &here, &place, value!(store), stores)?,
+        stores: chosen_stores(file, &here, &place, (own, defaults), stores)?,
         expected_size: file.size(value!(expected_size), &key("expected_size"))?,
         expect_every: file.duration(value!(expect_every), &key("expect_every"))?,
         schedule,
@@ -420,6 +420,45 @@ fn compression(
     }
 }
 
+/// Where its backups go: `store` names one, `stores` several. What the entry itself says goes
+/// before what stands in `[defaults]`.
+fn chosen_stores(
+    file: &File,
+    here: &Range<usize>,
+    place: &str,
+    (own, defaults): (&raw::Database, &raw::Database),
+    stores: &BTreeMap<String, Arc<StoreSettings>>,
+) -> Result<Vec<String>> {
+    if let (Some(_), Some(several)) = (&own.store, &own.stores) {
+        let why = "store and stores exclude each other; remove one";
+        return file.wrong(&several.span(), &format!("{place}.stores"), why);
+    }
+    let says = |raw: &&raw::Database| raw.store.is_some() || raw.stores.is_some();
+    let raw = [own, defaults].into_iter().find(says).unwrap_or(own);
+    let Some(several) = &raw.stores else {
+        return Ok(vec![chosen_store(
+            file,
+            here,
+            place,
+            raw.store.as_ref(),
+            stores,
+        )?]);
+    };
+    let key = format!("{place}.stores");
+    let mut chosen = Vec::new();
+    for name in several.get_ref() {
+        let one = chosen_store(file, here, place, Some(name), stores)?;
+        if chosen.contains(&one) {
+            return file.wrong(&name.span(), &key, "is named twice; remove one of the two");
+        }
+        chosen.push(one);
+    }
+    if chosen.is_empty() {
+        return file.wrong(&several.span(), &key, "names no store");
+    }
+    Ok(chosen)
+}
+
 fn chosen_store(
     file: &File,
     here: &Range<usize>,
@@ -439,7 +478,11 @@ fn chosen_store(
         (Some(name), _) => file.wrong(
             &name.span(),
             &format!("{place}.store"),
-            format!("there is no such store; there are: {}", known()),
+            format!(
+                "there is no store called {:?}; there are: {}",
+                name.get_ref(),
+                known()
+            ),
         ),
         (None, 1) => Ok(known()),
         (None, _) => file.wrong(

@@ -34,6 +34,8 @@ mod validate;
 
 use std::path::Path;
 
+use crate::catalog::Retention;
+
 pub use encryption::{EncryptionSettings, LockFrom, RecipientFrom};
 pub use model::*;
 pub(crate) use notify::address_flaw;
@@ -51,6 +53,11 @@ pub const TEMPLATE: &str = include_str!("template.toml");
 pub struct ConfigError(pub String);
 
 impl Database {
+    /// Whether its backups go to this store.
+    pub fn goes_to(&self, store: &str) -> bool {
+        self.stores.iter().any(|own| own == store)
+    }
+
     /// Dumps it by so many sessions at once, where it can be.
     pub fn ask_for_parallel(&mut self, sessions: usize) {
         let can = self.engine == EngineKind::Postgres
@@ -173,6 +180,17 @@ impl Inventory {
     pub fn entry(&self, name: &str) -> Option<&Database> {
         let own = self.databases.iter().find(|database| database.name == name);
         own.or_else(|| self.databases.iter().find(|database| database.covers(name)))
+    }
+
+    /// Which of an entry's backups stay in a store: by the store's own rules, if it has any.
+    pub fn retention(&self, entry: &Database, store: &str) -> Retention {
+        let own = self.store_rules.get(store);
+        own.copied().unwrap_or(entry.retention)
+    }
+
+    /// The stores that a database's backups go to.
+    pub fn stores_of(&self, name: &str) -> &[String] {
+        self.entry(name).map_or(&[], |entry| &entry.stores)
     }
 
     /// The fingerprints of what a database was before its server's identity changed.

@@ -32,6 +32,8 @@ pub struct Inventory {
     pub serve: ServeSettings,
     /// `[stores.NAME]`.
     pub stores: BTreeMap<String, Arc<StoreSettings>>,
+    /// The `keep_` rules of stores that have some of their own.
+    pub store_rules: BTreeMap<String, Retention>,
     /// `[databases.NAME]`, in the file's order, with `[defaults]` filled in.
     pub databases: Vec<Database>,
     /// What is no error, and yet should be looked at.
@@ -100,6 +102,8 @@ pub struct RunSettings {
     pub memory: Option<u64>,
     /// How long one store operation is tried again before it fails the job.
     pub retry_for: Duration,
+    /// With several stores: how long one of them may hold up a backup in the others.
+    pub wait_for_store: Duration,
     /// A job in which nothing moved for so long is ended; off by default.
     pub stall_timeout: Option<Duration>,
     /// How long a dump tool may take to exit after it closed its stdout.
@@ -358,8 +362,8 @@ pub struct Database {
     pub level: i32,
     /// Who alone can read its backups; everybody when absent.
     pub encryption: Option<EncryptionSettings>,
-    /// Name of its store.
-    pub store: String,
+    /// Names of its stores: one, or several that get the same backup at once.
+    pub stores: Vec<String>,
     /// Expected size of the dump, in bytes; the engine's estimate when absent.
     pub expected_size: Option<u64>,
     /// How often a backup of it is to be made; `tapline status` says when one is overdue.

@@ -42,6 +42,7 @@ pub(super) struct Run {
     pub stall_timeout: Option<Spanned<String>>,
     pub exit_timeout: Option<Spanned<String>>,
     pub connect_timeout: Option<Spanned<String>>,
+    pub wait_for_store: Option<Spanned<String>>,
     pub prune_after_backup: Option<bool>,
     pub max_upload_rate: Option<Spanned<Size>>,
 }
@@ -124,6 +125,13 @@ pub(super) struct Store {
     pub secret_key: Option<Spanned<Secret>>,
     pub session_token: Option<Spanned<Secret>>,
     pub marker: Option<Spanned<String>>,
+    pub keep_last: Option<Spanned<u32>>,
+    pub keep_hourly: Option<Spanned<u32>>,
+    pub keep_daily: Option<Spanned<u32>>,
+    pub keep_weekly: Option<Spanned<u32>>,
+    pub keep_monthly: Option<Spanned<u32>>,
+    pub keep_yearly: Option<Spanned<u32>>,
+    pub keep_within: Option<Spanned<String>>,
 }
 
 impl Store {
@@ -199,6 +207,7 @@ pub(super) struct Database {
     pub passphrase: Option<Spanned<Secret>>,
     pub hide_names: Option<Spanned<bool>>,
     pub store: Option<Spanned<String>>,
+    pub stores: Option<Spanned<Vec<Spanned<String>>>>,
     pub expected_size: Option<Spanned<Size>>,
     pub expect_every: Option<Spanned<String>>,
     pub schedule: Option<Spanned<String>>,

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::place::{File, Result};
 use super::{Database, StoreKeys, StoreSettings, raw};
-use crate::catalog::{BackupId, archive_key, volume_name};
+use crate::catalog::{BackupId, Retention, archive_key, volume_name};
 use crate::store::folder::{FolderSettings, LONGEST_NAME};
 use crate::store::s3::{LockMode, ObjectLock, Profile, S3Settings, Timeouts};
 use crate::store::{ChecksumKind, Limits};
@@ -44,8 +44,8 @@ pub(super) fn keys_fit(
     const SUFFIX: &str = "tar.zst.age";
     let key = archive_key(&entry.name, &BackupId::now(), SUFFIX);
     let key = volume_name(&key, 9999);
-    let why = match stores.get(&entry.store).map(|store| &**store) {
-        Some(StoreSettings::Folder(_)) => {
+    let too_long = |store: &StoreSettings| match store {
+        StoreSettings::Folder(_) => {
             let longest = key.split('/').map(str::len).max().unwrap_or_default();
             (longest > LONGEST_NAME).then(|| {
                 format!(
@@ -55,9 +55,8 @@ pub(super) fn keys_fit(
                 )
             })
         }
-        store => {
-            let prefix = store.map_or(0, |store| store.prefix().len() + 1);
-            let longest = prefix + key.len();
+        StoreSettings::S3 { .. } => {
+            let longest = store.prefix().len() + 1 + key.len();
             (longest > LONGEST_KEY).then(|| {
                 format!(
                     "its objects would have keys of {longest} bytes, and S3 takes {LONGEST_KEY}: \
@@ -67,10 +66,30 @@ pub(super) fn keys_fit(
             })
         }
     };
-    match why {
+    let mut own = entry.stores.iter().filter_map(|name| stores.get(name));
+    match own.find_map(|store| too_long(store)) {
         Some(why) => file.wrong(span, &format!("databases.{}", entry.name), why),
         None => Ok(()),
     }
+}
+
+/// The rules of a store that go before those of the databases.
+pub(super) fn rules(
+    file: &File,
+    name: &Spanned<String>,
+    raw: &raw::Store,
+) -> Result<Option<Retention>> {
+    let key = |key: &str| format!("stores.{}.{key}", name.get_ref());
+    let rules = Retention {
+        last: file.number(raw.keep_last.as_ref(), &key("keep_last"))?,
+        hourly: file.number(raw.keep_hourly.as_ref(), &key("keep_hourly"))?,
+        daily: file.number(raw.keep_daily.as_ref(), &key("keep_daily"))?,
+        weekly: file.number(raw.keep_weekly.as_ref(), &key("keep_weekly"))?,
+        monthly: file.number(raw.keep_monthly.as_ref(), &key("keep_monthly"))?,
+        yearly: file.number(raw.keep_yearly.as_ref(), &key("keep_yearly"))?,
+        within: file.within(raw.keep_within.as_ref(), &key("keep_within"))?,
+    };
+    Ok(Some(rules).filter(|rules| !rules.is_empty()))
 }
 
 pub(super) fn store(

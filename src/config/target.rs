@@ -180,7 +180,7 @@ fn url(
         file_name: None,
         compression: Compression::None,
         level: 0,
-        store: String::new(),
+        stores: Vec::new(),
         expected_size: None,
         expect_every: None,
         schedule: None,

@@ -10,10 +10,10 @@ use toml::Spanned;
 use super::entry::database;
 use super::notify::notify;
 use super::place::{File, MOST_MEMORY, Result};
-use super::store::{keys_fit, place_of};
+use super::store::{keys_fit, place_of, rules};
 use super::{
-    ConfigError, Container, Inventory, RunSettings, Selection, SignatureSettings, StagedSettings,
-    StoreSettings, raw, store,
+    ConfigError, Container, Database, Inventory, RunSettings, Selection, SignatureSettings,
+    StagedSettings, StoreSettings, raw, store,
 };
 use crate::catalog::Mode;
 use crate::signature::TrustedSigners;
@@ -35,6 +35,12 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
             ))
         })
         .collect::<Result<_>>()?;
+    let mut store_rules = BTreeMap::new();
+    for (name, store) in &raw.stores {
+        if let Some(rules) = rules(&file, name, store)? {
+            store_rules.insert(name.get_ref().clone(), rules);
+        }
+    }
     let mut entries: Vec<_> = raw.databases.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
     let databases = entries
@@ -74,7 +80,11 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
     for (entry, (key, _)) in databases.iter().zip(&entries) {
         keys_fit(&file, &key.span(), entry, &stores)?;
     }
-    if run.prune_after_backup && databases.iter().all(|entry| entry.retention.is_empty()) {
+    let has_rule = |entry: &Database| {
+        let in_store = |store| store_rules.contains_key(store);
+        !entry.retention.is_empty() || entry.stores.iter().any(in_store)
+    };
+    if run.prune_after_backup && !databases.iter().any(has_rule) {
         let why = "prune_after_backup needs a rule, such as keep_daily = 14 under [defaults]";
         return Err(ConfigError(format!("{}: run: {why}", path.display())));
     }
@@ -87,6 +97,7 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
         hooks,
         serve,
         stores,
+        store_rules,
         databases,
         warnings: Vec::new(),
     })
@@ -130,12 +141,24 @@ fn run(file: &File, raw: &raw::Run) -> Result<RunSettings> {
         jobs_per_host: file.count(raw.jobs_per_host.as_ref(), "run.jobs_per_host", 2)?,
         memory: memory(file, raw.memory.as_ref())?,
         retry_for: duration(&raw.retry_for, "run.retry_for", 15 * 60)?,
+        wait_for_store: wait_for_store(file, raw.wait_for_store.as_ref())?,
         stall_timeout: file.duration(raw.stall_timeout.as_ref(), "run.stall_timeout")?,
         exit_timeout: duration(&raw.exit_timeout, "run.exit_timeout", 60)?,
         connect_timeout: duration(&raw.connect_timeout, "run.connect_timeout", 15)?,
         prune_after_backup: raw.prune_after_backup.unwrap_or_default(),
         max_upload_rate: file.rate(raw.max_upload_rate.as_ref(), "run.max_upload_rate")?,
     })
+}
+
+/// Less than a second is shorter than what a good store takes now and then.
+fn wait_for_store(file: &File, value: Option<&Spanned<String>>) -> Result<Duration> {
+    let key = "run.wait_for_store";
+    match (file.duration(value, key)?, value) {
+        (Some(wait), Some(value)) if wait < Duration::from_secs(1) => {
+            file.wrong(&value.span(), key, "must be a second or more")
+        }
+        (wait, _) => Ok(wait.unwrap_or(Duration::from_mins(5))),
+    }
 }
 
 fn memory(file: &File, value: Option<&Spanned<raw::Size>>) -> Result<Option<u64>> {

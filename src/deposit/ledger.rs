@@ -4,13 +4,15 @@
 //! keeps the requests that may leave something alive when the job that made them is given up: a
 //! request that is dropped half way may still take effect, and nobody would know.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::task::TaskTracker;
 
-use crate::store::{Result, StoreError, Upload};
+use crate::store::{ErrorKind, Result, StoreError, Upload};
 
 /// The uploads that a job has begun, and the requests for more that are on their way.
 #[derive(Debug, Clone, Default)]
@@ -22,17 +24,31 @@ pub struct Ledger {
     abort: Arc<Mutex<Vec<AbortHandle>>>,
 }
 
+/// An upload that is being begun.
+#[derive(Debug)]
+pub struct Beginning(JoinHandle<Result<Upload>>);
+
+impl Future for Beginning {
+    type Output = Result<Upload>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|begun| {
+            begun.unwrap_or_else(|error| {
+                let why = format!("beginning an upload broke down: {error}");
+                Err(StoreError::new(ErrorKind::Invalid, why))
+            })
+        })
+    }
+}
+
 impl Ledger {
     /// Begins an upload by `request`, which goes on when the caller is gone.
-    ///
-    /// # Errors
-    /// The request's.
-    pub async fn begin(
+    pub fn begin(
         &self,
         request: impl Future<Output = Result<Upload>> + Send + 'static,
-    ) -> Result<Upload> {
+    ) -> Beginning {
         let uploads = self.uploads.clone();
-        let begun: JoinHandle<Result<Upload>> = self.requests.spawn(async move {
+        let begun = self.requests.spawn(async move {
             let upload = request.await?;
             uploads
                 .lock()
@@ -41,10 +57,7 @@ impl Ledger {
             Ok(upload)
         });
         self.remember(begun.abort_handle());
-        begun.await.unwrap_or_else(|error| {
-            let why = format!("beginning an upload broke down: {error}");
-            Err(StoreError::new(crate::store::ErrorKind::Invalid, why))
-        })
+        Beginning(begun)
     }
 
     /// An object is about to be put.

@@ -1,51 +1,53 @@
-//! An archive on its way into its store: cut into parts of one size, several of them in flight.
-//!
-//! The first part of the first volume is short by the head's length and **held**: the head can only
-//! be written when the dump has ended well, and S3 takes parts in any order. When a volume's part
-//! numbers run out, the next volume begins; on a store that takes parts in order, after the held one.
-//!
-//! A **small** archive never leaves memory before it is whole: where it is expected to be no more than
-//! the held part, no upload is begun until that overflows, and what fits becomes an object by a
-//! single request of the commit.
+//! An archive on its way into its stores: cut into parts of one size, several of them in flight to
+//! each store.
 //!
 //! ```text
-//! push → filling → full? → slot free? → UploadPart (volume 1: 2, 3, … then volume 2: 1, 2, …)
+//!                          ┌ slot free? → UploadPart (volume 1: 2, 3, … then volume 2: 1, 2, …)
+//! push → filling → full? ──┤ slot free? → UploadPart         a window and an upload for each store
+//!        │                 └ …
 //!        └ the very first one → held → seal: head + held → UploadPart 1, last of all
 //!
-//! memory = held part + part being filled + in_flight × part
+//! memory = held part + part being filled + stores × in_flight × part
 //! ```
 //!
-//! A slot of the window is what a part on its way needs; the part being filled has memory of its
-//! own, so that the window is never idle for want of a part that is still being compressed.
+//! A part is cut, digested and in memory once: what goes to several stores are references to it. A
+//! slot of the window is what a part on its way to a store needs; the part being filled has memory
+//! of its own, so that no window is idle for want of a part that is still being compressed.
+//!
+//! When a volume's part numbers run out, the next volume begins; on a store that takes parts in
+//! order, after the held one.
+//!
+//! A **small** archive never leaves memory before it is whole: where it is expected to be no more
+//! than the held part, no upload is begun until that overflows, and what fits becomes an object by
+//! a single request of the commit.
 //!
 //! | file | role |
 //! |---|---|
-//! | this | [`Deposit`]: cutting, sending, sealing |
-//! | [`part`] | one part: its pieces, and their checksums joined |
+//! | this | [`Deposit`]: one store's window, uploads, and volumes |
+//! | [`tee`] | [`Tee`]: one archive into several deposits; one that fails or lags is dropped |
+//! | [`cut`] | parts cut, the first one held |
 //! | [`volume`] | one object: its parts, and their receipts added up |
 //! | [`ledger`] | what a job may have left in its store |
 
+mod cut;
 mod ledger;
-mod part;
+mod tee;
 mod volume;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use ring::digest::{Context, SHA256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::archive::Piece;
 use crate::catalog::volume_name;
 use crate::meter::{Meter, Step};
-use crate::store::{
-    Checksum, ChecksumKind, ErrorKind, PartBody, PartReceipt, Result, SharedStore, StoreError,
-    Upload,
-};
+use crate::store::{ErrorKind, PartReceipt, Result, SharedStore, StoreError, Upload};
+use cut::SharedPart;
+use ledger::Beginning;
 pub use ledger::Ledger;
-use part::Part;
+pub use tee::{Landed, Lost, Tee, kept_by};
 pub use volume::{Content, SealedVolume};
 use volume::{OpenVolume, UploadedPart};
 
@@ -54,7 +56,7 @@ use volume::{OpenVolume, UploadedPart};
 pub struct Window {
     /// Size of a part, in bytes.
     pub part: u64,
-    /// Parts on their way at once.
+    /// Parts on their way to a store at once.
     pub in_flight: usize,
     /// Most parts in a volume.
     pub max_parts: u32,
@@ -62,13 +64,24 @@ pub struct Window {
     pub sha256: bool,
 }
 
-/// Cuts an archive into parts and uploads them.
-pub struct Deposit {
-    store: SharedStore,
+/// A store that an archive goes to.
+#[derive(Clone)]
+pub struct Route {
+    /// The store.
+    pub store: SharedStore,
+    /// What the inventory calls it.
+    pub store_name: String,
+    /// How long others may wait for it in all.
+    pub patience: Duration,
+    /// What may be left there.
+    pub ledger: Ledger,
+}
+
+/// One store's part of the work.
+struct Deposit {
+    route: Route,
     meter: Arc<Meter>,
-    ledger: Ledger,
     window: Window,
-    head_len: u64,
     /// Whether part 1 waits for its head.
     holds: bool,
     key: String,
@@ -77,111 +90,142 @@ pub struct Deposit {
     /// The volumes before the one being written.
     full: Vec<OpenVolume>,
     writing: OpenVolume,
-    /// Size of the part being filled when it will be full.
-    target: u64,
-    filling: Part,
-    held: Option<Part>,
+    /// The request for the next volume's upload.
+    beginning: Option<(usize, Beginning)>,
     in_flight: JoinSet<(usize, Result<UploadedPart>)>,
 }
 
 impl Deposit {
-    /// Begins the first volume, at `key`. `head_len` bytes are kept free at its start.
-    ///
-    /// # Errors
-    /// When the store refuses to begin an upload.
-    pub async fn begin(
-        store: SharedStore,
+    /// At `key`; nothing is asked of the store yet.
+    fn new(
+        route: Route,
         meter: Arc<Meter>,
-        ledger: Ledger,
         window: Window,
-        names: (String, String),
-        head_len: usize,
-    ) -> Result<Self> {
-        let mut deposit = Self::of_little(store, meter, ledger, window, names, head_len)?;
-        deposit.begun(0).await?;
-        Ok(deposit)
-    }
-
-    /// The same for what is expected to fit the held part: the store is asked when it does not.
-    ///
-    /// # Errors
-    /// When a part has no room for the head.
-    pub fn of_little(
-        store: SharedStore,
-        meter: Arc<Meter>,
-        ledger: Ledger,
-        window: Window,
+        holds: bool,
         (key, backup_id): (String, String),
-        head_len: usize,
-    ) -> Result<Self> {
-        let head_len = head_len as u64;
-        if head_len >= window.part {
-            let part = window.part;
-            let why = format!("a part of {part} bytes has no room for a head of {head_len}");
-            return Err(StoreError::new(ErrorKind::Invalid, why));
-        }
-        Ok(Self {
+    ) -> Self {
+        let mut writing = OpenVolume::new(key.clone());
+        writing.parts = u32::from(holds);
+        Self {
             slots: Arc::new(Semaphore::new(window.in_flight)),
-            target: window.part.saturating_sub(head_len),
-            store,
+            route,
             meter,
-            ledger,
             window,
-            head_len,
-            holds: true,
+            holds,
             backup_id,
             full: Vec::new(),
-            writing: OpenVolume::new(key.clone(), None),
+            writing,
             key,
-            filling: Part::default(),
-            held: None,
+            beginning: None,
             in_flight: JoinSet::new(),
-        })
-    }
-
-    /// Begins an object whose bytes are known from the first to the last: its parts go in order, and
-    /// it is one volume.
-    ///
-    /// # Errors
-    /// When the store refuses to begin an upload.
-    pub async fn begin_whole(
-        store: SharedStore,
-        meter: Arc<Meter>,
-        ledger: Ledger,
-        window: Window,
-        names: (String, String),
-    ) -> Result<Self> {
-        let held = Self::begin(store, meter, ledger, window, names, 0).await?;
-        Ok(Self {
-            holds: false,
-            ..held
-        })
-    }
-
-    /// Takes the next bytes of the archive; waits while the window is full.
-    ///
-    /// # Errors
-    /// The first part that failed, as soon as it is known.
-    pub async fn push(&mut self, mut piece: Piece) -> Result<()> {
-        self.receive_what_is_there()?;
-        while !piece.is_empty() {
-            let room = usize::try_from(self.target - self.filling.len()).unwrap_or(usize::MAX);
-            self.filling.push(piece.split_to(room));
-            if self.filling.len() == self.target {
-                self.close_part().await?;
-            }
         }
+    }
+
+    /// Returns when the store has accepted the first volume's upload. One that is given up half way
+    /// is taken up again by the next part.
+    async fn accepted(&mut self) -> Result<()> {
+        self.begun(0).await.map(drop)
+    }
+
+    /// The upload of a volume, begun when it is not.
+    async fn begun(&mut self, volume: usize) -> Result<Upload> {
+        let open = self.full.get(volume).unwrap_or(&self.writing);
+        if let Some(upload) = &open.upload {
+            return Ok(upload.clone());
+        }
+        let (_, request) = match &mut self.beginning {
+            Some(beginning) if beginning.0 == volume => beginning,
+            other => {
+                let number = u32::try_from(volume + 1).unwrap_or(u32::MAX);
+                let key = volume_name(&self.key, number);
+                let (store, id) = (self.route.store.clone(), self.backup_id.clone());
+                let request = async move { store.create_upload(&key, &id).await };
+                other.insert((volume, self.route.ledger.begin(request)))
+            }
+        };
+        let begun = request.await;
+        self.beginning = None;
+        let upload = begun?;
+        let open = self.full.get_mut(volume).unwrap_or(&mut self.writing);
+        open.upload = Some(upload.clone());
+        Ok(upload)
+    }
+
+    /// Most parts of the volume being written. A store that takes parts in order could not keep
+    /// all those that come before part 1, so the held part is a volume of its own there; those that
+    /// follow go in order.
+    fn most_parts(&self) -> u32 {
+        if self.holds && self.full.is_empty() && self.route.store.limits().in_order {
+            1
+        } else {
+            self.window.max_parts
+        }
+    }
+
+    /// Sends a part on its way; waits while the window is full.
+    async fn send(&mut self, part: SharedPart) -> Result<()> {
+        let slot = self.slot().await?;
+        let mut upload = self.begun(self.full.len()).await?;
+        if self.writing.parts >= self.most_parts() {
+            let number = u32::try_from(self.full.len() + 2).unwrap_or(u32::MAX);
+            let next = OpenVolume::new(volume_name(&self.key, number));
+            self.full.push(std::mem::replace(&mut self.writing, next));
+            upload = self.begun(self.full.len()).await?;
+        }
+        self.writing.parts += 1;
+        self.spawn(self.full.len(), upload, self.writing.parts, part, slot);
         Ok(())
     }
 
-    /// The checksum that the store keeps of what is pushed.
-    pub fn checksum_kind(&self) -> Option<ChecksumKind> {
-        self.store.checksum_kind()
+    /// Sends the held part, and waits for all receipts.
+    async fn seal(&mut self, held: Option<SharedPart>) -> Result<Vec<SealedVolume>> {
+        if let Some(first) = held {
+            let is_all = self.full.is_empty() && self.writing.parts == 1;
+            if is_all && self.writing.upload.is_none() && self.beginning.is_none() {
+                return self.keep(&first).await;
+            }
+            let slot = self.slot().await?;
+            let upload = self.begun(0).await?;
+            self.spawn(0, upload, 1, first, slot);
+        }
+        while let Some(done) = self.in_flight.join_next().await {
+            self.receive(done)?;
+        }
+        let last = std::mem::replace(&mut self.writing, OpenVolume::new(String::new()));
+        let volumes = std::mem::take(&mut self.full).into_iter().chain([last]);
+        volumes
+            .map(|volume| volume.seal(self.window.part, None))
+            .collect()
+    }
+
+    /// An archive of one part, of which nothing was sent.
+    async fn keep(&mut self, only: &SharedPart) -> Result<Vec<SealedVolume>> {
+        let checksum = only.checksum(self.route.store.checksum_kind());
+        let mut volume = std::mem::replace(&mut self.writing, OpenVolume::new(String::new()));
+        volume.receive(UploadedPart {
+            receipt: PartReceipt {
+                number: 1,
+                size: only.body.len(),
+                etag: String::new(),
+                checksum,
+            },
+            crc64nvme: only.crc64nvme(),
+            sha256: self.digest_of(only).await?,
+        });
+        let body = Some(only.body.clone());
+        Ok(vec![volume.seal(self.window.part, body)?])
+    }
+
+    async fn digest_of(&self, part: &SharedPart) -> Result<Option<[u8; 32]>> {
+        if !self.window.sha256 {
+            return Ok(None);
+        }
+        part.sha256().await.map(Some)
     }
 
     /// Returns when a part has failed, and never otherwise: to be awaited while the archive's next
     /// bytes are, which a slow dump may not have for hours.
-    pub async fn failure(&mut self) -> StoreError {
+    async fn failure(&mut self) -> StoreError {
         loop {
             let received = match self.in_flight.join_next().await {
                 Some(done) => self.receive(done),
@@ -193,115 +237,9 @@ impl Deposit {
         }
     }
 
-    /// Uploads what is left, and last of all part 1 with the `head`, which only a whole dump has. It
-    /// is as long as was said, and shorter only where nothing else was pushed.
-    ///
-    /// # Errors
-    /// When a part fails, or the receipts do not add up to what was pushed.
-    pub async fn seal(mut self, head: Bytes) -> Result<Vec<SealedVolume>> {
-        let is_all = self.fills_held() && self.filling.len() == 0;
-        let fits = |length: u64| length == self.head_len || is_all && length < self.head_len;
-        if !fits(head.len() as u64) {
-            let (is, was) = (head.len(), self.head_len);
-            let why = format!("the archive's head has {is} bytes, and {was} were kept free for it");
-            return Err(StoreError::new(ErrorKind::Invalid, why));
-        }
-        if self.filling.len() > 0 || self.fills_held() {
-            self.close_part().await?;
-        }
-        if let Some(mut first) = self.held.take() {
-            first.push_front(Piece::new(head, self.store.checksum_kind()));
-            if self.full.is_empty() && self.writing.upload.is_none() {
-                return self.keep(first).await;
-            }
-            let slot = self.slot().await?;
-            let upload = self.begun(0).await?;
-            self.send((0, upload), 1, first, slot);
-        }
-        let meter = self.meter.clone();
-        while let Some(done) = meter
-            .wait_for(Step::Upload, self.in_flight.join_next())
-            .await
-        {
-            self.receive(done)?;
-        }
-        self.full.push(self.writing);
-        let slice = self.window.part;
-        let seal = |volume: OpenVolume| volume.seal(slice, None);
-        self.full.into_iter().map(seal).collect()
-    }
-
-    /// An archive of one part, of which nothing was sent.
-    async fn keep(mut self, only: Part) -> Result<Vec<SealedVolume>> {
-        let (body, part) = PartToSend::of(only, &self.store, self.window.sha256).await?;
-        self.writing.receive(part.uploaded(PartReceipt {
-            number: 1,
-            size: body.len(),
-            etag: String::new(),
-            checksum: part.checksum,
-        }));
-        let slice = self.window.part;
-        Ok(vec![self.writing.seal(slice, Some(body))?])
-    }
-
-    /// The upload of a volume, begun when it is not.
-    async fn begun(&mut self, volume: usize) -> Result<Upload> {
-        let open = self.full.get(volume).unwrap_or(&self.writing);
-        if let Some(upload) = &open.upload {
-            return Ok(upload.clone());
-        }
-        let number = u32::try_from(volume + 1).unwrap_or(u32::MAX);
-        let names = (self.key.as_str(), self.backup_id.as_str());
-        let begun = begin_volume(&self.store, &self.meter, &self.ledger, names, number);
-        let upload = begun.await?;
-        let open = self.full.get_mut(volume).unwrap_or(&mut self.writing);
-        open.upload = Some(upload.clone());
-        Ok(upload)
-    }
-
-    /// Whether the part being filled is the first of all, which is held.
-    fn fills_held(&self) -> bool {
-        self.holds && self.held.is_none() && self.full.is_empty() && self.writing.parts == 0
-    }
-
-    /// Most parts of the volume being written. A store that takes parts in order could not keep
-    /// all those that come before part 1, so the held part is a volume of its own there; those that
-    /// follow go in order.
-    fn most_parts(&self) -> u32 {
-        if self.holds && self.full.is_empty() && self.store.limits().in_order {
-            1
-        } else {
-            self.window.max_parts
-        }
-    }
-
-    /// Sends the part that was filled on its way, or holds it.
-    async fn close_part(&mut self) -> Result<()> {
-        if self.fills_held() {
-            self.held = Some(std::mem::take(&mut self.filling));
-            self.writing.parts = 1;
-            self.target = self.window.part;
-            return Ok(());
-        }
-        let slot = self.slot().await?;
-        let mut upload = self.begun(self.full.len()).await?;
-        if self.writing.parts >= self.most_parts() {
-            let number = u32::try_from(self.full.len() + 2).unwrap_or(u32::MAX);
-            let next = OpenVolume::new(volume_name(&self.key, number), None);
-            self.full.push(std::mem::replace(&mut self.writing, next));
-            upload = self.begun(self.full.len()).await?;
-        }
-        self.writing.parts += 1;
-        let part = std::mem::take(&mut self.filling);
-        let volume = (self.full.len(), upload);
-        self.send(volume, self.writing.parts, part, slot);
-        Ok(())
-    }
-
     /// Waits for a slot of the window.
     async fn slot(&mut self) -> Result<OwnedSemaphorePermit> {
-        let (slots, meter) = (self.slots.clone(), self.meter.clone());
-        let mut acquire = std::pin::pin!(meter.wait_for(Step::Upload, slots.acquire_owned()));
+        let mut acquire = std::pin::pin!(self.slots.clone().acquire_owned());
         loop {
             tokio::select! {
                 biased;
@@ -313,32 +251,33 @@ impl Deposit {
         }
     }
 
-    fn send(
+    fn spawn(
         &mut self,
-        (volume, upload): (usize, Upload),
+        volume: usize,
+        upload: Upload,
         number: u32,
-        part: Part,
+        part: SharedPart,
         slot: OwnedSemaphorePermit,
     ) {
-        let (store, meter) = (self.store.clone(), self.meter.clone());
-        let sha256 = self.window.sha256;
+        let (store, meter, sha256) = (
+            self.route.store.clone(),
+            self.meter.clone(),
+            self.window.sha256,
+        );
         self.in_flight.spawn(async move {
             let start = Instant::now();
-            let uploaded = upload_part(&store, &upload, number, part, sha256).await;
-            drop(slot);
-            if let Ok(part) = &uploaded {
-                meter.add_archive(part.receipt.size);
+            let uploaded = upload_part(&store, &upload, number, &part, sha256).await;
+            if let Ok(uploaded) = &uploaded {
+                // Of several stores the first one counts: it is one archive.
+                if !part.is_counted.swap(true, Ordering::Relaxed) {
+                    meter.add_archive(uploaded.receipt.size);
+                }
+                meter.add_sent(uploaded.receipt.size);
                 meter.was_busy(Step::Upload, start);
             }
+            drop((slot, part));
             (volume, uploaded)
         });
-    }
-
-    fn receive_what_is_there(&mut self) -> Result<()> {
-        while let Some(done) = self.in_flight.try_join_next() {
-            self.receive(done)?;
-        }
-        Ok(())
     }
 
     fn receive(
@@ -357,86 +296,32 @@ impl Deposit {
     }
 }
 
-async fn begin_volume(
-    store: &SharedStore,
-    meter: &Meter,
-    ledger: &Ledger,
-    (first, backup_id): (&str, &str),
-    number: u32,
-) -> Result<Upload> {
-    let (store, key, id) = (
-        store.clone(),
-        volume_name(first, number),
-        backup_id.to_owned(),
-    );
-    let begun = ledger.begin(async move { store.create_upload(&key, &id).await });
-    meter.wait_for(Step::Upload, begun).await
-}
-
 async fn upload_part(
     store: &SharedStore,
     upload: &Upload,
     number: u32,
-    part: Part,
+    part: &SharedPart,
     sha256: bool,
 ) -> Result<UploadedPart> {
-    let (body, part) = PartToSend::of(part, store, sha256).await?;
+    let sha256 = if sha256 {
+        Some(part.sha256().await?)
+    } else {
+        None
+    };
+    let (body, checksum) = (part.body.clone(), part.checksum(store.checksum_kind()));
     let size = body.len();
     let receipt = store
-        .put_part(upload, number, body, part.checksum)
+        .put_part(upload, number, body, checksum)
         .await
         .map_err(|error| error.context(format!("part {number} of {}", upload.key)))?;
-    Ok(part.uploaded(PartReceipt {
-        number,
-        size,
-        checksum: part.checksum,
-        ..receipt
-    }))
-}
-
-/// What is known of a part besides its bytes.
-struct PartToSend {
-    /// Of the store's kind.
-    checksum: Option<Checksum>,
-    crc64nvme: Checksum,
-    sha256: Option<[u8; 32]>,
-}
-
-impl PartToSend {
-    async fn of(part: Part, store: &SharedStore, sha256: bool) -> Result<(PartBody, Self)> {
-        let (body, checksums) = part.into_body();
-        let sha256 = if sha256 {
-            Some(digest_of(body.clone()).await?)
-        } else {
-            None
-        };
-        let kept = store.checksum_kind();
-        let known = Self {
-            checksum: kept.and_then(|kind| checksums.kept(kind)),
-            crc64nvme: checksums.crc64nvme(),
-            sha256,
-        };
-        Ok((body, known))
-    }
-
-    fn uploaded(&self, receipt: PartReceipt) -> UploadedPart {
-        UploadedPart {
-            receipt,
-            crc64nvme: self.crc64nvme,
-            sha256: self.sha256,
-        }
-    }
-}
-
-/// SHA-256 of a part, computed where it holds nobody up.
-async fn digest_of(body: PartBody) -> Result<[u8; 32]> {
-    let digest = tokio::task::spawn_blocking(move || {
-        let mut digest = Context::new(&SHA256);
-        for buffer in body.buffers() {
-            digest.update(buffer);
-        }
-        digest.finish().as_ref().try_into().ok()
-    });
-    let broke_down = || StoreError::new(ErrorKind::Invalid, "hashing a part broke down");
-    digest.await.ok().flatten().ok_or_else(broke_down)
+    Ok(UploadedPart {
+        receipt: PartReceipt {
+            number,
+            size,
+            checksum,
+            ..receipt
+        },
+        crc64nvme: part.crc64nvme(),
+        sha256,
+    })
 }

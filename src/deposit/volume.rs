@@ -57,10 +57,10 @@ pub enum Content {
 }
 
 impl OpenVolume {
-    pub fn new(key: String, upload: Option<Upload>) -> Self {
+    pub fn new(key: String) -> Self {
         Self {
             key,
-            upload,
+            upload: None,
             parts: 0,
             uploaded: Vec::new(),
         }

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use jiff::Timestamp;
 
-use super::{Destination, JobError};
+use super::{Destination, JobError, StoreEnd};
 use crate::catalog::{BackupId, Manifest, manifest_key, signature_key};
 use crate::deposit::{Content, Ledger, SealedVolume};
 use crate::meter::{Meter, Step};
@@ -72,6 +72,8 @@ pub struct Committed {
     pub manifest: Manifest,
     /// What the dump tool said although all went well.
     pub warnings: Vec<String>,
+    /// What became of it in each of its stores.
+    pub stores: Vec<StoreEnd>,
 }
 
 /// Why a commit has made no backup.
@@ -93,6 +95,7 @@ impl Sealed {
             Ok(Ok(Ok(()))) => Ok(Committed {
                 manifest: self.manifest,
                 warnings: self.warnings,
+                stores: Vec::new(),
             }),
             // The program failed, and not the store; what there is of the backup goes all the same.
             Ok(Err(panic)) => Err(CommitError {
@@ -160,7 +163,7 @@ async fn complete_and_put(
                 let id = manifest.backup_id.as_str();
                 let put = store.put_volume(key, id, body.clone(), *checksum);
                 meter.wait_for(Step::Upload, put).await?;
-                meter.add_archive(*size);
+                meter.archive_is(*size);
                 meter.was_busy(Step::Upload, start);
             }
         }

@@ -53,7 +53,7 @@ pub struct Layout {
     pub feeds: usize,
     /// Size of a part, in bytes.
     pub part: u64,
-    /// Parts on their way at once; the held one and the one being filled are not counted.
+    /// Parts on their way to a store at once; the held one and the one being filled are not counted.
     pub in_flight: usize,
     /// Most parts in a volume.
     pub max_parts: u32,
@@ -89,7 +89,7 @@ impl Layout {
         expected: Option<u64>,
         connections: Option<usize>,
     ) -> Result<Self, u64> {
-        let feeds = (1, encrypted);
+        let feeds = (1, 1, encrypted);
         Self::with_feeds(
             feeds,
             memory,
@@ -101,12 +101,12 @@ impl Layout {
         )
     }
 
-    /// The same where `feeds` segments are filled at once.
+    /// The same where `feeds` segments are filled at once, and the parts go to so many `stores`.
     ///
     /// # Errors
     /// As for [`Layout::new`].
     pub fn with_feeds(
-        (feeds, encrypted): (usize, bool),
+        (feeds, stores, encrypted): (usize, usize, bool),
         memory: u64,
         cores: usize,
         limits: Limits,
@@ -119,7 +119,8 @@ impl Layout {
             Compression::None => (PLAIN_SEGMENTS, PLAIN_SEGMENTS[0] as u64),
             Compression::Gzip | Compression::Zstd => (SEGMENTS, 0),
         };
-        let least = (AT_HOME + 1) * (limits.min_part + surplus);
+        let stores = stores.max(1) as u64;
+        let least = (AT_HOME + stores) * (limits.min_part + surplus);
         let encode = |segment: usize, workers: usize| {
             encoder_memory(segment, workers, compression, encrypted)
                 + feeds_memory(segment, feeds, compression)
@@ -139,7 +140,9 @@ impl Layout {
         if for_parts < least {
             return Err(least.saturating_add(encode));
         }
-        let fit = |part: u64| (for_parts / (part + surplus)).saturating_sub(AT_HOME);
+        // A part is in memory once however many stores it is on its way to; at worst none of them
+        // is at the same.
+        let fit = |part: u64| (for_parts / (part + surplus)).saturating_sub(AT_HOME) / stores;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -158,7 +161,8 @@ impl Layout {
         let in_flight = asked
             .unwrap_or_else(|| fit(wanted).clamp(*IN_FLIGHT.start(), *IN_FLIGHT.end()))
             .min(fit(limits.min_part));
-        let part = wanted.min(for_parts / (AT_HOME + in_flight) - surplus);
+        let parts = AT_HOME.saturating_add(stores.saturating_mul(in_flight));
+        let part = wanted.min(for_parts / parts - surplus);
         Ok(Self {
             segment,
             workers,
@@ -167,7 +171,7 @@ impl Layout {
             in_flight: usize::try_from(in_flight).unwrap_or(usize::MAX),
             max_parts: limits.max_parts,
             expected,
-            memory: (AT_HOME + in_flight) * (part + surplus) + encode,
+            memory: parts * (part + surplus) + encode,
         })
     }
 }
@@ -324,7 +328,16 @@ mod tests {
     fn segments_that_are_filled_at_once_are_counted() {
         let zstd = (Compression::Zstd, 1);
         let of = |feeds| {
-            Layout::with_feeds((feeds, false), 128 * MIB, 2, Limits::S3, zstd, None, None).unwrap()
+            Layout::with_feeds(
+                (feeds, 1, false),
+                128 * MIB,
+                2,
+                Limits::S3,
+                zstd,
+                None,
+                None,
+            )
+            .unwrap()
         };
         let (one, four, many) = (of(1), of(4), of(32));
         assert!(one.memory <= 128 * MIB && four.memory <= 128 * MIB && many.memory <= 128 * MIB);
@@ -337,6 +350,20 @@ mod tests {
         let segments = places * (four.segment + zstd.0.bound(four.segment)) as u64;
         let parts = (AT_HOME + four.in_flight as u64) * four.part;
         assert!(four.memory >= segments + parts, "{four:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn parts_on_their_way_to_several_stores_are_counted(
+            stores in 1usize..6, memory in 60u64..2000, expected in proptest::option::of(any::<u64>()),
+        ) {
+            let gzip = (Compression::Gzip, 6);
+            let feeds = (1, stores, true);
+            let of = Layout::with_feeds(feeds, memory * MIB, 4, Limits::S3, gzip, expected, None).unwrap();
+            prop_assert!(of.memory <= memory * MIB && of.in_flight >= 1, "{of:?}");
+            let parts = (AT_HOME + (stores * of.in_flight) as u64) * of.part;
+            prop_assert!(parts <= of.memory, "{of:?}");
+        }
     }
 
     #[test]

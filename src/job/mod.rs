@@ -10,10 +10,10 @@
 //!
 //! | state | what is true | how it is left |
 //! |---|---|---|
-//! | [`Job`] | all sizes are fixed, nothing has been asked for | the store accepts an upload, unless the dump is small; then the tool starts |
-//! | [`Dumping`] | bytes flow: source ─segments▶ encode ─pieces▶ deposit ─parts▶ store | the dump is whole ([`DumpEnd`]), every part has a receipt, or the archive is whole in memory |
-//! | [`Sealed`] | nothing can fail any more but the store | the volumes are completed, the manifest is put; no signal gets here |
-//! | [`Committed`] | there is a backup | |
+//! | [`Job`] | all sizes are fixed, nothing has been asked for | a store accepts an upload, unless the dump is small; then the tool starts |
+//! | [`Dumping`] | bytes flow: source ─segments▶ encode ─pieces▶ deposit ─parts▶ store | the dump is whole ([`DumpEnd`]), every part has a receipt of a store, or the archive is whole in memory |
+//! | [`Stowed`] | nothing can fail any more but the stores | in each for itself the volumes are completed, the manifest is put; no signal gets here |
+//! | [`Committed`] | there is a backup in one store at least | |
 //!
 //! Whatever fails before the manifest, there is no backup: the child's process group is ended, and
 //! all below the backup's prefix is taken away again, also when the run is being cancelled.
@@ -24,6 +24,7 @@
 //! | [`layout`] | the sizes |
 //! | [`parallel`] | a dump by several sessions, into an archive of many files |
 //! | [`watch`] | nothing moves |
+//! | [`settle`](mod@settle) | the end in each store: a backup, or nothing of it |
 //! | [`commit`] | the point of no return |
 //! | [`erase`](mod@erase) | taking away what is no backup |
 //! | [`failure`] | why there is none, as data |
@@ -35,6 +36,7 @@ mod failure;
 mod layout;
 mod parallel;
 pub mod places;
+mod settle;
 mod watch;
 
 use std::pin::pin;
@@ -54,27 +56,23 @@ use crate::catalog::{
     archive_key,
 };
 use crate::cipher::{Envelope, Lock, Seal};
-use crate::deposit::{Deposit, Ledger, SealedVolume};
+use crate::deposit::{Landed, Ledger, Route, SealedVolume, Tee, kept_by};
 use crate::dump::{DumpEnd, DumpError, DumpShape, Next, Source, ToolCommand};
 use crate::engine::Streams;
 use crate::meter::{Meter, Phase, Step};
 use crate::signature::Signer;
-use crate::store::SharedStore;
-use commit::CommitError;
+use crate::store::retry::Hurry;
+use crate::store::{ChecksumKind, SharedStore};
 pub use commit::{Committed, Sealed, Signature};
-use erase::{Traces, erase};
 pub use failure::{FailedStep, Failure, FailureKind, JobError, StoreFailure};
 pub use layout::Layout;
 pub use parallel::Parallel;
 use parallel::{Folder, ManyFiles};
+pub use settle::{Destination, StoreEnd, Stowed, give_up, give_up_all, settle};
 pub use watch::{Witness, stalled};
 
-/// How long a failed job tries to take away what it has put into the store.
-const ERASE_TIMEOUT: Duration = Duration::from_mins(1);
 /// `cleanup` leaves alone what is younger than an hour; a commit takes 45 minutes at most.
 pub const SIGN_OF_LIFE_AFTER: Duration = Duration::from_mins(10);
-/// How long one does whose run is interrupted: container engines kill after 10 seconds.
-const ERASE_WHEN_INTERRUPTED: Duration = Duration::from_secs(7);
 
 /// All that the write path needs to know of one source: a job that is planned.
 pub struct Job {
@@ -116,10 +114,8 @@ pub struct Job {
     pub signer: Option<Signer>,
     /// Whether a manifest keeps the names of the files in an encrypted archive to itself.
     pub hide_names: bool,
-    /// Where it goes.
-    pub store: SharedStore,
-    /// What the inventory calls that, for messages.
-    pub store_name: String,
+    /// Where it goes: to one store, or to several at once.
+    pub stores: Vec<JobStore>,
     /// Sizes fixed before the first byte.
     pub layout: Layout,
     /// Who can tell why the dump does not go on.
@@ -168,8 +164,7 @@ impl Job {
             lock: None,
             signer: None,
             hide_names: false,
-            store,
-            store_name: "store".into(),
+            stores: vec![JobStore::only(store)],
             layout,
             witness: None,
             meter: Arc::default(),
@@ -180,14 +175,46 @@ impl Job {
     }
 
     /// Where its backup goes.
-    pub fn destination(&self) -> Destination {
-        Destination {
-            store: self.store.clone(),
-            store_name: self.store_name.clone(),
+    pub fn destinations(&self) -> Vec<Destination> {
+        let each = self.stores.iter().cloned().map(|one| Destination {
+            store: one.store,
+            store_name: one.name,
             database: self.database.clone(),
             meter: self.meter.clone(),
             sign_of_life_after: self.sign_of_life_after,
-        }
+            patience: one.patience,
+            hurry: one.hurry,
+        });
+        each.collect()
+    }
+
+    /// The ways there, on which nothing is yet.
+    pub fn routes(&self) -> Vec<Route> {
+        let each = self.stores.iter().cloned().map(|one| Route {
+            store: one.store,
+            store_name: one.name,
+            patience: one.patience,
+            ledger: Ledger::default(),
+        });
+        each.collect()
+    }
+
+    /// The checksums that its stores keep.
+    pub fn checksum_kind(&self) -> Option<ChecksumKind> {
+        kept_by(self.stores.iter().map(|one| &one.store))
+    }
+
+    /// There is no backup, in none of its stores: takes away what there is of it.
+    pub async fn give_up(
+        &self,
+        id: &BackupId,
+        routes: &[Route],
+        error: JobError,
+        interruption: &Interruption,
+    ) -> Failure {
+        let ledgers = routes.iter().map(|route| route.ledger.clone());
+        let all = self.destinations().into_iter().zip(ledgers);
+        give_up_all(all.collect(), id, error, interruption).await
     }
 
     /// The key of the archive's first volume. `extension` is such as `tar.gz`.
@@ -211,7 +238,7 @@ impl Job {
             kind: FailureKind::Inventory,
             message: format!("cannot encrypt: {why}"),
         })?;
-        let (workers, kept) = (self.layout.workers, self.store.checksum_kind());
+        let (workers, kept) = (self.layout.workers, self.checksum_kind());
         Ok(Envelope::sealed(seal, head, cores, workers, kept))
     }
 
@@ -222,21 +249,6 @@ impl Job {
     }
 }
 
-/// Where a backup goes, and all that its end there needs to know.
-#[derive(Clone)]
-pub struct Destination {
-    /// Where it goes.
-    pub store: SharedStore,
-    /// What the inventory calls that, for messages.
-    pub store_name: String,
-    /// Name of the database.
-    pub database: String,
-    /// What is counted.
-    pub meter: Arc<Meter>,
-    /// A volume that was begun longer ago needs a sign of life beside it while it is committed.
-    pub sign_of_life_after: Duration,
-}
-
 impl Job {
     /// Whether the archive is expected to fit the first part, which never leaves memory before the
     /// dump has ended well: a dump of two parts' size, compressed. One of a size that nobody knows
@@ -244,6 +256,31 @@ impl Job {
     fn is_small(&self) -> bool {
         let most = self.layout.part.saturating_mul(2);
         self.layout.expected.is_some_and(|size| size <= most)
+    }
+}
+
+/// A store that a job's backup goes to.
+#[derive(Clone)]
+pub struct JobStore {
+    /// The store.
+    pub store: SharedStore,
+    /// What the inventory calls it.
+    pub name: String,
+    /// How long the others may wait for it.
+    pub patience: Duration,
+    /// Says so to the store when they do.
+    pub hurry: Hurry,
+}
+
+impl JobStore {
+    /// One that nobody waits for, because there is no other.
+    pub fn only(store: SharedStore) -> Self {
+        Self {
+            store,
+            name: "store".into(),
+            patience: Duration::MAX,
+            hurry: Hurry::default(),
+        }
     }
 }
 
@@ -314,42 +351,42 @@ pub async fn back_up(
     interruption: &Interruption,
 ) -> Result<Committed, Failure> {
     job.meter.set_phase(Phase::Running);
-    let ledger = Ledger::default();
+    let routes = job.routes();
     let mut running = None;
-    let sealed = tokio::select! {
+    let stowed = tokio::select! {
         biased;
         () = interruption.cancel.cancelled() => Err(JobError::Cancelled),
         stalled = stalled(&job) => Err(stalled),
-        sealed = async {
-            let Dumping { source, envelope, deposit, started } =
-                Dumping::begin(&job, &id, &ledger, cores).await?;
+        stowed = async {
+            let Dumping { source, envelope, tee, started } =
+                Dumping::begin(&job, &id, &routes, cores).await?;
             let source = running.insert(source);
-            let (whole, volumes) = stream(&job, cores, source, envelope, deposit).await?;
+            let (whole, landed) = stream(&job, cores, source, envelope, tee).await?;
             let container = ("tar", job.compression);
-            Ok(Sealed::new(&job, id.clone(), ledger.clone(), started, whole, container, volumes))
-        } => sealed,
+            Ok(Stowed::new(&job, &id, &routes, started, &whole, container, landed))
+        } => stowed,
     };
-    let committed = match sealed {
-        Ok(sealed) => settle(sealed, interruption).await,
+    let committed = match stowed {
+        Ok(stowed) => stowed.settle(interruption).await,
         Err(error) => {
             let end = async {
                 if let Some(source) = &mut running {
                     source.kill().await;
                 }
             };
-            let to = job.destination();
-            Err(tokio::join!(give_up(&to, &id, &ledger, error, interruption), end).0)
+            let given_up = job.give_up(&id, &routes, error, interruption);
+            Err(tokio::join!(given_up, end).0)
         }
     };
     job.meter.set_phase(Phase::Done);
     committed
 }
 
-/// A dump on its way: the tool runs, the store has accepted an upload, or is asked for nothing yet.
+/// A dump on its way: the tool runs, a store has accepted an upload, or is asked for nothing yet.
 struct Dumping {
     source: Running,
     envelope: Envelope,
-    deposit: Deposit,
+    tee: Tee,
     started: Timestamp,
 }
 
@@ -394,26 +431,23 @@ impl Dumping {
     async fn begin(
         job: &Job,
         id: &BackupId,
-        ledger: &Ledger,
+        routes: &[Route],
         cores: &Cores,
     ) -> Result<Self, JobError> {
         let started = Timestamp::now();
         let envelope = job.envelope(job.compression.head_len(), cores).await?;
         let key = job.archive_key(id, job.compression.extension());
         let (names, head) = ((key, id.to_string()), envelope.head_len());
-        let (store, meter) = (job.store.clone(), job.meter.clone());
         let window = job.layout.window(job.wants_digests());
-        let ledger = ledger.clone();
-        let deposit = if job.is_small() {
-            Deposit::of_little(store, meter, ledger, window, names, head)?
-        } else {
-            Deposit::begin(store, meter, ledger, window, names, head).await?
-        };
+        let mut tee = Tee::new(routes, &job.meter, window, &names, Some(head))?;
+        if !job.is_small() {
+            tee.begin().await?;
+        }
         let source = Running::begin(job).await?;
         Ok(Self {
             source,
             envelope,
-            deposit,
+            tee,
             started,
         })
     }
@@ -425,8 +459,8 @@ async fn stream(
     cores: &Cores,
     source: &mut Running,
     mut envelope: Envelope,
-    mut deposit: Deposit,
-) -> Result<(WholeDump, Vec<SealedVolume>), JobError> {
+    mut tee: Tee,
+) -> Result<(WholeDump, Landed), JobError> {
     let Job {
         compression,
         level,
@@ -440,7 +474,7 @@ async fn stream(
         segment: layout.segment,
         workers: layout.workers,
         feeds: layout.feeds,
-        checksum: job.store.checksum_kind(),
+        checksum: job.checksum_kind(),
         sha256: true,
     };
     let (inlet, mut outlet) = encoder(cores, encoding, meter);
@@ -452,13 +486,13 @@ async fn stream(
         loop {
             let next = tokio::select! {
                 biased;
-                failed = deposit.failure() => return Err(failed.into()),
+                failed = tee.failure() => return Err(failed.into()),
                 next = pieces.try_next() => next?,
             };
             let Some((piece, _room)) = next else {
                 return Ok::<_, JobError>(());
             };
-            deposit.push(piece).await?;
+            tee.push(piece).await?;
         }
     };
     let (Ended { end, header, many }, ()) = tokio::try_join!(read, write)?;
@@ -483,9 +517,9 @@ async fn stream(
     let header = header.to_bytes();
     let tail = outlet.tail(&header, padding + END_LEN);
     let (tail, head) = envelope.close(tail, compression.head(&header));
-    deposit.push(tail).await?;
-    let volumes = deposit.seal(head).await?;
-    Ok((whole, volumes))
+    tee.push(tail).await?;
+    let landed = tee.seal(head).await?;
+    Ok((whole, landed))
 }
 
 /// Reads the dump to its end.
@@ -538,18 +572,18 @@ async fn read(job: &Job, source: &mut Running, mut inlet: Inlet) -> Result<Ended
 }
 
 impl Sealed {
-    /// An archive of a whole dump whose parts are all in the store. `container` is the archive's
+    /// An archive of a whole dump whose parts are all in a store. `container` is the archive's
     /// kind and how it is compressed as a whole.
     pub fn new(
         job: &Job,
         id: BackupId,
-        ledger: Ledger,
-        started: Timestamp,
-        whole: WholeDump,
+        (to, ledger): (Destination, Ledger),
+        (started, finished): (Timestamp, Timestamp),
+        whole: &WholeDump,
         (container, compression): (&str, Compression),
         volumes: Vec<SealedVolume>,
     ) -> Self {
-        let warnings = [job.warnings.clone(), whole.warnings].concat();
+        let warnings = [job.warnings.clone(), whole.warnings.clone()].concat();
         let names = whole.entries.iter().map(|entry| entry.name.clone());
         let names = (!job.hide_names).then(|| names.collect());
         let encryption = job.lock.as_ref().map(|lock| Encryption {
@@ -571,9 +605,9 @@ impl Sealed {
             tool: job.tool.clone(),
             mode: job.mode,
             started,
-            finished: Timestamp::now(),
+            finished,
             entries: if encryption.is_none() {
-                whole.entries
+                whole.entries.clone()
             } else {
                 Vec::new()
             },
@@ -591,7 +625,7 @@ impl Sealed {
                 .map(|signer| signer.public().to_string()),
         };
         Self {
-            to: job.destination(),
+            to,
             ledger,
             volumes,
             text: manifest.to_json().into(),
@@ -601,91 +635,4 @@ impl Sealed {
             strict: job.strict,
         }
     }
-}
-
-/// From a sealed archive to one of two ends: there is a backup, or nothing is left of it. Runs as a
-/// task of its own that goes on when the caller is gone.
-///
-/// # Errors
-/// There is no backup.
-pub async fn settle(sealed: Sealed, interruption: &Interruption) -> Result<Committed, Failure> {
-    if sealed.strict && !sealed.warnings.is_empty() {
-        let (to, id) = (&sealed.to, &sealed.manifest.backup_id);
-        let error = JobError::Warned(sealed.warnings.clone());
-        return Err(give_up(to, id, &sealed.ledger, error, interruption).await);
-    }
-    let tidy_up = interruption.clone();
-    let committing = interruption.commits.spawn(async move {
-        let (to, ledger) = (sealed.to.clone(), sealed.ledger.clone());
-        let (id, address) = (sealed.manifest.backup_id.clone(), to.store.address());
-        match sealed.commit().await {
-            Ok(committed) => {
-                if ledger.uploads().iter().any(|upload| upload.has_twin) {
-                    erase::abort_strays(&to.store, &to.database, &id).await;
-                }
-                Ok(committed)
-            }
-            Err(CommitError {
-                error,
-                may_still_come: true,
-            }) => {
-                let prefix = crate::catalog::backup_prefix(&to.database, &id);
-                let store = &to.store_name;
-                Err(error.describe(Some(format!(
-                    "the manifest's put was never answered, so what is under {address}/{prefix} \
-                     was left: should it arrive, `tapline verify {}@{id}` tells that the backup is \
-                     whole; should it not, `tapline cleanup --store {store} --older-than 1h \
-                     --confirm` removes the rest",
-                    to.database
-                ))))
-            }
-            Err(CommitError { error, .. }) => {
-                Err(give_up(&to, &id, &ledger, error, &tidy_up).await)
-            }
-        }
-    });
-    match committing.await {
-        Ok(settled) => settled,
-        Err(error) => {
-            let left = "the commit broke down: whether there is a backup `tapline list` tells";
-            Err(JobError::Panicked(error.to_string()).describe(Some(left.into())))
-        }
-    }
-}
-
-/// There is no backup: takes away what there is of it.
-pub async fn give_up(
-    to: &Destination,
-    id: &BackupId,
-    ledger: &Ledger,
-    error: JobError,
-    interruption: &Interruption,
-) -> Failure {
-    let Destination {
-        store,
-        store_name,
-        database,
-        ..
-    } = to;
-    let within = match error {
-        JobError::Cancelled => ERASE_WHEN_INTERRUPTED,
-        _ => ERASE_TIMEOUT,
-    };
-    let interrupted = async {
-        interruption.cancel.cancelled().await;
-        tokio::time::sleep(ERASE_WHEN_INTERRUPTED).await;
-    };
-    let left = tokio::select! {
-        left = erase(Traces { store, store_name, database, id, ledger }, within) => left,
-        () = interrupted => Some(format!(
-            "interrupted while it was taken away: something may be left under {}/{}; \
-             `tapline cleanup --store {store_name} --older-than 1h --confirm` removes it",
-            store.address(),
-            crate::catalog::backup_prefix(database, id),
-        )),
-    };
-    if let Some(left) = &left {
-        tracing::error!(database, %id, store = store.address(), %error, "{left}");
-    }
-    error.describe(left)
 }

@@ -30,7 +30,7 @@ pub trait Witness: Send + Sync {
 
 /// Returns when nothing has moved for `stall_timeout`; never without one.
 pub async fn stalled(job: &Job) -> JobError {
-    let moved = || (job.meter.dump_bytes(), job.meter.archive_bytes());
+    let moved = || (job.meter.dump_bytes(), job.meter.sent_bytes());
     let (mut last, mut since, mut say) = (moved(), Instant::now(), SAY);
     let mut ask = ASK;
     let look = job

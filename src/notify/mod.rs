@@ -26,7 +26,7 @@ use tokio::process::Command;
 
 use crate::config::{Address, NotifySettings};
 use crate::dump::environment;
-use crate::run::{JobResult, RunReport};
+use crate::run::{JobReport, RunReport};
 pub use teller::{RunEnd, Teller};
 
 /// Nobody waits longer for one who is to be told.
@@ -73,13 +73,15 @@ pub struct Notice {
     pub recovered: Vec<String>,
 }
 
-/// A database that was not stored.
+/// A database that was not stored, or not in all of its stores.
 #[derive(Debug, Clone, Serialize)]
 pub struct FailedJob {
     /// Its name.
     pub database: String,
     /// Why.
     pub message: String,
+    /// Whether it is stored all the same: a store lacks it, or pruning failed.
+    pub stored: bool,
 }
 
 impl Notice {
@@ -105,11 +107,15 @@ impl Notice {
             let message = match (&job.error, &job.prune_error) {
                 (Some(error), _) => error.clone(),
                 (None, Some(error)) => format!("stored, but pruning failed: {error}"),
-                (None, None) if job.result == JobResult::Stored => return None,
+                (None, None) if job.is_stored() => return None,
                 (None, None) => "interrupted".into(),
             };
-            let database = job.database.clone();
-            Some(FailedJob { database, message })
+            let (database, stored) = (job.database.clone(), job.is_stored());
+            Some(FailedJob {
+                database,
+                message,
+                stored,
+            })
         });
         let failures: Vec<_> = failed.collect();
         let event = match (failures.is_empty(), recovered.is_empty()) {
@@ -118,7 +124,7 @@ impl Notice {
             (true, true) => Event::Success,
         };
         let jobs = report.jobs.iter();
-        let stored = jobs.filter(|job| job.result == JobResult::Stored).count();
+        let stored = jobs.filter(|job| JobReport::is_stored(job)).count();
         let mut notice = Self {
             stored,
             failures,
@@ -140,6 +146,9 @@ impl Notice {
             failed += &format!(" and {} more", self.failures.len() - NAMED);
         }
         let said = match self.event {
+            Event::Failure if self.failures.iter().all(|job| job.stored) => {
+                format!("{failed}: stored, and not all is well")
+            }
             Event::Failure => format!("backup of {failed} failed"),
             Event::Recovery => "all backups are good again".into(),
             _ => "all backups are good".into(),

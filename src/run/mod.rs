@@ -7,6 +7,7 @@
 //! | [`memory`] | how much of it there is |
 //! | [`prepare`](mod@prepare) | from an entry to its jobs: what only the servers know |
 //! | [`lease`] | one run of a database at a time |
+//! | [`turn`] | a job's turn at its database: its leases, the hook after it |
 //! | [`workshop`] | places and cores, shared by runs that go on at once |
 //! | [`board`] | the jobs, for whoever looks on |
 //! | [`report`] | what came of it |
@@ -18,36 +19,36 @@ pub mod plan;
 pub mod prepare;
 pub mod report;
 pub mod resources;
+mod turn;
 mod workshop;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::archive::Cores;
-use crate::catalog::{self, BackupId, Mode, Record, RecordKind};
+use crate::catalog::{self, BackupId, Mode, Record, RecordKind, Retention};
 use crate::config::{Database, Selection};
-use crate::deposit::Ledger;
 use crate::hooks::{self, HookPoint};
 use crate::job::places::{Places, pass};
-use crate::job::{self, Committed, Failure, FailureKind, Interruption, Job, JobError};
+use crate::job::{self, Committed, Failure, FailureKind, Interruption, Job, JobError, StoreEnd};
 use crate::meter::Phase;
 use crate::staged::{self, PreparedStaged, Staging};
 use crate::store::retry::{RetryPolicy, Retrying};
 use crate::upkeep;
 pub use board::{Board, TrackedJob};
-use lease::{Lease, NoLease};
 pub use plan::Plan;
 use prepare::{PreparedJob, discover, prepare};
 use report::{JobOutcome, Pruned};
 pub use report::{JobReport, JobResult, RunReport, Waited};
 use resources::Resources;
+use turn::Turn;
 use workshop::Hosts;
 pub use workshop::Workshop;
 
@@ -274,7 +275,7 @@ impl Run {
         let store = self
             .plan
             .stores
-            .get(&entry.store)
+            .get(&entry.stores[0])
             .map(|store| store.address());
         let tracked = self
             .board
@@ -286,6 +287,7 @@ impl Run {
             // Pruning takes no place from the jobs that wait.
             self.prune(entry, outcome).await
         };
+        self.note_dropped(&outcome);
         tracked.meter.set_phase(Phase::Done);
         let report = outcome.report(&tracked);
         report.log();
@@ -348,8 +350,7 @@ impl Run {
 
     /// Keeps a failure in the store, for `status` on any host.
     async fn keep_failure(&self, entry: &Database, report: &JobReport) {
-        let (Some(failure), Some(store)) = (&report.failure, self.plan.stores.get(&entry.store))
-        else {
+        let Some(failure) = &report.failure else {
             return;
         };
         // A store that did not answer just now does not take notes.
@@ -373,7 +374,23 @@ impl Run {
             None => record,
             Some(_) => record.without_words(),
         };
-        catalog::keep(&**store, record).await;
+        let stores = entry
+            .stores
+            .iter()
+            .filter_map(|name| self.plan.stores.get(name));
+        join_all(stores.map(|store| catalog::keep(&**store, record.clone()))).await;
+    }
+
+    /// A store that others have waited for in vain is not waited for so long in the jobs to come.
+    fn note_dropped(&self, outcome: &JobOutcome) {
+        let Ok(Committed { stores, .. }) = &outcome.result else {
+            return;
+        };
+        for StoreEnd { name, failure, .. } in stores {
+            let kind = failure.as_ref().map(|failure| failure.kind);
+            let is_away = kind == Some(FailureKind::StoreUnreachable);
+            self.plan.dropped.note(name, is_away);
+        }
     }
 
     async fn streamed(
@@ -488,19 +505,7 @@ impl Run {
             if prepared.job.strict && !known.is_empty() {
                 return Err(JobError::Warned(known.clone()));
             }
-            let wanted = Lease::wanted(prepared.job.store.clone(), &entry.name, id);
-            match turn.lease.insert(wanted).take().await {
-                Ok(()) => turn.watch(),
-                Err(NoLease::Taken(message)) => {
-                    let kind = FailureKind::Busy;
-                    return Err(JobError::Plan { kind, message });
-                }
-                Err(NoLease::Store(error)) => return Err(error.into()),
-                Err(NoLease::Refused(error)) => warnings.push(format!(
-                    "another run of {} at the same time would not be noticed: {error}",
-                    entry.name
-                )),
-            }
+            turn.take_leases(&prepared.job, id, warnings).await?;
             self.is_still_due(entry, &prepared).await?;
             turn.after = Some(about(entry, id));
             let before = about(entry, id);
@@ -525,9 +530,17 @@ impl Run {
         let Some((_, due)) = due.find(|(name, _)| of_entry(name)) else {
             return Ok(());
         };
-        let found = catalog::find(&*prepared.job.store, Some(&entry.name)).await?;
-        let since = |found: &&catalog::Found| found.is_committed() && found.id.time() >= *due;
-        match found.iter().find(since) {
+        let stores = &prepared.job.stores;
+        let each = stores
+            .iter()
+            .map(|one| catalog::find(&*one.store, Some(&entry.name)));
+        let mut answers = join_all(each).await;
+        // With several stores one that answers is enough.
+        if !answers.iter().any(Result::is_ok) {
+            return answers.swap_remove(0).map(drop).map_err(JobError::from);
+        }
+        let mut found = answers.into_iter().flatten().flatten();
+        match found.find(|found| found.is_committed() && found.id.time() >= *due) {
             None => Ok(()),
             Some(found) => Err(JobError::Plan {
                 kind: FailureKind::Busy,
@@ -540,120 +553,55 @@ impl Run {
     async fn broke_down(&self, job: Option<&Job>, id: &BackupId, error: JobError) -> Failure {
         match job {
             Some(job) => {
-                let (to, ledger) = (job.destination(), Ledger::default());
-                job::give_up(&to, id, &ledger, error, &self.interruption).await
+                job.give_up(id, &job.routes(), error, &self.interruption)
+                    .await
             }
             None => error.describe(None),
         }
     }
 
-    /// After a success: removes what the entry's policy does not keep.
+    /// After a success: removes what no rule keeps, in each store that has the new backup.
     async fn prune(&self, entry: &Database, mut outcome: JobOutcome) -> JobOutcome {
-        let policy = Some(entry.retention).filter(|policy| !policy.is_empty());
-        let (Some(policy), true, Ok(Committed { .. })) = (
-            policy,
-            self.plan.settings.prune_after_backup,
-            &outcome.result,
-        ) else {
+        let (true, Ok(Committed { stores, .. })) =
+            (self.plan.settings.prune_after_backup, &outcome.result)
+        else {
             return outcome;
         };
-        let Some(store) = self.plan.stores.get(&entry.store) else {
-            return outcome;
-        };
+        let mut pruned = Pruned::default();
+        for StoreEnd { name, failure, .. } in stores {
+            let rules = self.plan.retention(entry, name);
+            if failure.is_some() || rules.is_empty() {
+                continue;
+            }
+            match self.prune_store(entry, name, &rules).await {
+                Ok(backups) => pruned.backups += backups,
+                Err(error) => {
+                    let before = pruned.error.take().map(|before| before + "; ");
+                    pruned.error = Some(before.unwrap_or_default() + &error);
+                }
+            }
+        }
+        outcome.pruned = pruned;
+        outcome
+    }
+
+    async fn prune_store(
+        &self,
+        entry: &Database,
+        name: &str,
+        rules: &Retention,
+    ) -> Result<usize, String> {
+        let store = self.plan.stores.get(name);
+        let store = store.ok_or_else(|| format!("the store {name} is not open"))?;
         let retry = RetryPolicy::lasting(self.plan.settings.retry_for);
         let store = Retrying::new(store.clone(), retry, Arc::new(|| ()));
         let trusted = &self.plan.signatures.trusted;
-        let work = upkeep::prune::prune(&store, &entry.name, &policy, &entry.formerly, trusted);
-        outcome.pruned = match self.interruption.cancel.run_until_cancelled(work).await {
-            None => Pruned {
-                backups: 0,
-                error: Some("interrupted before it was over".into()),
-            },
-            Some(Err(error)) => Pruned {
-                backups: 0,
-                error: Some(error.to_string()),
-            },
-            Some(Ok(removed)) => Pruned {
-                backups: removed.backups,
-                error: (!removed.failures.is_empty()).then(|| removed.failures.join("; ")),
-            },
-        };
-        outcome
-    }
-}
-
-/// A job's turn at its database: the lease, and an interruption that fires for this job when the
-/// lease is lost.
-struct Turn {
-    interruption: Interruption,
-    lease: Option<Lease>,
-    watch: Option<AbortOnDropHandle<()>>,
-    /// What the hook after it is told, once the one before was called.
-    after: Option<Value>,
-}
-
-impl Turn {
-    fn new(run: &Interruption) -> Self {
-        let interruption = Interruption {
-            cancel: run.cancel.child_token(),
-            commits: run.commits.clone(),
-        };
-        Self {
-            interruption,
-            lease: None,
-            watch: None,
-            after: None,
-        }
-    }
-
-    /// From now on the job ends when its lease is lost.
-    fn watch(&mut self) {
-        let Some(lease) = &self.lease else { return };
-        let (lost, cancel) = (lease.lost().clone(), self.interruption.cancel.clone());
-        self.watch = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            lost.cancelled().await;
-            cancel.cancel();
-        })));
-    }
-
-    /// Calls the hook after it, and gives the lease back. A job that ended because it was lost says
-    /// so.
-    async fn end(
-        self,
-        run: &Run,
-        result: Result<Committed, Failure>,
-    ) -> Result<Committed, Failure> {
-        if let Some(mut about) = self.after {
-            match &result {
-                Ok(Committed { manifest, .. }) => {
-                    about["result"] = "stored".into();
-                    about["dump_bytes"] = manifest.dump_size().into();
-                    about["archive_bytes"] = manifest.archive.size.into();
-                }
-                Err(failure) => {
-                    let is_ended = failure.kind == FailureKind::Interrupted;
-                    about["result"] = if is_ended { "cancelled" } else { "failed" }.into();
-                    about["error"] = failure.message.as_str().into();
-                }
-            }
-            let called = hooks::call(&run.plan.hooks, HookPoint::After, about, run.for_hooks());
-            if let Err(error) = called.await {
-                tracing::warn!("{error}");
-            }
-        }
-        let Some(lease) = self.lease else {
-            return result;
-        };
-        let is_lost = lease.lost().is_cancelled();
-        lease.let_go().await;
-        match result {
-            Err(failure) if is_lost && failure.kind == FailureKind::Interrupted => Err(Failure {
-                kind: FailureKind::Busy,
-                message: "ended, because another backup of it was begun while the store was away"
-                    .into(),
-                ..failure
-            }),
-            result => result,
+        let work = upkeep::prune::prune(&store, &entry.name, rules, &entry.formerly, trusted);
+        match self.interruption.cancel.run_until_cancelled(work).await {
+            None => Err("interrupted before it was over".into()),
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok(removed)) if removed.failures.is_empty() => Ok(removed.backups),
+            Some(Ok(removed)) => Err(removed.failures.join("; ")),
         }
     }
 }
@@ -665,7 +613,8 @@ fn about(entry: &Database, id: &BackupId) -> Value {
         "host": hostname(),
         "database": entry.name,
         "engine": entry.engine.name(),
-        "store": entry.store,
+        "store": entry.stores[0],
+        "stores": entry.stores,
         "backup_id": id,
     })
 }

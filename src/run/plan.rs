@@ -3,14 +3,15 @@
 //! A run's memory is divided by the number of jobs that can run at once, and a job takes its whole
 //! share before it starts: jobs cannot wait for each other's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
 
 use super::memory;
-use crate::catalog::Mode;
+use crate::catalog::{Mode, Retention};
 use crate::config::{
     ConfigError, Database, HookSettings, Inventory, RunSettings, Selection, SignatureSettings,
     StagedSettings,
@@ -22,6 +23,8 @@ use crate::units;
 const MEMORY_PER_JOB: u64 = 128 << 20;
 /// What a job needs at any rate: three parts of 5 MiB, the least that S3 takes, and an encoder.
 const SMALL_JOB: u64 = 24 << 20;
+/// And a part for each store beyond the first.
+const SMALL_PART: u64 = 5 << 20;
 
 /// What a run is to do.
 pub struct Plan {
@@ -44,6 +47,10 @@ pub struct Plan {
     pub hooks: HookSettings,
     /// The inventory's stores, by name.
     pub stores: BTreeMap<String, SharedStore>,
+    /// The stores that have rules of their own for what stays in them.
+    pub store_rules: BTreeMap<String, Retention>,
+    /// The stores that were dropped in this run, because others waited for them.
+    pub dropped: DroppedStores,
     /// This program's own binary, which dumps SQLite databases.
     pub tapline: PathBuf,
     /// Jobs that can run at once.
@@ -74,7 +81,11 @@ impl Plan {
                 .saturating_add(inventory.staged.upload),
         };
         let room = memory::limit().map_or(u64::MAX, |limit| limit / 2);
-        let (at_once, memory_per_job) = divide(at_once, mode, inventory.run.memory, room);
+        let most_stores = entries.iter().map(|entry| entry.stores.len()).max();
+        let more_stores = most_stores.unwrap_or(1).saturating_sub(1) as u64;
+        let least = SMALL_JOB + more_stores * SMALL_PART;
+        let asked = inventory.run.memory;
+        let (at_once, memory_per_job) = divide(at_once, mode, asked, (room, least));
         Ok(Self {
             epoch: Instant::now(),
             settings: inventory.run.clone(),
@@ -85,6 +96,8 @@ impl Plan {
             due: BTreeMap::new(),
             hooks: inventory.hooks.clone(),
             stores,
+            store_rules: inventory.store_rules.clone(),
+            dropped: DroppedStores::default(),
             tapline,
             at_once,
             memory_per_job,
@@ -92,7 +105,35 @@ impl Plan {
     }
 }
 
+/// The stores that are not waited for any more as they were at first.
+#[derive(Debug, Default)]
+pub struct DroppedStores(Mutex<BTreeSet<String>>);
+
+impl DroppedStores {
+    /// A job went on without this one, or with it.
+    pub fn note(&self, store: &str, dropped: bool) {
+        let mut stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if dropped {
+            stores.insert(store.to_owned());
+        } else {
+            stores.remove(store);
+        }
+    }
+
+    /// Whether the last job that was to go there did not.
+    pub fn has(&self, store: &str) -> bool {
+        let stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stores.contains(store)
+    }
+}
+
 impl Plan {
+    /// Which of an entry's backups stay in a store.
+    pub fn retention(&self, entry: &Database, store: &str) -> Retention {
+        let own = self.store_rules.get(store);
+        own.copied().unwrap_or(entry.retention)
+    }
+
     /// The part of the plan that is about these databases, since when each is due; its jobs have the
     /// memory that they have in the whole.
     #[must_use]
@@ -106,9 +147,14 @@ impl Plan {
 
 /// So many jobs of those that can run at once, and what each of them may take of a run's memory.
 /// `room` is what there is: half of what the machine has or this process is allowed, since the
-/// clients and the program itself need some, too. Where that is less than what was asked for, fewer
+/// clients and the program itself need some, too; a job needs the `least`. Where that is less than what was asked for, fewer
 /// jobs run at once.
-fn divide(at_once: usize, mode: Mode, asked: Option<u64>, room: u64) -> (usize, u64) {
+fn divide(
+    at_once: usize,
+    mode: Mode,
+    asked: Option<u64>,
+    (room, least): (u64, u64),
+) -> (usize, u64) {
     let wanted = asked.unwrap_or(MEMORY_PER_JOB.saturating_mul(at_once as u64));
     if wanted <= room {
         return (at_once, wanted / at_once as u64);
@@ -123,7 +169,7 @@ fn divide(at_once: usize, mode: Mode, asked: Option<u64>, room: u64) -> (usize, 
     }
     let at_once = match mode {
         Mode::Streamed => {
-            let fit = usize::try_from(room / SMALL_JOB).unwrap_or(usize::MAX);
+            let fit = usize::try_from(room / least).unwrap_or(usize::MAX);
             at_once.min(fit.max(1))
         }
         Mode::Staged => at_once,
@@ -149,7 +195,8 @@ mod tests {
 
     #[test]
     fn a_run_keeps_to_the_memory_that_there_is_with_fewer_jobs_at_once() {
-        let streamed = |at_once, asked, room| divide(at_once, Mode::Streamed, asked, room);
+        let streamed =
+            |at_once, asked, room| divide(at_once, Mode::Streamed, asked, (room, SMALL_JOB));
         assert_eq!(streamed(4, None, 1024 * MIB), (4, 128 * MIB));
         assert_eq!(streamed(4, None, 256 * MIB), (4, 64 * MIB));
         assert_eq!(streamed(4, None, 64 * MIB), (2, 32 * MIB));
@@ -157,6 +204,9 @@ mod tests {
         assert_eq!(streamed(4, None, 8 * MIB), (1, 8 * MIB));
         assert_eq!(streamed(4, Some(40 * MIB), 1024 * MIB), (4, 10 * MIB));
         assert_eq!(streamed(4, Some(200 * MIB), 96 * MIB), (4, 24 * MIB));
-        assert_eq!(divide(4, Mode::Staged, None, 32 * MIB), (4, 8 * MIB));
+        let staged = divide(4, Mode::Staged, None, (32 * MIB, SMALL_JOB));
+        assert_eq!(staged, (4, 8 * MIB));
+        let in_two_stores = divide(4, Mode::Streamed, None, (64 * MIB, SMALL_JOB + SMALL_PART));
+        assert_eq!(in_two_stores, (2, 32 * MIB));
     }
 }

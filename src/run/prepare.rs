@@ -3,6 +3,7 @@
 //! can be, and estimates are fresh.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -13,9 +14,12 @@ use crate::catalog::{Mode, Properties};
 use crate::cipher::Lock;
 use crate::config::{Container, Database, Selection};
 use crate::engine::{self, Activity, Engine, StagedDump};
-use crate::job::{FailureKind, Job, JobError, Layout, Parallel, SIGN_OF_LIFE_AFTER, Witness};
+use crate::job::{
+    FailureKind, Job, JobError, JobStore, Layout, Parallel, SIGN_OF_LIFE_AFTER, Witness,
+};
 use crate::meter::Meter;
-use crate::store::retry::{RetryPolicy, Retrying};
+use crate::store::Limits;
+use crate::store::retry::{Hurry, RetryPolicy, Retrying};
 
 /// A job, and how it is done.
 pub struct PreparedJob {
@@ -104,15 +108,46 @@ pub async fn discover(
     Ok(made)
 }
 
+/// What a store that others have waited for in vain has left in the jobs of the same run that come
+/// after: what a good one takes for a request at its worst.
+const PATIENCE_WITH_DROPPED: Duration = Duration::from_secs(10);
+
+/// The stores of an entry, each as patient with its failures as the run says.
+fn job_stores(
+    plan: &Plan,
+    entry: &Database,
+    meter: &Arc<Meter>,
+) -> Result<Vec<JobStore>, JobError> {
+    let each = entry.stores.iter().map(|name| {
+        let store = plan.stores.get(name).cloned().ok_or_else(|| {
+            failed(FailureKind::Inventory)(format!("the store {name} is not open"))
+        })?;
+        let patience = match entry.stores.len() {
+            1 => Duration::MAX,
+            _ if plan.dropped.has(name) => PATIENCE_WITH_DROPPED,
+            _ => plan.settings.wait_for_store,
+        };
+        let (counter, hurry) = (meter.clone(), Hurry::default());
+        let retry = RetryPolicy::lasting(plan.settings.retry_for);
+        let store = Retrying::new(store, retry, Arc::new(move || counter.add_retry()));
+        Ok(JobStore {
+            store: Arc::new(store.hurried_by(hurry.clone())),
+            name: name.clone(),
+            patience,
+            hurry,
+        })
+    });
+    each.collect()
+}
+
 /// Finds out all that a job needs before its first byte. Starts no dump and writes nothing.
 pub async fn prepare(
     plan: &Plan,
     entry: &Database,
     meter: &Arc<Meter>,
 ) -> Result<PreparedJob, JobError> {
-    let store = plan.stores.get(&entry.store).cloned().ok_or_else(|| {
-        failed(FailureKind::Inventory)(format!("the store {} is not open", entry.store))
-    })?;
+    let stores = job_stores(plan, entry, meter)?;
+    let limits = Limits::common(stores.iter().map(|one| one.store.limits()));
     let engine = open(plan, entry).await?;
     let settings = &plan.settings;
     let signer = signer(&plan.signatures, settings.connect_timeout).await;
@@ -189,10 +224,10 @@ pub async fn prepare(
     });
     let feeds = parallel.as_ref().map_or(1, |parallel| parallel.streams);
     let layout = Layout::with_feeds(
-        (feeds, entry.encryption.is_some()),
+        (feeds, stores.len(), entry.encryption.is_some()),
         memory,
         Cores::count(),
-        store.limits(),
+        limits,
         compression,
         expected,
         None,
@@ -205,8 +240,6 @@ pub async fn prepare(
         ))
     })?;
     meter.expect(expected);
-    let counter = meter.clone();
-    let retry = RetryPolicy::lasting(settings.retry_for);
     let job = Job {
         database: entry.name.clone(),
         engine: entry.engine.name().into(),
@@ -233,12 +266,7 @@ pub async fn prepare(
             .encryption
             .as_ref()
             .is_some_and(|hidden| hidden.hide_names),
-        store: Arc::new(Retrying::new(
-            store,
-            retry,
-            Arc::new(move || counter.add_retry()),
-        )),
-        store_name: entry.store.clone(),
+        stores,
         layout,
         witness: Some(Arc::new(ServerWitness(engine.clone()))),
         meter: meter.clone(),

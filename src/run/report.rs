@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::TrackedJob;
 use super::resources::Resources;
 use crate::catalog::{BackupId, Manifest, Mode};
-use crate::job::{Committed, Failure, FailureKind};
+use crate::job::{Committed, Failure, FailureKind, StoreEnd};
 use crate::meter::{Busy, Step};
 
 /// What a run did. Serialised as the report, version 1.
@@ -39,15 +39,18 @@ pub struct JobReport {
     pub database: String,
     /// Its engine.
     pub engine: String,
-    /// Address of its store.
+    /// Address of its store, of the one named first where it has several.
     pub store: String,
+    /// What became of it in each of its stores; empty when it came to none.
+    #[serde(default)]
+    pub stores: Vec<StoreEnd>,
     /// The dump's format, as the manifest says it; absent when there is no backup.
     pub dump_format: Option<String>,
-    /// `stored`, `failed` or `cancelled`.
+    /// `stored`, `copy_missing`, `failed` or `cancelled`.
     pub result: JobResult,
     /// The backup, when there is one.
     pub backup_id: Option<BackupId>,
-    /// Why there is none, in words.
+    /// Why there is none, or none in a store, in words.
     pub error: Option<String>,
     /// Why there is none, as data.
     pub failure: Option<Failure>,
@@ -91,10 +94,12 @@ pub struct Waited {
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum JobResult {
-    /// The backup exists.
+    /// The backup exists, wherever it is to be.
     Stored,
+    /// The backup exists, and one of its stores lacks it.
+    CopyMissing,
     /// There is no backup, and an error says why.
     Failed,
     /// The run was interrupted before the job was over.
@@ -137,17 +142,22 @@ impl JobOutcome {
         let meter = &tracked.meter;
         let waited = |step| meter.waited(step).as_secs_f64();
         let mut warnings = self.warnings;
-        let (manifest, failure) = match self.result {
+        let (manifest, stores, failure) = match self.result {
             Ok(Committed {
                 manifest,
                 warnings: said,
+                stores,
             }) => {
                 warnings.extend(said);
-                (Some(manifest), None)
+                (Some(manifest), stores, None)
             }
-            Err(failure) => (None, Some(failure)),
+            Err(failure) => (None, Vec::new(), Some(failure)),
         };
+        let missing = manifest
+            .as_ref()
+            .and_then(|manifest| missing(manifest, &stores));
         let result = match &failure {
+            None if missing.is_some() => JobResult::CopyMissing,
             None => JobResult::Stored,
             Some(failure) if failure.kind == FailureKind::Interrupted => JobResult::Cancelled,
             Some(_) => JobResult::Failed,
@@ -158,11 +168,13 @@ impl JobOutcome {
             .map(|failure| {
                 let left = failure.left.as_ref().map(|left| format!("\n{left}"));
                 failure.message.clone() + &left.unwrap_or_default()
-            });
+            })
+            .or(missing);
         JobReport {
             database: tracked.database.clone(),
             engine: tracked.engine.into(),
             store: tracked.store.clone(),
+            stores,
             dump_format: manifest
                 .as_ref()
                 .map(|manifest| manifest.dump_format.clone()),
@@ -190,7 +202,36 @@ impl JobOutcome {
     }
 }
 
+/// That a backup is not in all of its stores, in words.
+fn missing(manifest: &Manifest, stores: &[StoreEnd]) -> Option<String> {
+    let name = format!("{}@{}", manifest.database, manifest.backup_id);
+    let there = stores.iter().filter(|one| one.failure.is_none());
+    let there: Vec<&str> = there.map(|one| one.name.as_str()).collect();
+    let lacks = stores.iter().filter_map(|one| {
+        let (store, failure) = (&one.name, one.failure.as_ref()?);
+        let left = failure.left.as_ref().map(|left| format!("\n{left}"));
+        Some(format!(
+            "{store} failed: {}; `tapline copy {name} --to {store}` brings it there{}",
+            failure.message,
+            left.unwrap_or_default()
+        ))
+    });
+    let lacks: Vec<String> = lacks.collect();
+    (!lacks.is_empty()).then(|| format!("stored in {}; {}", there.join(", "), lacks.join("\n")))
+}
+
 impl JobReport {
+    /// Whether there is a backup.
+    pub fn is_stored(&self) -> bool {
+        matches!(self.result, JobResult::Stored | JobResult::CopyMissing)
+    }
+
+    /// Why not all is well, as data: of the job, or of a store that lacks its backup.
+    pub fn first_failure(&self) -> Option<&Failure> {
+        let of_stores = self.stores.iter().filter_map(|one| one.failure.as_ref());
+        self.failure.iter().chain(of_stores).next()
+    }
+
     /// Says what became of the job in the log.
     pub(super) fn log(&self) {
         let Self {
@@ -210,13 +251,17 @@ impl JobReport {
             tracing::warn!(database, backup_id, "{warning}");
         }
         match (self.result, &self.failure, &self.prune_error) {
-            (JobResult::Stored, _, Some(error)) => {
+            (JobResult::Stored | JobResult::CopyMissing, _, Some(error)) => {
                 tracing::error!(
                     database,
                     backup_id,
                     store,
                     "backup stored, but pruning failed: {error}"
                 );
+            }
+            (JobResult::CopyMissing, ..) => {
+                let error = self.error.as_deref().unwrap_or_default();
+                tracing::error!(database, backup_id, "{error}");
             }
             (JobResult::Stored, ..) => tracing::info!(
                 database,

@@ -34,11 +34,19 @@ pub(super) async fn ask(
     }
     let mut marks = Vec::new();
     for (name, standings) in by_entry {
-        let is_unknown = |one: &&Standing| one.health == Health::Unknown;
         let Some(entry) = house.inventory.entry(name) else {
             continue;
         };
-        if let Some(unknown) = standings.iter().copied().find(is_unknown) {
+        // A store that does not tell is no matter where another does.
+        let is_known = |one: &Standing| one.health != Health::Unknown;
+        let mut by_database = BTreeMap::<&str, Vec<&Standing>>::new();
+        for one in standings {
+            by_database.entry(&one.database).or_default().push(one);
+        }
+        let silent = by_database
+            .values()
+            .find(|all| !all.iter().any(|one| is_known(one)));
+        if let Some(unknown) = silent.and_then(|all| all.first()) {
             let why = unknown.why.as_deref().unwrap_or_default();
             tracing::warn!(
                 database = name,
@@ -48,10 +56,11 @@ pub(super) async fn ask(
         }
         marks.push((
             Chore::Backup(name.to_owned()),
-            backed_up(house, entry, &standings, now).await,
+            backed_up(house, entry, &by_database, now).await,
         ));
         let looked_at = |record: fn(&Standing) -> Option<&Record>| {
-            let with_backup = standings.iter().filter(|one| one.last.is_some());
+            let all = by_database.values().flatten();
+            let with_backup = all.filter(|one| one.last.is_some());
             let began = with_backup.filter_map(|one| {
                 let record = record(one).map(|record| record.began);
                 record.or_else(|| began(one, now))
@@ -81,16 +90,27 @@ fn began(one: &Standing, now: Timestamp) -> Option<Timestamp> {
 async fn backed_up(
     house: &House,
     entry: &Database,
-    standings: &[&Standing],
+    by_database: &BTreeMap<&str, Vec<&Standing>>,
     now: Timestamp,
 ) -> Timestamp {
     let mut oldest = None::<Timestamp>;
-    for one in standings {
-        let failed = one.last_failure.as_ref().map(|failure| failure.began);
-        let known = began(one, now).max(failed).or(one.awaited);
-        if let (None, Some(store)) = (known, house.patient.get(&entry.store)) {
-            let kind = RecordKind::Awaited;
-            keep(&**store, Record::new(kind, &one.database, hostname(), now)).await;
+    for (database, standings) in by_database {
+        // In whichever of its stores it was.
+        let in_store = |one: &&Standing| {
+            let failed = one.last_failure.as_ref().map(|failure| failure.began);
+            began(one, now).max(failed)
+        };
+        let known = standings.iter().filter_map(in_store).max();
+        let known = known.or_else(|| standings.iter().filter_map(|one| one.awaited).min());
+        if known.is_none() {
+            let stores = entry
+                .stores
+                .iter()
+                .filter_map(|name| house.patient.get(name));
+            for store in stores {
+                let kind = RecordKind::Awaited;
+                keep(&**store, Record::new(kind, database, hostname(), now)).await;
+            }
         }
         let mark = known.unwrap_or(now);
         oldest = Some(oldest.map_or(mark, |oldest| oldest.min(mark)));

@@ -149,9 +149,9 @@ async fn read_back(
         database: name.to_owned(),
         id: None,
     };
-    let own = inventory.entry(name).map(|entry| entry.store.clone());
+    let own = inventory.entry(name);
     let mut places = patient.clone();
-    places.retain(|store, _| Some(store) == own.as_ref());
+    places.retain(|store, _| own.is_some_and(|entry| entry.goes_to(store)));
     let Candidates { backups, .. } = candidates(inventory, &places, Some(&of), false).await?;
     let mut wrong = Vec::new();
     for backup in &backups {

@@ -29,11 +29,11 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::Cores;
 use crate::catalog::BackupId;
 use crate::config::{Container, StagedSettings};
-use crate::deposit::Ledger;
+use crate::deposit::Route;
 use crate::engine::StagedDump;
 use crate::job::places::Places;
 use crate::job::places::{Place, pass};
-use crate::job::{Committed, Failure, Interruption, Job, JobError, Sealed, give_up, settle};
+use crate::job::{Committed, Failure, Interruption, Job, JobError, Stowed};
 use crate::meter::{Meter, Phase, Step};
 use crate::scratch::RunFolder;
 
@@ -126,17 +126,17 @@ pub async fn back_up(
         .map_err(|error| error.describe(None))?;
     meter.set_worker(worker.number);
     let PreparedStaged { job, dump } = begin.await?;
-    let ledger = Ledger::default();
+    let routes = job.routes();
     let places = DumpPlaces {
         on_host,
         in_queue,
         worker,
     };
-    let work = steps(&job, &dump, id, staging, &ledger, places, cancel);
-    let sealed = Box::pin(work).await;
-    match sealed {
-        Ok(sealed) => settle(sealed, interruption).await,
-        Err(error) => Err(give_up(&job.destination(), id, &ledger, error, interruption).await),
+    let work = steps(&job, &dump, id, staging, &routes, places, cancel);
+    let stowed = Box::pin(work).await;
+    match stowed {
+        Ok(stowed) => stowed.settle(interruption).await,
+        Err(error) => Err(job.give_up(id, &routes, error, interruption).await),
     }
 }
 
@@ -161,14 +161,14 @@ async fn steps(
     dump: &StagedDump,
     id: &BackupId,
     staging: &Staging,
-    ledger: &Ledger,
+    routes: &[Route],
     DumpPlaces {
         on_host,
         in_queue,
         worker,
     }: DumpPlaces,
     cancel: &CancellationToken,
-) -> Result<Sealed, JobError> {
+) -> Result<Stowed, JobError> {
     let (begun, started) = (Instant::now(), Timestamp::now());
     job.meter.set_phase(Phase::Running);
     // Dropped, on failure and cancellation too, it is removed with all that is in it.
@@ -211,10 +211,10 @@ async fn steps(
     let begun = Instant::now();
     job.meter.set_worker(worker.number);
     job.meter.set_phase(Phase::Committing);
-    let upload = upload::upload(job, id, archived, staging.container, started, ledger, cores);
-    let sealed = unless(cancel, upload).await?;
+    let upload = upload::upload(job, id, archived, staging.container, started, routes, cores);
+    let stowed = unless(cancel, upload).await?;
     job.meter.was_busy(Step::Upload, begun);
-    Ok(sealed)
+    Ok(stowed)
 }
 
 /// Does `work`, unless the run is cancelled meanwhile.

@@ -13,8 +13,8 @@ use super::disk;
 use crate::archive::{Compression, Cores, Piece};
 use crate::catalog::BackupId;
 use crate::config::Container;
-use crate::deposit::{Deposit, Ledger};
-use crate::job::{Job, JobError, Sealed, WholeDump, stalled};
+use crate::deposit::{Route, Tee};
+use crate::job::{Job, JobError, Stowed, WholeDump, stalled};
 
 /// How much of the file is read at once, in bytes.
 const READ: usize = 1 << 20;
@@ -26,12 +26,12 @@ pub async fn upload(
     archived: Archived,
     container: Container,
     started: Timestamp,
-    ledger: &Ledger,
+    routes: &[Route],
     cores: &Cores,
-) -> Result<Sealed, JobError> {
+) -> Result<Stowed, JobError> {
     tokio::select! {
         stalled = stalled(job) => Err(stalled),
-        sealed = send(job, id, archived, container, started, ledger, cores) => sealed,
+        stowed = send(job, id, archived, container, started, routes, cores) => stowed,
     }
 }
 
@@ -41,9 +41,9 @@ async fn send(
     Archived { path, entries, end }: Archived,
     container: Container,
     started: Timestamp,
-    ledger: &Ledger,
+    routes: &[Route],
     cores: &Cores,
-) -> Result<Sealed, JobError> {
+) -> Result<Stowed, JobError> {
     let (extension, compression) = match container {
         Container::Tar => (job.compression.extension(), job.compression),
         // Each file in a zip is compressed for itself, and the whole of it is not.
@@ -54,17 +54,14 @@ async fn send(
         (job.archive_key(id, extension), id.to_string()),
         envelope.head_len(),
     );
-    let (store, meter) = (job.store.clone(), job.meter.clone());
     let window = job.layout.window(job.wants_digests());
     let mut file = File::open(&path).map_err(disk(&path))?;
     let size = file.metadata().map_err(disk(&path))?.len();
-    let ledger = ledger.clone();
-    let mut deposit = if size <= job.layout.part {
-        Deposit::of_little(store, meter, ledger.clone(), window, names, head)?
-    } else {
-        Deposit::begin(store, meter, ledger.clone(), window, names, head).await?
-    };
-    let kept = job.store.checksum_kind();
+    let mut tee = Tee::new(routes, &job.meter, window, &names, Some(head))?;
+    if size > job.layout.part {
+        tee.begin().await?;
+    }
+    let kept = job.checksum_kind();
     loop {
         let read = spawn_blocking(move || {
             let mut buffer = BytesMut::zeroed(READ);
@@ -81,18 +78,17 @@ async fn send(
         }
         file = back;
         let (piece, ()) = envelope.body(Piece::new(buffer, kept), ()).await?;
-        deposit.push(piece).await?;
+        tee.push(piece).await?;
     }
     let (tail, head) = envelope.close(Piece::new(Bytes::new(), kept), Bytes::new());
-    deposit.push(tail).await?;
-    let volumes = deposit.seal(head).await?;
+    tee.push(tail).await?;
+    let landed = tee.seal(head).await?;
     std::fs::remove_file(&path).map_err(disk(&path))?;
     let (whole, container) = (
         WholeDump::of_files(&end, entries),
         (container.name(), compression),
     );
-    let id = id.clone();
-    Ok(Sealed::new(
-        job, id, ledger, started, whole, container, volumes,
+    Ok(Stowed::new(
+        job, id, routes, started, &whole, container, landed,
     ))
 }

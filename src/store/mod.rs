@@ -65,6 +65,18 @@ impl Limits {
         max_parts: 10_000,
         in_order: false,
     };
+
+    /// What all of these stores allow.
+    #[must_use]
+    pub fn common(all: impl IntoIterator<Item = Self>) -> Self {
+        let both = |a: Self, b: Self| Self {
+            min_part: a.min_part.max(b.min_part),
+            max_part: a.max_part.min(b.max_part),
+            max_parts: a.max_parts.min(b.max_parts),
+            in_order: a.in_order || b.in_order,
+        };
+        all.into_iter().reduce(both).unwrap_or(Self::S3)
+    }
 }
 
 /// An open multipart upload.

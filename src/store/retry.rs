@@ -7,7 +7,7 @@
 //! parts that failed together do not come back together.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -41,10 +41,32 @@ impl RetryPolicy {
     }
 }
 
+/// The end of all patience, which somebody else may set while operations are under way: then the
+/// one that is being tried is the last try.
+#[derive(Debug, Clone, Default)]
+pub struct Hurry(Arc<OnceLock<Instant>>);
+
+impl Hurry {
+    /// From now on patience lasts so long at most. The first who says so counts.
+    pub fn within(&self, time: Duration) {
+        if let Some(end) = Instant::now().checked_add(time) {
+            let _ = self.0.set(end);
+        }
+    }
+
+    fn left(&self) -> Duration {
+        let end = self.0.get();
+        end.map_or(Duration::MAX, |end| {
+            end.saturating_duration_since(Instant::now())
+        })
+    }
+}
+
 /// One operation's patience, from its first failure to its last.
 #[derive(Debug)]
 pub struct Backoff {
     policy: RetryPolicy,
+    hurry: Hurry,
     /// The first failure; a try itself may take as long as its bytes move.
     start: Option<Instant>,
     ceiling: Duration,
@@ -59,12 +81,20 @@ impl Backoff {
     pub fn new(policy: RetryPolicy) -> Self {
         Self {
             policy,
+            hurry: Hurry::default(),
             start: None,
             ceiling: policy.first,
             tries: 0,
             unanswered: false,
             unheard: false,
         }
+    }
+
+    /// No longer than `hurry` lets it last.
+    #[must_use]
+    pub fn hurried_by(self, hurry: &Hurry) -> Self {
+        let hurry = hurry.clone();
+        Self { hurry, ..self }
     }
 
     /// Whether one of the tries so far may have been carried out although it failed.
@@ -74,8 +104,8 @@ impl Backoff {
 
     /// Whether the patience is at its end.
     pub fn is_over(&self) -> bool {
-        self.start
-            .is_some_and(|start| start.elapsed() >= self.policy.for_at_most)
+        let is_late = |start: Instant| start.elapsed() >= self.policy.for_at_most;
+        self.hurry.left().is_zero() || self.start.is_some_and(is_late)
     }
 
     /// After a failure: waits for the delay before the next try, or gives `error` back when it
@@ -90,6 +120,7 @@ impl Backoff {
         self.unheard |= error.unheard();
         let elapsed = self.start.get_or_insert_with(Instant::now).elapsed();
         let left = self.policy.for_at_most.saturating_sub(elapsed);
+        let left = left.min(self.hurry.left());
         if !error.may_pass() || left.is_zero() {
             return Err(error
                 .maybe_done(self.unanswered)
@@ -114,6 +145,7 @@ impl Backoff {
 pub struct Retrying {
     store: SharedStore,
     policy: RetryPolicy,
+    hurry: Hurry,
     on_retry: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -127,15 +159,26 @@ impl Retrying {
         Self {
             store,
             policy,
+            hurry: Hurry::default(),
             on_retry,
         }
+    }
+
+    /// The same, no longer patient than `hurry` lets it.
+    #[must_use]
+    pub fn hurried_by(self, hurry: Hurry) -> Self {
+        Self { hurry, ..self }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(self.policy).hurried_by(&self.hurry)
     }
 
     async fn retry<T, F: Future<Output = Result<T>> + Send>(
         &self,
         operation: impl Fn() -> F + Send,
     ) -> Result<T> {
-        let mut backoff = Backoff::new(self.policy);
+        let mut backoff = self.backoff();
         loop {
             match operation().await {
                 Err(error) => backoff.after(error).await?,
@@ -189,7 +232,7 @@ impl Retrying {
         request: impl Fn() -> F + Send,
         ours: impl Fn(&ObjectInfo, bool) -> bool + Send + Sync,
     ) -> Result<Written> {
-        let mut backoff = Backoff::new(self.policy);
+        let mut backoff = self.backoff();
         let mut proof = None;
         loop {
             let reply = match proof.take() {
@@ -281,7 +324,7 @@ impl Store for Retrying {
     }
 
     async fn create_upload(&self, key: &str, backup_id: &str) -> Result<Upload> {
-        let mut backoff = Backoff::new(self.policy);
+        let mut backoff = self.backoff();
         loop {
             match self.store.create_upload(key, backup_id).await {
                 Ok(upload) => {

@@ -15,22 +15,28 @@
 //!
 //! memory = (in flight + part being filled) × part, and what is fetched
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::UpkeepError;
 use crate::archive::Piece;
 use crate::catalog::{
-    BackupId, Volume, backup_prefix, copy_lock_key, read_manifest_text, read_signature,
+    self, BackupId, BackupName, Found, Manifest, Volume, backup_prefix, copy_lock_key,
+    read_manifest_text, read_signature,
 };
-use crate::deposit::{Deposit, Ledger, SealedVolume, Window};
+use crate::config::Inventory;
+use crate::deposit::{Landed, Ledger, Route, SealedVolume, Tee, Window};
 use crate::job::{
     Destination, Failure, FailureKind, Interruption, JobError, Sealed, Signature, give_up, settle,
 };
 use crate::restore::{RestoreError, Stored, fetch_volume};
-use crate::store::{ErrorKind, Limits, StoreError, list_all, list_all_uploads};
+use crate::store::{
+    ChecksumKind, ErrorKind, Limits, SharedStore, StoreError, list_all, list_all_uploads,
+};
 
 /// The part size when nothing calls for more.
 const PART: u64 = 8 << 20;
@@ -176,6 +182,12 @@ async fn is_there(original: &Original, to: &Destination) -> Result<bool, CopyErr
     let (database, id) = (&manifest.database, &manifest.backup_id);
     match read_manifest_text(&*to.store, database, id).await {
         Ok(text) if text == original.text => Ok(true),
+        // From the same dump, into a store whose volumes are others.
+        Ok(text)
+            if Manifest::from_json(&text).is_ok_and(|there| there.is_same_backup(manifest)) =>
+        {
+            Ok(true)
+        }
         Ok(_) => Err(CopyError::InTheWay(format!(
             "{} has another backup with this name and id: nothing was done",
             to.store.address()
@@ -240,9 +252,16 @@ async fn carry(
     for (key, volume) in stored.volumes() {
         let window = window(volume, to.store.limits())?;
         let names = (key.clone(), id.to_string());
-        let (store, meter) = (to.store.clone(), to.meter.clone());
-        let deposit = Deposit::begin_whole(store, meter, ledger.clone(), window, names).await?;
-        volumes.push(carry_volume(stored, &key, volume, deposit).await?);
+        let route = Route {
+            store: to.store.clone(),
+            store_name: to.store_name.clone(),
+            patience: to.patience,
+            ledger: ledger.clone(),
+        };
+        let mut tee = Tee::new(&[route], &to.meter, window, &names, None)?;
+        tee.begin().await?;
+        let kept = to.store.checksum_kind();
+        volumes.push(carry_volume(stored, &key, volume, (tee, kept)).await?);
     }
     Ok(volumes)
 }
@@ -269,9 +288,8 @@ async fn carry_volume(
     stored: &Arc<Stored>,
     key: &str,
     volume: &Volume,
-    mut deposit: Deposit,
+    (mut tee, kept): (Tee, Option<ChecksumKind>),
 ) -> Result<SealedVolume, Broken> {
-    let kept = deposit.checksum_kind();
     let (into, mut fetched) = mpsc::channel(ON_THE_WAY);
     let fetch = async {
         let fetched = fetch_volume(stored, key, volume, &into).await;
@@ -282,12 +300,13 @@ async fn carry_volume(
         while let Some(buffer) = fetched.recv().await {
             let buffer: Bytes = buffer.map_err(|error| Broken::Store(error.into()))?;
             stored.progress.add_written(buffer.len() as u64);
-            deposit.push(Piece::new(buffer, kept)).await?;
+            tee.push(Piece::new(buffer, kept)).await?;
         }
-        Ok(deposit)
+        Ok(tee)
     };
-    let ((), deposit) = tokio::try_join!(fetch, store)?;
-    let mut sealed = deposit.seal(Bytes::new()).await?;
+    let ((), tee) = tokio::try_join!(fetch, store)?;
+    let Landed { volumes, .. } = tee.seal(Bytes::new()).await?;
+    let mut sealed: Vec<SealedVolume> = volumes.into_iter().flat_map(|(_, one)| one).collect();
     let same = |sealed: &SealedVolume| {
         sealed.size == volume.size && sealed.crc64nvme.to_base64() == volume.crc64nvme
     };
@@ -314,4 +333,61 @@ pub async fn original(stored: Arc<Stored>) -> Result<Original, StoreError> {
         text,
         signature,
     })
+}
+
+/// What a store lacks of the backups that are to be in it, oldest first: of the databases whose
+/// backups go there, or of the one called `name`, those that another store has and that the store's
+/// rules keep.
+///
+/// # Errors
+/// When a store cannot be listed.
+pub async fn missing(
+    inventory: &Inventory,
+    from: &BTreeMap<String, SharedStore>,
+    (called, to): (&str, &SharedStore),
+    name: Option<&str>,
+) -> Result<Vec<BackupName>, UpkeepError> {
+    let ids = async |called: &str, store: &SharedStore| {
+        let found = catalog::find(&**store, None).await;
+        let mut found = found.map_err(UpkeepError::of_store(called, &**store))?;
+        found.retain(Found::is_committed);
+        Ok::<_, UpkeepError>(found)
+    };
+    let mut there = BTreeMap::<String, BTreeSet<BackupId>>::new();
+    for Found { database, id, .. } in ids(called, to).await? {
+        there.entry(database).or_default().insert(id);
+    }
+    let goes_there = |database: &str| match name {
+        Some(name) => inventory.means(name, database),
+        None => inventory
+            .entry(database)
+            .is_some_and(|entry| entry.goes_to(called)),
+    };
+    let mut all = BTreeMap::<String, BTreeSet<BackupId>>::new();
+    for (called, store) in from {
+        for Found { database, id, .. } in ids(called, store).await? {
+            if goes_there(&database) {
+                all.entry(database).or_default().insert(id);
+            }
+        }
+    }
+    let mut missing = Vec::new();
+    for (database, mut ids) in all {
+        let there = there.remove(&database).unwrap_or_default();
+        ids.extend(there.iter().cloned());
+        let ids: Vec<BackupId> = ids.into_iter().collect();
+        let entry = inventory.entry(&database);
+        let rules = entry.map(|entry| inventory.retention(entry, called));
+        let decisions = catalog::plan(&rules.unwrap_or_default(), &ids, jiff::Timestamp::now());
+        let kept = decisions.into_iter().filter(|one| !one.kept_by.is_empty());
+        missing.extend(
+            kept.filter(|one| !there.contains(&one.id))
+                .map(|one| BackupName {
+                    database: database.clone(),
+                    id: Some(one.id),
+                }),
+        );
+    }
+    missing.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(missing)
 }

@@ -181,16 +181,16 @@ fn policy(
     names: &[String],
     given: Option<Retention>,
 ) -> Policy {
-    // What a database of the inventory has in another store than its own is as strange as the rest.
+    // What a database of the inventory has in another store than its own ones is as strange as the rest.
     let entry = inventory
         .entry(database)
-        .filter(|entry| entry.store == store);
+        .filter(|entry| entry.goes_to(store));
     let means =
         |given: &String| given == database || entry.is_some_and(|entry| entry.name == *given);
     match (names.iter().any(means), given, entry) {
         (false, _, _) if !names.is_empty() => Policy::NotNamed,
         (true, Some(given), _) | (false, Some(given), Some(_)) => Policy::Is(given),
-        (_, None, Some(entry)) => Policy::Is(entry.retention),
+        (_, None, Some(entry)) => Policy::Is(inventory.retention(entry, store)),
         (_, _, None) => Policy::Stranger,
     }
 }

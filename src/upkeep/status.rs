@@ -54,7 +54,7 @@ pub struct Status {
 pub struct Standing {
     /// Its name; of a `database = "*"` without a backup that entry's.
     pub database: String,
-    /// The store that the inventory sends its backups to.
+    /// The store that this is about; a database with several stands in each for itself.
     pub store: String,
     /// In a word.
     pub health: Health,
@@ -150,7 +150,7 @@ pub async fn status(
     };
     let mut remarks = Vec::new();
     for (name, store) in stores {
-        if !entries.iter().any(|entry| entry.store == *name) {
+        if !entries.iter().any(|entry| entry.goes_to(name)) {
             continue;
         }
         let (uploads, records) =
@@ -168,18 +168,48 @@ pub async fn status(
             )),
         }
     }
-    let each = entries.into_iter().filter_map(|entry| {
-        let store = stores.get(&entry.store)?;
-        Some(look.entry(entry, &**store))
+    let places = entries.into_iter().flat_map(|entry| {
+        let each = entry.stores.iter();
+        each.filter_map(move |name| Some((entry, name, stores.get(name)?)))
     });
+    let each = places.map(|(entry, name, store)| look.entry(entry, (name, &**store)));
     let each: Vec<_> = each.collect();
     let databases: Vec<Vec<Standing>> = stream::iter(each).buffered(AT_ONCE).collect().await;
+    let mut databases: Vec<Standing> = databases.into_iter().flatten().collect();
+    missing_copies(&mut databases);
     Ok(Status {
         version: 1,
         asked: now,
-        databases: databases.into_iter().flatten().collect(),
+        databases,
         remarks,
     })
+}
+
+/// What is in one store of a database, and in another not, is told with the command that brings it
+/// there.
+fn missing_copies(databases: &mut [Standing]) {
+    let mut newest = BTreeMap::<String, (BackupId, String)>::new();
+    for one in &*databases {
+        let Some(last) = &one.last else { continue };
+        let known = newest.get(&one.database).map(|(id, _)| id);
+        if known.is_none_or(|known| *known < last.backup_id) {
+            let place = (last.backup_id.clone(), one.store.clone());
+            newest.insert(one.database.clone(), place);
+        }
+    }
+    for one in databases {
+        let own = one.last.as_ref().map(|last| &last.backup_id);
+        let Some((id, place)) = newest.get(&one.database) else {
+            continue;
+        };
+        if one.health != Health::Unknown && own != Some(id) {
+            let (name, store) = (&one.database, &one.store);
+            one.warnings.push(format!(
+                "store {store} lacks {id}, which {place} has: `tapline copy {name}@{id} --to \
+                 {store}` brings it there"
+            ));
+        }
+    }
 }
 
 /// What is the same for all databases.
@@ -205,14 +235,15 @@ impl Look<'_> {
     }
 
     /// One entry: one database, or each that has backups under it.
-    async fn entry(&self, entry: &Database, store: &dyn Store) -> Vec<Standing> {
+    async fn entry(&self, entry: &Database, place: (&str, &dyn Store)) -> Vec<Standing> {
+        let (_, store) = place;
         let found = match entry.database {
             Selection::All { .. } => find_under(store, &fan_out_prefix(&entry.name)).await,
             _ => find(store, Some(&entry.name)).await,
         };
         let found = match found {
             Ok(found) => found,
-            Err(error) => return vec![Standing::unknown(entry, &entry.name, &error)],
+            Err(error) => return vec![Standing::unknown(place.0, &entry.name, &error)],
         };
         let mut by_name = BTreeMap::<String, Vec<Found>>::new();
         for found in found {
@@ -230,7 +261,7 @@ impl Look<'_> {
         }
         let each = by_name
             .into_iter()
-            .map(|(name, found)| self.database(entry, name, found, store));
+            .map(|(name, found)| self.database(entry, name, found, place));
         let each: Vec<_> = each.collect();
         stream::iter(each).buffered(AT_ONCE).collect().await
     }
@@ -261,12 +292,12 @@ impl Look<'_> {
         entry: &Database,
         name: String,
         found: Vec<Found>,
-        store: &dyn Store,
+        (store_name, store): (&str, &dyn Store),
     ) -> Standing {
         let committed: Vec<Found> = found.into_iter().filter(Found::is_committed).collect();
         let newest = match newest_good(store, &committed, self.trusted).await {
             Ok(newest) => newest,
-            Err(error) => return Standing::unknown(entry, &name, &error),
+            Err(error) => return Standing::unknown(store_name, &name, &error),
         };
         let last = newest
             .good
@@ -277,7 +308,7 @@ impl Look<'_> {
             entry.expect_every.map(|every| longest_wait(every, took))
         });
         let mut warnings = Vec::new();
-        let open = self.open(entry, &name, &committed, store).await;
+        let open = self.open(&name, &committed, (store_name, store)).await;
         if let Some(open) = open.as_ref().filter(|open| !open.alive) {
             warnings.push(format!(
                 "{} was begun and is not complete, with no sign of life for {}; `tapline cleanup` \
@@ -286,11 +317,11 @@ impl Look<'_> {
                 words(open.quiet_seconds)
             ));
         }
-        let records = self.records(&entry.store, &name);
+        let records = self.records(store_name, &name);
         let failure = records.failure.or_else(|| {
             // The server of a `database = "*"` could not be asked for its databases.
             let whole = matches!(entry.database, Selection::All { .. });
-            whole.then(|| self.records(&entry.store, &entry.name).failure)?
+            whole.then(|| self.records(store_name, &entry.name).failure)?
         });
         let is_since = |failure: &&Record| {
             let last = last.as_ref();
@@ -339,11 +370,11 @@ impl Look<'_> {
         }
         let (health, why) = match damage {
             Some(said) if newest.flaws.is_empty() => (Health::Damaged, Some(said)),
-            _ => judge(&entry.store, &newest.flaws, last.as_ref(), max_age),
+            _ => judge(store_name, &newest.flaws, last.as_ref(), max_age),
         };
         Standing {
             database: name,
-            store: entry.store.clone(),
+            store: store_name.to_owned(),
             health,
             why,
             max_age_seconds: max_age.map(|age| age.as_secs()),
@@ -390,12 +421,11 @@ impl Look<'_> {
     /// The newest backup that has open uploads and no manifest.
     async fn open(
         &self,
-        entry: &Database,
         name: &str,
         committed: &[Found],
-        store: &dyn Store,
+        (store_name, store): (&str, &dyn Store),
     ) -> Option<OpenBackup> {
-        let uploads = self.open.get(&(entry.store.clone(), name.to_owned()))?;
+        let uploads = self.open.get(&(store_name.to_owned(), name.to_owned()))?;
         let is_committed = |id: &BackupId| committed.iter().any(|found| found.id == *id);
         let ids = uploads.iter().map(|(id, _)| id);
         let newest = ids.filter(|id| !is_committed(id)).max()?;
@@ -428,14 +458,13 @@ impl Standing {
         good.max_by_key(|read| read.ended)
     }
 
-    fn unknown(entry: &Database, name: &str, error: &StoreError) -> Self {
+    fn unknown(store: &str, name: &str, error: &StoreError) -> Self {
         Self {
             database: name.to_owned(),
-            store: entry.store.clone(),
+            store: store.to_owned(),
             health: Health::Unknown,
             why: Some(format!(
-                "how it stands is not known: store {}: {error}",
-                entry.store
+                "how it stands is not known: store {store}: {error}"
             )),
             max_age_seconds: None,
             last: None,

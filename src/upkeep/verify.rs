@@ -91,7 +91,8 @@ pub async fn candidates(
             return Err(UpkeepError::Senseless(why.into()));
         }
         Some(name) if !all && (name.id.is_some() || !inventory.is_fan_out(&name.database)) => {
-            let named = look_up(stores, name, &inventory.signatures.trusted).await?;
+            let copies = inventory.stores_of(&name.database);
+            let named = look_up(stores, copies, name, &inventory.signatures.trusted).await?;
             return Ok(Candidates {
                 backups: vec![Candidate {
                     store: named.called,
@@ -154,7 +155,7 @@ fn latest_of_each(found: Vec<Found>) -> Vec<Found> {
     latest
 }
 
-/// The databases of the inventory that have no backup in their own store, of the stores that were
+/// The databases of the inventory that have no backup in a store of theirs, of the stores that were
 /// looked at.
 fn without_backup(
     inventory: &Inventory,
@@ -162,16 +163,17 @@ fn without_backup(
     backups: &[Candidate],
 ) -> Vec<Missing> {
     let entries = inventory.databases.iter();
-    let missing = entries.filter(|entry| {
-        stores.contains_key(&entry.store)
+    let places = entries.flat_map(|entry| entry.stores.iter().map(move |store| (entry, store)));
+    let missing = places.filter(|(entry, store)| {
+        stores.contains_key(*store)
             && !backups.iter().any(|backup| {
-                backup.store == entry.store && inventory.means(&entry.name, &backup.database)
+                backup.store == **store && inventory.means(&entry.name, &backup.database)
             })
     });
     missing
-        .map(|entry| Missing {
+        .map(|(entry, store)| Missing {
             database: entry.name.clone(),
-            store: entry.store.clone(),
+            store: store.clone(),
         })
         .collect()
 }

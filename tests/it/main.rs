@@ -41,6 +41,7 @@ mod store_pace;
 mod store_profile;
 mod store_small;
 mod store_write;
+mod stores;
 mod use_console;
 mod use_inventory;
 mod use_verbs;

@@ -39,8 +39,11 @@ pub struct ShowOptions {
 #[derive(Debug, ClapArgs)]
 pub struct CopyOptions {
     /// Which backup: NAME or NAME@LATEST is the latest of that database, NAME@ID any
-    #[arg(value_name = "NAME[@ID]")]
-    pub name: BackupName,
+    #[arg(value_name = "NAME[@ID]", required_unless_present = "all")]
+    pub name: Option<BackupName>,
+    /// All that the store lacks and its rules keep: of the databases whose backups go there, or of NAME
+    #[arg(long)]
+    pub all: bool,
     /// Into this store of the inventory
     #[arg(long, value_name = "NAME")]
     pub to: String,

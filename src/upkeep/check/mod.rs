@@ -80,7 +80,7 @@ pub async fn check(
     }
     stores.sort_by(|(a, _), (b, _)| a.cmp(b));
     stores.retain(|(name, _)| {
-        names.is_empty() || databases.iter().any(|database| database.store == *name)
+        names.is_empty() || databases.iter().any(|database| database.goes_to(name))
     });
     for (name, store) in &stores {
         store::check_store(name, store, say).await;

@@ -8,6 +8,7 @@ mod client;
 mod docs;
 pub mod judge;
 mod restore;
+mod several;
 mod signals;
 
 pub use backup::dump;
