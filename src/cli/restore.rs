@@ -13,7 +13,7 @@ use super::{Session, console, keys, text};
 use crate::access::{access, open_patient_stores};
 use crate::catalog::{BackupName, Manifest, Named, look_up_one_source};
 use crate::config::{Database, Inventory, Secret, SecretFrom, Selection};
-use crate::engine::{self, Contents, Engine, LoadOptions};
+use crate::engine::{self, Contents, Engine, LoadOptions, Part};
 use crate::restore::{Patience, RestoreError, RestoreOptions, Target, restore, restore_into};
 use crate::upkeep::{restore_target, stored};
 
@@ -146,6 +146,13 @@ fn how(options: &Options, inventory: &Inventory) -> RestoreOptions {
             no_privileges: options.no_privileges,
             role: options.role.clone(),
             skip_definer: options.skip_definer,
+            table: options.table.clone(),
+            part: match (options.schema_only, options.data_only) {
+                (true, _) => Part::Definitions,
+                (_, true) => Part::Rows,
+                _ => Part::All,
+            },
+            set: options.set.clone(),
             force: options.force,
             lock_timeout: options.lock_timeout,
         },

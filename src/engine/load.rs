@@ -38,6 +38,30 @@ pub enum Unit {
     Lenient(fn(&str) -> bool),
 }
 
+/// Which part of a dump is loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    All,
+    /// Definitions without rows.
+    Definitions,
+    /// Rows into tables that are there.
+    Rows,
+}
+
+impl Part {
+    /// Whether definitions are a part of it.
+    pub(super) fn has_definitions(self) -> bool {
+        self != Part::Rows
+    }
+
+    /// Whether rows are.
+    pub(super) fn has_rows(self) -> bool {
+        self != Part::Definitions
+    }
+}
+
 /// How a person wants a dump to be loaded.
 #[expect(clippy::struct_excessive_bools, reason = "flags, each by itself")]
 #[derive(Debug, Clone, Default)]
@@ -50,6 +74,12 @@ pub struct LoadOptions {
     pub role: Option<String>,
     /// Views, routines, triggers and events are defined by who makes them.
     pub skip_definer: bool,
+    /// Only this table.
+    pub table: Option<String>,
+    /// Which part of the dump.
+    pub part: Part,
+    /// Settings of the session that loads.
+    pub set: Vec<(String, String)>,
     /// Sessions that are in the way are ended.
     pub force: bool,
     /// How long the last step waits for those who use what it replaces.
@@ -64,6 +94,10 @@ impl LoadOptions {
             (self.no_privileges, "--no-privileges"),
             (self.role.is_some(), "--role"),
             (self.skip_definer, "--skip-definer"),
+            (self.table.is_some(), "--table"),
+            (self.part == Part::Definitions, "--schema-only"),
+            (self.part == Part::Rows, "--data-only"),
+            (!self.set.is_empty(), "--set"),
         ];
         match given
             .iter()
@@ -186,6 +220,13 @@ pub trait Loader: Send + Sync {
     /// What is in this database now.
     async fn contents(&self) -> Result<Contents, ToolError> {
         Ok(Contents::Unknown)
+    }
+
+    /// What there is of a table of this database, which is there.
+    async fn holds_table(&self, _table: &str) -> Result<Contents, ToolError> {
+        Err(ToolError::Cannot(
+            "--table means nothing for this backup: nothing was done".into(),
+        ))
     }
 
     /// A new database beside this one. Where this one is not there, it is made as `said` in the

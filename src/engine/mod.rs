@@ -28,7 +28,7 @@ use crate::meter::Meter;
 use identity::{local_identity, server_identity};
 use load::ADMIN_TIMEOUT;
 pub use load::{
-    Activity, Beside, ClientLoad, Contents, Destination, Load, LoadOptions, Loader, Purpose,
+    Activity, Beside, ClientLoad, Contents, Destination, Load, LoadOptions, Loader, Part, Purpose,
     Replacement, Settle, Unit,
 };
 pub use parallel::{Copy, Keeper, Streams, Table};

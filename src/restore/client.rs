@@ -68,6 +68,24 @@ const HINTS: &[(&[&str], &str)] = &[
         "Where a role is missing: restore the globals first, or give --no-owner --no-privileges",
     ),
     (
+        // insufficient_privilege
+        &[":  42501: "],
+        "Where the user may not give something to its owner, or the owner may not have it there: \
+         --no-owner makes all of it the user's own",
+    ),
+    (
+        // dependent_objects_still_exist
+        &[":  2BP01: "],
+        "What depends on a table would go with it: drop that first and make it again, or restore \
+         into another database with --to",
+    ),
+    (
+        // foreign_key_violation
+        &[":  23503: "],
+        "Where rows come before those that they refer to: --set session_replication_role=replica \
+         loads without looking at foreign keys and triggers",
+    ),
+    (
         // out_of_memory's neighbour: a transaction holds a lock on all that it makes and drops.
         &["max_locks_per_transaction"],
         "In place all is one transaction, and holds a lock on everything: without --in-place there \

@@ -18,7 +18,7 @@ use super::watch::{Patience, watch};
 use super::{RestoreError, Stored, Target, check, restore, unlock};
 use crate::catalog::Properties;
 use crate::engine::{
-    Beside, Contents, Destination, Engine, Load, LoadOptions, Purpose, Replacement, Unit,
+    Beside, Contents, Destination, Engine, Load, LoadOptions, Part, Purpose, Replacement, Unit,
 };
 use crate::scratch::{RunFolder, check_free};
 
@@ -64,6 +64,22 @@ pub async fn restore_into(
     } else {
         engine.contents().await?
     };
+    let of_table = options.load.table.as_deref();
+    let contents = match (of_table, contents) {
+        (_, Contents::Absent) if options.load.part == Part::Rows => {
+            return Err(RestoreError::Target(
+                "there is no such database, and --data-only loads rows into tables that are there: \
+                 nothing was done"
+                    .into(),
+            ));
+        }
+        // Rows are added to what is there, and replace nothing.
+        (_, Contents::Holds(_) | Contents::Empty) if options.load.part == Part::Rows => {
+            Contents::Empty
+        }
+        (Some(table), Contents::Holds(_)) => engine.holds_table(table).await?,
+        (_, contents) => contents,
+    };
     if let Contents::Holds(what) = &contents
         && !options.replace
     {
@@ -78,7 +94,7 @@ pub async fn restore_into(
         unpack_in,
         cancel,
     };
-    if !options.in_place && !is_of_server {
+    if !options.in_place && !is_of_server && options.load.part != Part::Rows {
         let said = stored_said(&work.stored).await?;
         let made = engine.beside(Purpose::Restore, said.as_ref(), &options.load);
         match made.await? {
@@ -167,7 +183,7 @@ impl Work<'_> {
         if made && !is_file {
             let said = stored_said(&self.stored).await?;
             engine.create(said.as_ref()).await?;
-        } else if replace {
+        } else if replace && self.options.load.table.is_none() {
             engine.clear().await?;
         }
         let Err(error) = self.put(engine, load, replace).await else {

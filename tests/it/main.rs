@@ -23,6 +23,7 @@ mod prune;
 mod restore;
 mod restore_kills;
 mod restore_mariadb;
+mod restore_parts;
 mod restore_postgres;
 mod restore_properties;
 mod restore_sqlite;

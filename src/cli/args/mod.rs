@@ -134,7 +134,7 @@ pub(super) enum Task {
     /// Back up databases: all of the inventory, or those named
     Backup(Box<BackupOptions>),
     /// Restore a backup: into its database, another one, a file, or to stdout
-    Restore(RestoreOptions),
+    Restore(Box<RestoreOptions>),
     /// Read backups back and check every byte, without restoring them: by default the latest of
     /// each database
     Verify(VerifyOptions),

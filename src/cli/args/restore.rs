@@ -51,6 +51,22 @@ pub struct RestoreOptions {
     /// MySQL and MariaDB: views, routines, triggers and events are defined by who restores them
     #[arg(long)]
     pub skip_definer: bool,
+    /// Only this table, with its indexes, triggers and rights: TABLE, or SCHEMA.TABLE; one that is
+    /// there is replaced with --overwrite
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["stdout", "output"])]
+    pub table: Option<String>,
+    /// Definitions without rows
+    #[arg(long, conflicts_with_all = ["data_only", "stdout", "output"])]
+    pub schema_only: bool,
+    /// Rows alone, added to tables that are there, in one transaction
+    #[arg(long, conflicts_with_all = ["overwrite", "stdout", "output"])]
+    pub data_only: bool,
+    /// A setting of the session that loads, such as maintenance_work_mem=1GB
+    #[arg(
+        long, value_name = "KEY=VALUE", value_parser = value::setting,
+        conflicts_with_all = ["stdout", "output"]
+    )]
+    pub set: Vec<(String, String)>,
     /// How long to wait for a lock that another session holds
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = value::duration)]
     pub lock_timeout: Duration,

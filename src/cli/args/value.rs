@@ -55,6 +55,16 @@ pub fn age(text: &str) -> Result<Duration, String> {
     Ok(age)
 }
 
+pub fn setting(text: &str) -> Result<(String, String), String> {
+    let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && name.chars().all(of_name) => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err("must be KEY=VALUE".into()),
+    }
+}
+
 pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration = text
         .parse()

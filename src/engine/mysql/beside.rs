@@ -35,6 +35,8 @@ pub(super) struct Pair {
     pub(super) moved: bool,
     /// How long the switch waits for those who use the target's tables.
     pub(super) lock_timeout: Duration,
+    /// The one table that is replaced, where it is not all.
+    pub(super) table: Option<String>,
     /// Holds the locks.
     pub(super) session: Session,
 }
@@ -73,7 +75,7 @@ pub(super) async fn make(
     let exists = session.run(&exists).await?.concat() != "0";
     if purpose == Purpose::Restore
         && exists
-        && let Some(why) = switch::hindrance(target, &mut session).await?
+        && let Some(why) = switch::hindrance(target, options.table.as_deref(), &mut session).await?
     {
         return Ok(Replacement::InPlace(why));
     }
@@ -84,7 +86,8 @@ pub(super) async fn make(
         Purpose::Drill => "drill",
     };
     let named = |what| target.named(name_beside(name_of, what, &id, LONGEST_NAME));
-    let (new, old) = (named(what), named("old"));
+    let (mut new, old) = (named(what), named("old"));
+    new.home = Some(target.identifier()?);
     for database in [&new, &old] {
         let lock = lock(&database.literal()?, false);
         session.run(&format!("do get_lock({lock}, 60)")).await?;
@@ -118,6 +121,7 @@ pub(super) async fn make(
         old,
         moved: false,
         lock_timeout: options.lock_timeout,
+        table: options.table.clone().filter(|_| exists),
         session,
     })))
 }

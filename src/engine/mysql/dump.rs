@@ -209,6 +209,8 @@ impl Engine for Mysql {
             "--events",
             "--triggers",
             "--hex-blob",
+            // A table whose default is of a sequence cannot be written to under such a lock.
+            "--skip-add-locks",
         ];
         // GTIDs that a server has cannot be set on it again; they are a replica's business.
         let makers: &[&str] = match Flavor::of(&self.program()) {

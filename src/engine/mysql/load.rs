@@ -3,13 +3,14 @@
 use async_trait::async_trait;
 
 use super::super::load::{
-    Activity, ClientLoad, Contents, Destination, Load, LoadOptions, Loader, Purpose, Replacement,
-    Unit,
+    Activity, ClientLoad, Contents, Destination, Load, LoadOptions, Loader, Part, Purpose,
+    Replacement, Unit,
 };
 use super::super::number;
-use super::Mysql;
 use super::properties::{made_as, refused};
 use super::script::Changes;
+use super::wanted::Wanted;
+use super::{Mysql, text};
 use crate::catalog::Properties;
 use crate::dump::ToolError;
 
@@ -41,20 +42,48 @@ impl Loader for Mysql {
             }));
         }
         // A dump holds no owners and no grants.
-        options.only(&["--skip-definer"])?;
+        options.only(&[
+            "--skip-definer",
+            "--table",
+            "--schema-only",
+            "--data-only",
+            "--set",
+        ])?;
         let mut rules = Changes::new(self.identifier()?);
+        if options.table.is_some() || options.part != Part::All {
+            rules.wanted = Some(Wanted::new(options.table.clone(), options.part));
+            rules.home.clone_from(&self.home);
+        }
         rules.skip_definer = options.skip_definer;
         if into == Destination::Scratch {
             rules.put_to_sleep = Some(self.events.clone());
         }
+        let mut prelude = format!("{PATIENCE};\n");
+        for (name, value) in &options.set {
+            let is_number = value.parse::<f64>().is_ok();
+            let value = value.replace('\\', r"\\").replace('\'', r"\'");
+            let value = if is_number {
+                value
+            } else {
+                format!("'{value}'")
+            };
+            prelude += &format!("set session `{}` = {value};\n", name.replace('`', "``"));
+        }
         // In batch mode the client ends at the first error. DDL commits by itself here: one
-        // transaction cannot be had.
+        // transaction can be had for rows alone.
+        let unit = if options.part == Part::Rows {
+            self.warn_of_triggers().await?;
+            prelude += "start transaction;\n";
+            Unit::Transaction("commit;\n")
+        } else {
+            Unit::None
+        };
         Ok(Load::Client(ClientLoad {
             client: self.client().args([PACKET, self.name()?]),
             converter: None,
-            prelude: format!("{PATIENCE};\n"),
+            prelude,
             rules: Some(Box::new(rules)),
-            unit: Unit::None,
+            unit,
         }))
     }
 
@@ -91,6 +120,22 @@ impl Loader for Mysql {
             ))),
             None => Err(ToolError::Cannot("no count of tables".into())),
         }
+    }
+
+    async fn holds_table(&self, table: &str) -> Result<Contents, ToolError> {
+        let (name, table_name) = (self.literal()?, text(table));
+        let query = format!(
+            "select coalesce(data_length, 0) + coalesce(index_length, 0)
+             from information_schema.tables
+             where table_schema = {name} and table_name = {table_name}"
+        );
+        let answer = self.ask(&query).await?;
+        Ok(match number(&answer) {
+            None => Contents::Empty,
+            Some(size) => {
+                Contents::Holds(format!("the table {table}, {}", crate::units::size(size)))
+            }
+        })
     }
 
     async fn beside(
@@ -157,6 +202,21 @@ impl Loader for Mysql {
 }
 
 impl Mysql {
+    /// Rows that are added to tables meet their triggers, which nothing can keep from running.
+    async fn warn_of_triggers(&self) -> Result<(), ToolError> {
+        let query = format!(
+            "select count(*) from information_schema.triggers where trigger_schema = {}",
+            self.literal()?
+        );
+        if let Some(count @ 1..) = number(&self.ask(&query).await?) {
+            tracing::warn!(
+                "{count} triggers of the target run for the rows that are loaded, and may change \
+                 them: drop them meanwhile, or restore without --data-only"
+            );
+        }
+        Ok(())
+    }
+
     /// Who may hold a lock, in words: the transactions that are open longest.
     pub(super) async fn holders(&self) -> String {
         let query = "select concat('connection ', id, ' (', user, '@', host, ', in a transaction \

@@ -10,8 +10,10 @@ mod flavor;
 mod grants;
 mod load;
 mod properties;
+mod qualifier;
 mod script;
 mod switch;
+mod wanted;
 
 use std::sync::OnceLock;
 
@@ -26,6 +28,8 @@ pub(super) struct Mysql {
     pub(super) events: script::Events,
     /// Whether the history of tables is dumped, once that has been found out.
     history: OnceLock<bool>,
+    /// The database whose place this one takes, as an identifier.
+    home: Option<String>,
 }
 
 impl Mysql {
@@ -35,6 +39,7 @@ impl Mysql {
             access,
             events: script::Events::default(),
             history: OnceLock::new(),
+            home: None,
         }
     }
 
@@ -62,9 +67,14 @@ impl Mysql {
 
     /// The name as a string.
     fn literal(&self) -> Result<String, ToolError> {
-        Ok(format!(
-            "convert(x'{}' using utf8mb4)",
-            crate::archive::hex(self.name()?.as_bytes())
-        ))
+        Ok(text(self.name()?))
     }
+}
+
+/// Text as an expression.
+fn text(text: &str) -> String {
+    format!(
+        "convert(x'{}' using utf8mb4)",
+        crate::archive::hex(text.as_bytes())
+    )
 }

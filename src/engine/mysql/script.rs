@@ -8,6 +8,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::super::script::{Dialect, Kind, Rules, Token, Verdict, tokens};
+use super::qualifier::{is_of_server, named_above, qualifiers};
+use super::wanted::Wanted;
 
 /// As many tokens of a statement as rules look at.
 const LOOK: usize = 200;
@@ -25,8 +27,15 @@ pub(super) struct Changes {
     /// These are to run again.
     pub(super) wake: Option<Events>,
     pub(super) skip_definer: bool,
+    /// Where not all is wanted.
+    pub(super) wanted: Option<Wanted>,
+    /// Where the one table that is wanted goes in the end, as an identifier: that is where the
+    /// tables are that its foreign keys lead to.
+    pub(super) home: Option<String>,
     /// The database that the dump says it is of, when it does.
     named: Option<String>,
+    /// The database that the comment above its first statement says it is of.
+    of: Option<String>,
 }
 
 impl Changes {
@@ -36,7 +45,10 @@ impl Changes {
             put_to_sleep: None,
             wake: None,
             skip_definer: false,
+            wanted: None,
+            home: None,
             named: None,
+            of: None,
         }
     }
 
@@ -69,6 +81,19 @@ impl Rules for Changes {
             word.is_some_and(|word| is.iter().any(|text| word.is(text)))
         };
         let database = word(1, &["database", "schema"]);
+        if self.of.is_none() && (words.is_empty() || word(0, &["set"])) {
+            self.of = named_above(head);
+        }
+        // A database that is being loaded has no other users; and a table whose default is of a
+        // sequence could not be written to, which is not among those that are locked.
+        if word(0, &["lock", "unlock"]) && word(1, &["tables"]) {
+            return Ok(Verdict::Drop);
+        }
+        if let Some(wanted) = &mut self.wanted
+            && !wanted.wants(&words)
+        {
+            return Ok(Verdict::Drop);
+        }
         if word(0, &["use"]) {
             return self.is_of(words.get(1));
         }
@@ -124,6 +149,20 @@ impl Rules for Changes {
         if !word(0, &["create"]) {
             return Ok(Verdict::Keep);
         }
+        if let Some(of) = self.of.as_ref().filter(|_| is_of_server(&words)) {
+            // One table's sequences are not loaded with it.
+            let one = self.wanted.as_ref().is_some_and(|w| w.table.is_some());
+            let home = self.home.as_ref().filter(|_| one);
+            let here = home.unwrap_or(&self.database);
+            let found = qualifiers(head, of).into_iter();
+            changes.extend(found.map(|range| (range, here.clone())));
+        }
+        if let (Some(wanted), Some(home)) = (&self.wanted, &self.home)
+            && let Some(table) = &wanted.table
+            && word(1, &["table"])
+        {
+            changes.extend(foreign_keys(head, table, home));
+        }
         if self.skip_definer
             && let Some(definer) = definer(&words)
         {
@@ -149,10 +188,15 @@ impl Rules for Changes {
             replaced(head, changes)
         })
     }
+
+    fn end(&mut self) -> Result<Vec<u8>, String> {
+        self.wanted.as_ref().map_or(Ok(()), Wanted::missing)?;
+        Ok(Vec::new())
+    }
 }
 
 /// A name without its quotes.
-fn plain(name: &[u8]) -> String {
+pub(super) fn plain(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
     match text
         .strip_prefix('`')
@@ -161,6 +205,30 @@ fn plain(name: &[u8]) -> String {
         Some(inner) => inner.replace("``", "`"),
         None => text.into_owned(),
     }
+}
+
+/// Where the foreign keys of a table that is made lead to, but for itself, and what they say then: a
+/// table that moves to another database leaves its foreign keys behind.
+fn foreign_keys(head: &[u8], table: &str, home: &str) -> Vec<(Range<usize>, String)> {
+    let words = tokens(Dialect::Mysql, head, usize::MAX);
+    let mut changes = Vec::new();
+    for three in words.windows(3) {
+        let [references, name, next] = three else {
+            continue;
+        };
+        let leads_away = name.kind == Kind::Name && plain(name.text) != table && !next.is(".");
+        if references.is("references") && leads_away {
+            let at = name.at.start;
+            changes.push((at..at, format!("{home}.")));
+        }
+    }
+    if !changes.is_empty() {
+        tracing::warn!(
+            "foreign keys of `{table}` lead to other tables, which are not restored with it: \
+             whether its rows fit to what those hold now is not checked"
+        );
+    }
+    changes
 }
 
 fn replaced(head: &[u8], changes: Vec<(Range<usize>, String)>) -> Verdict {

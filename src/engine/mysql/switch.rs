@@ -21,9 +21,9 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::super::script::Script;
 use super::super::session::Session;
 use super::super::unhex;
-use super::Mysql;
 use super::beside::{MARK, Pair, lock};
 use super::script::Changes;
+use super::{Mysql, text};
 use crate::dump::{ToolCommand, ToolError};
 
 /// How long a switch is under way before it is asked what it waits for, and how often then.
@@ -44,18 +44,32 @@ struct Inside {
 /// Why the content of `target` cannot be switched.
 pub(super) async fn hindrance(
     target: &Mysql,
+    table: Option<&str>,
     session: &mut Session,
 ) -> Result<Option<String>, ToolError> {
     let name = target.literal()?;
+    // Of one table every foreign key that leads to it is another's.
+    let others = match table {
+        Some(table) => format!(
+            "referenced_table_name = {0} and not (constraint_schema = {name} and table_name = {0})",
+            text(table)
+        ),
+        None => format!("constraint_schema <> {name}"),
+    };
     let query = format!(
         "select distinct concat(constraint_schema, '.', table_name)
          from information_schema.referential_constraints
-         where unique_constraint_schema = {name} and constraint_schema <> {name} limit 3"
+         where unique_constraint_schema = {name} and {others} limit 3"
     );
     let others = session.run(&query).await?;
     Ok((!others.is_empty()).then(|| {
         format!(
-            "foreign keys of other databases refer to its tables ({})",
+            "foreign keys of other {} refer to its tables ({})",
+            if table.is_some() {
+                "tables"
+            } else {
+                "databases"
+            },
             others.join(", ")
         )
     }))
@@ -64,21 +78,23 @@ pub(super) async fn hindrance(
 /// Everything below happens once the new database is loaded and checked.
 pub(super) async fn switch(pair: &mut Pair) -> Result<(), ToolError> {
     let (target, new, old) = (&pair.target, &pair.new, &pair.old);
+    let only = pair.table.as_deref();
     let exists = !matches!(
         super::super::Loader::contents(target).await?,
         super::super::Contents::Absent
     );
     let was = if exists {
-        inside(target, &mut pair.session).await?
+        inside(target, only, &mut pair.session).await?
     } else {
         Inside::default()
     };
-    let is = inside(new, &mut pair.session).await?;
+    let is = inside(new, only, &mut pair.session).await?;
     // What would be lost if the tables could not move after all.
-    let triggers = definitions(target, target, &was, Part::Triggers).await?;
-    let programs = definitions(new, target, &is, Part::Programs).await?;
-    let views = definitions(new, target, &is, Part::Views).await?;
+    let triggers = definitions(target, target, &was, Part::Triggers, only).await?;
+    let programs = definitions(new, target, &is, Part::Programs, None).await?;
+    let views = definitions(new, target, &is, Part::Views, None).await?;
 
+    let defaults = sequence_defaults(target, new, &mut pair.session).await?;
     let grants = routine_grants(target, &is).await;
 
     let (here, there, away) = (target.identifier()?, new.identifier()?, old.identifier()?);
@@ -138,12 +154,23 @@ pub(super) async fn switch(pair: &mut Pair) -> Result<(), ToolError> {
         say(format!("drop view if exists {here}.{}", quoted(view)));
     }
     for (kind, routine) in &was.routines {
-        say(format!("drop {kind} if exists {here}.{}", quoted(routine)));
+        let drop = format!("drop {kind} if exists {here}.{}", quoted(routine));
+        if kind == "PACKAGE" {
+            // Only this mode knows the word.
+            say("set @mode = @@sql_mode, session sql_mode = 'ORACLE'".into());
+            say(drop);
+            say("set session sql_mode = @mode".into());
+        } else {
+            say(drop);
+        }
     }
     for event in &was.events {
         say(format!("drop event if exists {here}.{}", quoted(event)));
     }
     say(format!("use {here}"));
+    for statement in defaults {
+        say(statement);
+    }
     script += &programs;
     script += "\n";
     script += &views;
@@ -154,8 +181,9 @@ pub(super) async fn switch(pair: &mut Pair) -> Result<(), ToolError> {
     let Err(error) = watched(target, &script).await else {
         return Ok(());
     };
-    let now = inside(target, &mut pair.session).await?;
-    if now.tables != was.tables || !inside(old, &mut pair.session).await?.tables.is_empty() {
+    let now = inside(target, only, &mut pair.session).await?;
+    let away_now = inside(old, None, &mut pair.session).await?;
+    if now.tables != was.tables || !away_now.tables.is_empty() {
         pair.moved = true;
         return Err(ToolError::Cannot(format!(
             "the tables are the restored ones, and what follows them failed: what was there before \
@@ -179,22 +207,34 @@ pub(super) async fn switch(pair: &mut Pair) -> Result<(), ToolError> {
     Err(error)
 }
 
-/// What is in a database.
-async fn inside(database: &Mysql, session: &mut Session) -> Result<Inside, ToolError> {
+/// What is in a database, or what there is of one table.
+async fn inside(
+    database: &Mysql,
+    table: Option<&str>,
+    session: &mut Session,
+) -> Result<Inside, ToolError> {
     let name = database.literal()?;
+    let only = |column: &str| match table {
+        Some(table) => format!("and {column} = {}", text(table)),
+        None => String::new(),
+    };
+    let all = if table.is_some() { "and false" } else { "" };
     let hex = |column: &str| format!("hex(convert({column} using utf8mb4))");
     let query = format!(
         "select table_type, {} from information_schema.tables
-           where table_schema = {name} and table_name <> '{MARK}'
+           where table_schema = {name} and table_name <> '{MARK}' {of_table}
          union all select 'TRIGGER', {} from information_schema.triggers
-           where trigger_schema = {name}
+           where trigger_schema = {name} {of_trigger}
          union all select routine_type, {} from information_schema.routines
-           where routine_schema = {name}
-         union all select 'EVENT', {} from information_schema.events where event_schema = {name}",
+           where routine_schema = {name} {all}
+         union all select 'EVENT', {} from information_schema.events
+           where event_schema = {name} {all}",
         hex("table_name"),
         hex("trigger_name"),
         hex("routine_name"),
-        hex("event_name")
+        hex("event_name"),
+        of_table = only("table_name"),
+        of_trigger = only("event_object_table"),
     );
     let mut inside = Inside::default();
     for line in session.run(&query).await? {
@@ -215,6 +255,45 @@ async fn inside(database: &Mysql, session: &mut Session) -> Result<Inside, ToolE
     inside.tables.sort();
     inside.triggers.sort();
     Ok(inside)
+}
+
+/// The statements that make columns' defaults those of the sequences that have moved with them: a
+/// default keeps the name of the database that its sequence was in.
+async fn sequence_defaults(
+    target: &Mysql,
+    new: &Mysql,
+    session: &mut Session,
+) -> Result<Vec<String>, ToolError> {
+    let (here, there) = (target.identifier()?, new.identifier()?);
+    let hex = |column: &str| format!("hex(convert({column} using utf8mb4))");
+    // The name of the new database is nobody else's.
+    let query = format!(
+        "select {}, {}, {} from information_schema.columns
+         where table_schema = {} and column_default like '%nextval(%' and instr(column_default, {})",
+        hex("table_name"),
+        hex("column_name"),
+        hex("column_default"),
+        new.literal()?,
+        text(&there)
+    );
+    let mut statements = Vec::new();
+    for line in session.run(&query).await? {
+        let fields: Vec<_> = line.split('\t').map(unhex).collect();
+        let [Some(table), Some(column), Some(default)] = &fields[..] else {
+            continue;
+        };
+        // The history of a table has no part in its defaults.
+        if statements.is_empty() {
+            statements.push("set session system_versioning_alter_history = keep".into());
+        }
+        statements.push(format!(
+            "alter table {here}.{} alter column {} set default ({})",
+            quoted(table),
+            quoted(column),
+            default.replace(&there, &here)
+        ));
+    }
+    Ok(statements)
 }
 
 /// The statements that grant again what is granted on the target's routines: that goes with them,
@@ -291,6 +370,7 @@ async fn definitions(
     to: &Mysql,
     inside: &Inside,
     part: Part,
+    table: Option<&str>,
 ) -> Result<String, ToolError> {
     let none = match part {
         Part::Triggers => inside.triggers.is_empty(),
@@ -320,6 +400,7 @@ async fn definitions(
         let mark = format!("--ignore-table={}.{MARK}", from.name()?);
         let at = command.args.len() - 1;
         command.args.insert(at, mark);
+        command.args.extend(table.map(str::to_owned));
     }
     let text = command.query(DEFINITIONS).await?;
     let mut rules = Changes::new(to.identifier()?);

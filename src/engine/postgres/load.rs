@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 
 use super::super::load::{
-    Activity, ClientLoad, Contents, Destination, Load, LoadOptions, Loader, Purpose, Replacement,
-    Unit,
+    Activity, ClientLoad, Contents, Destination, Load, LoadOptions, Loader, Part, Purpose,
+    Replacement, Unit,
 };
 use super::super::number;
 use super::connection::MAINTENANCE;
 use super::script::Changes;
+use super::wanted::{TableName, Wanted};
 use super::{Postgres, properties};
 use crate::catalog::{PostgresProperties, Properties};
 use crate::dump::{ToolCommand, ToolError};
@@ -37,13 +38,15 @@ where not exists (
   select from pg_depend d where d.classid = made.kind and d.objid = made.oid and d.deptype = 'e'
 )";
 
-/// No timeout of the server's, the role's or the database's ends a load that waits for the store.
+/// No timeout of the server's, the role's or the database's ends a load that waits for the store, and
+/// one that only reads by default writes.
 /// And no load outlives its client: a server (since 14) that waits for a lock does not see by itself
 /// that the client is gone, and would keep its place in the queue, with everybody else behind it.
 pub(super) const PATIENCE: &str = "\
 select set_config(name, case name when 'client_connection_check_interval' then '1s' else '0' end, false)
 from pg_settings where name in ('statement_timeout', 'lock_timeout',
-  'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')
+  'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout',
+  'default_transaction_read_only')
   or name = 'client_connection_check_interval' and version() !~ 'Visual C|mingw'";
 
 /// Empties a database to what `pg_dump` takes for granted. Runs in the transaction that loads the
@@ -152,8 +155,24 @@ impl Loader for Postgres {
                 unit: Unit::Lenient(matters),
             }));
         }
-        options.only(&["--no-owner", "--no-privileges", "--role"])?;
+        options.only(&[
+            "--no-owner",
+            "--no-privileges",
+            "--role",
+            "--table",
+            "--schema-only",
+            "--data-only",
+            "--set",
+        ])?;
         let mut prelude = format!("{PATIENCE};\n");
+        for (name, value) in &options.set {
+            let value = properties::text(value);
+            prelude += &format!("set {} to {value};\n", quoted(name));
+        }
+        let table = options.table.as_deref().map(TableName::parse);
+        if options.part == Part::Rows {
+            self.warn_of_triggers(options).await?;
+        }
         if let Some(role) = &options.role {
             prelude += &format!("set role {};\n", quoted(role));
         }
@@ -161,13 +180,28 @@ impl Loader for Postgres {
             Destination::Scratch => false,
             Destination::Place { replace } => {
                 prelude += "begin;\n";
-                if replace {
-                    prelude += CLEAR;
-                    prelude += "\n";
+                match &table {
+                    Some(table) if replace => {
+                        prelude += &format!("drop table {};\n", table.quoted());
+                    }
+                    None if replace => {
+                        prelude += CLEAR;
+                        prelude += "\n";
+                    }
+                    _ => {}
                 }
                 true
             }
         };
+        // A database that is there may be one in which nobody may make schemas.
+        if let Some(TableName { schema, .. }) = &table
+            && into == Destination::Scratch
+        {
+            prelude += &format!("create schema if not exists {};\n", quoted(schema));
+        }
+        let is_all = table.is_none() && options.part == Part::All;
+        let attach = into != Destination::Scratch;
+        let wanted = (!is_all).then(|| Wanted::new(table, options.part, attach));
         let (converter, text) = match dump_format {
             "plain" => (None, true),
             "custom" | "directory" => {
@@ -188,6 +222,12 @@ impl Loader for Postgres {
             one_transaction,
             no_owner: text && options.no_owner,
             no_privileges: text && options.no_privileges,
+            given: options
+                .set
+                .iter()
+                .map(|(name, _)| name.to_lowercase())
+                .collect(),
+            wanted,
         };
         let load = ClientLoad {
             client: psql("ON_ERROR_STOP=1"),
@@ -235,13 +275,36 @@ impl Loader for Postgres {
         }
     }
 
+    async fn holds_table(&self, table: &str) -> Result<Contents, ToolError> {
+        let name = literal(&TableName::parse(table).quoted());
+        let query = format!(
+            "select case relkind when 'p' then 'partitioned'
+               else pg_size_pretty(pg_total_relation_size(oid)) end
+             from pg_class where oid = to_regclass({name})"
+        );
+        let answer = self.ask(self.name(), &query).await?;
+        Ok(match answer.trim() {
+            "" => Contents::Empty,
+            // Its partitions would go with it.
+            "partitioned" => {
+                return Err(ToolError::Cannot(format!(
+                    "the table {table} is partitioned: nothing was done; restore its partitions by \
+                     their names, or all into another database with --to"
+                )));
+            }
+            size => Contents::Holds(format!("the table {table}, {size}")),
+        })
+    }
+
     async fn beside(
         &self,
         purpose: Purpose,
         said: Option<&Properties>,
         options: &LoadOptions,
     ) -> Result<Replacement, ToolError> {
-        if self.globals() {
+        // A table is replaced in a transaction of its own database.
+        let is_of_table = options.table.is_some() && purpose == Purpose::Restore;
+        if self.globals() || (is_of_table && self.contents().await? != Contents::Absent) {
             return Ok(Replacement::Other);
         }
         super::beside::make(self, purpose, said, options).await
@@ -307,6 +370,24 @@ impl Loader for Postgres {
 }
 
 impl Postgres {
+    /// Rows that are added to tables meet their triggers, unless the session is a replica's.
+    async fn warn_of_triggers(&self, options: &LoadOptions) -> Result<(), ToolError> {
+        let is_replica = options
+            .set
+            .iter()
+            .any(|(name, value)| name == "session_replication_role" && value == "replica");
+        let query = "select count(*) from pg_trigger where not tgisinternal and tgenabled <> 'D'";
+        if let (false, Some(count @ 1..)) =
+            (is_replica, number(&self.ask(self.name(), query).await?))
+        {
+            tracing::warn!(
+                "{count} triggers of the target run for the rows that are loaded, and may change \
+                 them: --set session_replication_role=replica keeps them from it"
+            );
+        }
+        Ok(())
+    }
+
     /// The names of all settings that the server has.
     async fn settings(&self) -> Result<HashSet<String>, ToolError> {
         let query = "select lower(name) from pg_settings";

@@ -12,6 +12,7 @@ mod programs;
 mod properties;
 mod script;
 mod split;
+mod wanted;
 
 use connection::MAINTENANCE;
 use programs::ServerVersion;

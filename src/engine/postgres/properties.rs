@@ -176,7 +176,7 @@ impl PostgresProperties {
 }
 
 /// Text as a string, whatever is in it and however the server reads strings.
-fn text(value: &str) -> String {
+pub(super) fn text(value: &str) -> String {
     let doubled = value.replace('\'', "''");
     if doubled.contains('\\') {
         format!("E'{}'", doubled.replace('\\', r"\\"))

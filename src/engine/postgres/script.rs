@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::super::script::{Dialect, Kind, Rules, Token, Verdict, tokens};
+use super::wanted::Wanted;
 
 /// As many tokens of a statement as rules look at.
 const LOOK: usize = 64;
@@ -17,6 +18,10 @@ pub(super) struct Changes {
     pub(super) one_transaction: bool,
     pub(super) no_owner: bool,
     pub(super) no_privileges: bool,
+    /// Settings of the session that are the person's to say.
+    pub(super) given: HashSet<String>,
+    /// Where not all is wanted.
+    pub(super) wanted: Option<Wanted>,
 }
 
 impl Rules for Changes {
@@ -45,22 +50,33 @@ impl Rules for Changes {
                  reach another one; nothing of that is loaded. Give --stdout, and load it with psql"
             ));
         }
-        let drop = (whole && self.is_unknown_setting(&words))
+        let drop = (whole && self.is_not_set(&words))
             || (self.one_transaction && is_transaction(&words))
             || (self.no_owner && sets_owner(&words))
             || (self.no_privileges && grants(&words));
-        Ok(if drop { Verdict::Drop } else { Verdict::Keep })
+        Ok(match &mut self.wanted {
+            _ if drop => Verdict::Drop,
+            Some(wanted) => wanted.decide(head, &words)?,
+            None => Verdict::Keep,
+        })
+    }
+
+    fn end(&mut self) -> Result<Vec<u8>, String> {
+        self.wanted.as_mut().map_or(Ok(Vec::new()), Wanted::end)
     }
 }
 
 impl Changes {
-    fn is_unknown_setting(&self, words: &[Token]) -> bool {
+    /// Whether it sets what this server does not know, or what the person has set.
+    fn is_not_set(&self, words: &[Token]) -> bool {
         match words {
             [set, name, is, ..]
                 if set.is("set") && name.kind == Kind::Word && (is.is("=") || is.is("to")) =>
             {
                 // Sets of words (`SET SESSION AUTHORIZATION`) have no sign behind the second.
-                !self.settings.is_empty() && !self.settings.contains(&name.lossy().to_lowercase())
+                let name = name.lossy().to_lowercase();
+                let unknown = !self.settings.is_empty() && !self.settings.contains(&name);
+                unknown || self.given.contains(&name)
             }
             _ => false,
         }

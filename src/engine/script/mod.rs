@@ -54,6 +54,14 @@ pub trait Rules: Send {
     /// # Errors
     /// In words, when the dump must not be loaded.
     fn decide(&mut self, head: &[u8], whole: bool) -> Result<Verdict, String>;
+
+    /// The dump has ended: what comes after it.
+    ///
+    /// # Errors
+    /// In words, when something that must be in it was not.
+    fn end(&mut self) -> Result<Vec<u8>, String> {
+        Ok(Vec::new())
+    }
 }
 
 /// A dump's statements on their way, and the rules for them.
@@ -63,6 +71,8 @@ pub struct Script {
     held: Vec<u8>,
     /// What becomes of the rest of a statement whose head has been decided about.
     rest: Option<bool>,
+    /// Whether the last statement was kept: a COPY's rows go where it goes.
+    kept: bool,
 }
 
 impl Script {
@@ -73,6 +83,7 @@ impl Script {
             rules,
             held: Vec::new(),
             rest: None,
+            kept: true,
         }
     }
 
@@ -85,7 +96,7 @@ impl Script {
         let mut rest = bytes;
         while !rest.is_empty() {
             if self.held.is_empty() && self.lexer.in_rows() {
-                self.rest = Some(true);
+                self.rest = Some(self.kept);
             }
             let (length, ends) = self.lexer.next(rest);
             let piece;
@@ -114,6 +125,7 @@ impl Script {
         if !self.held.is_empty() {
             self.settle(true, &mut out)?;
         }
+        out.extend_from_slice(&self.rules.end()?);
         Ok(out.into())
     }
 
@@ -121,7 +133,8 @@ impl Script {
         let head = std::mem::take(&mut self.held);
         let verdict = self.rules.decide(&head, whole)?;
         self.lexer.after(&head);
-        self.rest = Some(verdict != Verdict::Drop);
+        self.kept = verdict != Verdict::Drop;
+        self.rest = Some(self.kept);
         match verdict {
             Verdict::Keep => out.extend_from_slice(&head),
             Verdict::Drop => {}
@@ -252,6 +265,32 @@ SELECT 1--1, 2;
             );
             let out = String::from_utf8(out).unwrap();
             assert!(out.contains("drop x") && !out.contains("DROP z") && !out.contains("DROP T"));
+        }
+    }
+
+    #[test]
+    fn the_rows_of_a_copy_go_where_it_goes() {
+        struct NoRows;
+        impl Rules for NoRows {
+            fn dialect(&self) -> Dialect {
+                Dialect::Postgres
+            }
+            fn decide(&mut self, head: &[u8], _: bool) -> Result<Verdict, String> {
+                let words = tokens(Dialect::Postgres, head, 2);
+                let goes = words.get(1).is_some_and(|word| word.is("a"));
+                Ok(if goes { Verdict::Drop } else { Verdict::Keep })
+            }
+        }
+        let text = "COPY a FROM stdin;\n1\n\\.\nCOPY b FROM stdin;\n2\n\\.\nSELECT 3;";
+        for length in [1, 7, 100] {
+            let mut script = Script::new(Box::new(NoRows));
+            let pieces = text.as_bytes().chunks(length);
+            let mut out: Vec<u8> = pieces
+                .flat_map(|piece| script.edit(piece).unwrap())
+                .collect();
+            out.extend_from_slice(&script.end().unwrap());
+            let out = String::from_utf8(out).unwrap();
+            assert_eq!(out.trim(), "COPY b FROM stdin;\n2\n\\.\nSELECT 3;");
         }
     }
 
