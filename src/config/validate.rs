@@ -524,6 +524,28 @@ mod tests {
     }
 
     #[test]
+    fn a_name_whose_keys_would_be_longer_than_a_store_takes_is_refused() {
+        let inventory = |prefix: &str, letter: &str, count: usize| {
+            let name = letter.repeat(count);
+            let text = format!(
+                "[stores.s]\nurl = \"s3://bucket{prefix}\"\n[databases.\"{name}\"]\n\
+                 engine = \"command\"\ncommand = [\"true\"]\n"
+            );
+            Inventory::parse(Path::new("t.toml"), &text).map(|_| ())
+        };
+        assert!(inventory("", "x", 200).is_ok());
+        // Two bytes, which are six in a key, and that twice.
+        assert!(inventory("", "ß", 75).is_ok());
+        for (prefix, letter, count) in [
+            (String::new(), "ß", 90),
+            (format!("/{}", "p".repeat(200)), "ß", 75),
+        ] {
+            let error = inventory(&prefix, letter, count).unwrap_err().to_string();
+            assert!(error.contains("1024"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_store_is_a_bucket_and_a_prefix_that_there_can_be() {
         let store = |url: &str, more: &str| {
             let text = format!("[stores.s]\nurl = \"{url}\"\n{more}");

@@ -8,11 +8,11 @@
 
 use std::time::Duration;
 
-use bytes::BufMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{ChildStdin, ChildStdout};
+use tokio::io::AsyncWriteExt;
+use tokio::process::ChildStdin;
 use tokio::time::timeout;
 
+use super::output::Output;
 use super::source::{DumpError, Flaw};
 use super::{Child, ToolCommand};
 use crate::meter::Meter;
@@ -23,14 +23,14 @@ pub const ROWS_END: &[u8] = b"\\.\n";
 const ECHO_END: &[u8] = b"\n\\echo '\\\\.'\n";
 /// The longest answer that is no copy, in bytes: a list of tables.
 const LONGEST_ANSWER: usize = 64 << 20;
-/// How long a client that has closed its stdout may take to exit and say why.
+/// How long a client that has closed its stdout may take to exit and say why, and what one that has
+/// exited has left behind may hold it in silence.
 const EXIT_GRACE: Duration = Duration::from_secs(10);
 
 /// A running client.
 pub struct Copier {
-    child: Child,
+    output: Output,
     stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
     /// The last bytes of the answer.
     last: [u8; 4],
     /// Whether the answer's end has not been read.
@@ -45,9 +45,8 @@ impl Copier {
     pub fn start(command: &ToolCommand) -> Result<Self, DumpError> {
         let (child, stdin, stdout) = Child::talking(command)?;
         Ok(Self {
-            child,
+            output: Output::new(child, stdout),
             stdin: Some(stdin),
-            stdout,
             last: [0; 4],
             answers: false,
         })
@@ -102,20 +101,9 @@ impl Copier {
     ) -> Result<bool, DumpError> {
         while segment.len() < limit {
             let start = segment.len();
-            let mut limited = (&mut *segment).limit(limit - start);
-            let exited_well = self.child.has_exited_well();
-            tokio::select! {
-                read = self.stdout.read_buf(&mut limited) => {
-                    let read = read.map_err(|error| DumpError::Read {
-                        program: self.child.program().to_owned(),
-                        error,
-                    })?;
-                    if read == 0 {
-                        return Err(self.flawed().await);
-                    }
-                    meter.add_dump(read as u64);
-                }
-                ended = self.child.wait(), if !exited_well => ended?,
+            let read = self.output.read(segment, limit, EXIT_GRACE, meter);
+            if read.await? == 0 {
+                return Err(self.flawed().await);
             }
             for byte in &segment[start.max(segment.len().saturating_sub(self.last.len()))..] {
                 self.last.rotate_left(1);
@@ -131,15 +119,15 @@ impl Copier {
 
     /// It has ended before its answer has.
     async fn flawed(&mut self) -> DumpError {
-        match timeout(EXIT_GRACE, self.child.wait()).await {
+        match timeout(EXIT_GRACE, self.output.child.wait()).await {
             Ok(Err(error)) => return error.into(),
             Ok(Ok(())) => {}
-            Err(_) => self.child.kill().await,
+            Err(_) => self.output.child.kill().await,
         }
         DumpError::Flawed {
-            program: self.child.program().to_owned(),
+            program: self.output.child.program().to_owned(),
             flaw: Flaw::EndMarker("\\."),
-            last_words: self.child.last_words().await,
+            last_words: self.output.child.last_words().await,
         }
     }
 
@@ -159,23 +147,12 @@ impl Copier {
         }
         self.ask(last).await?;
         drop(self.stdin.take());
-        let Ok(ended) = timeout(exit_timeout, self.child.wait()).await else {
-            self.child.kill().await;
-            return Err(DumpError::Lingers {
-                program: self.child.program().to_owned(),
-                after: exit_timeout,
-                last_words: self.child.last_words().await,
-            });
-        };
-        ended?;
-        let said = self.child.said().await;
-        self.child.reap();
-        Ok(said)
+        self.output.end(exit_timeout).await
     }
 
     /// Ends it and every process of its group.
     pub async fn kill(&mut self) {
-        self.child.kill().await;
+        self.output.child.kill().await;
     }
 }
 

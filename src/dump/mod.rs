@@ -7,6 +7,7 @@
 //! | [`child`] | a running process: its group, its end |
 //! | [`stderr`] | what it says, in bounds |
 //! | [`guard`] | what ends it when this program is killed |
+//! | `output` | its stdout, and its end behind that |
 //! | [`copier`] | a client that is told statements, and whose answers are a dump |
 //! | [`source`] | the dump, read segment by segment, and the proof that it is whole |
 
@@ -14,6 +15,7 @@ pub mod child;
 pub mod copier;
 pub(crate) mod environment;
 pub mod guard;
+mod output;
 pub mod source;
 pub mod stderr;
 pub mod tool;

@@ -6,11 +6,9 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use tokio::io::AsyncReadExt;
-use tokio::process::ChildStdout;
-use tokio::time::{sleep, timeout};
+use bytes::BytesMut;
 
+use super::output::Output;
 use super::{Child, ChildError, ToolCommand, ToolError, words};
 use crate::meter::Meter;
 
@@ -171,8 +169,7 @@ pub enum Next {
 
 /// A running dump.
 pub struct Source {
-    child: Child,
-    stdout: ChildStdout,
+    output: Output,
     shape: DumpShape,
     exit_timeout: Duration,
     at_eof: bool,
@@ -197,8 +194,7 @@ impl Source {
     ) -> Result<Self, DumpError> {
         let (child, stdout) = Child::reading(command)?;
         Ok(Self {
-            child,
-            stdout,
+            output: Output::new(child, stdout),
             shape,
             exit_timeout,
             at_eof: false,
@@ -260,23 +256,8 @@ impl Source {
         meter: &Meter,
     ) -> Result<(), DumpError> {
         while !self.at_eof && segment.len() < limit {
-            let room = limit - segment.len();
-            let mut limited = (&mut *segment).limit(room);
-            let exited_well = self.child.has_exited_well();
-            tokio::select! {
-                read = self.stdout.read_buf(&mut limited) => {
-                    let read = read.map_err(|error| DumpError::Read {
-                        program: self.child.program().to_owned(),
-                        error,
-                    })?;
-                    self.at_eof = read == 0;
-                    meter.add_dump(read as u64);
-                }
-                // A child that failed may leave its stdout open in a process of its own.
-                ended = self.child.wait(), if !exited_well => ended?,
-                // So may one that did not fail: what it left behind may go on, but not be silent.
-                () = sleep(self.exit_timeout), if exited_well => return Err(self.held().await),
-            }
+            let read = self.output.read(segment, limit, self.exit_timeout, meter);
+            self.at_eof = read.await? == 0;
         }
         Ok(())
     }
@@ -296,31 +277,11 @@ impl Source {
         }
     }
 
-    async fn held(&mut self) -> DumpError {
-        self.child.kill().await;
-        DumpError::Held {
-            program: self.child.program().to_owned(),
-            after: self.exit_timeout,
-            last_words: self.child.last_words().await,
-        }
-    }
-
     async fn end(&mut self) -> Result<DumpEnd, DumpError> {
-        let Ok(ended) = timeout(self.exit_timeout, self.child.wait()).await else {
-            self.child.kill().await;
-            return Err(DumpError::Lingers {
-                program: self.child.program().to_owned(),
-                after: self.exit_timeout,
-                last_words: self.child.last_words().await,
-            });
-        };
-        ended?;
-        let warnings = self.child.said().await;
-        // All is read and said. Whatever becomes of the job, there is nothing to be ended any more.
-        self.child.reap();
+        let warnings = self.output.end(self.exit_timeout).await?;
         if let Some(flaw) = self.shape.flaw(self.size, &self.first, &self.last) {
             return Err(DumpError::Flawed {
-                program: self.child.program().to_owned(),
+                program: self.output.child.program().to_owned(),
                 flaw,
                 last_words: warnings.join("\n"),
             });
@@ -333,7 +294,7 @@ impl Source {
 
     /// Ends the tool and every process of its group.
     pub async fn kill(&mut self) {
-        self.child.kill().await;
+        self.output.child.kill().await;
     }
 }
 

@@ -2,8 +2,10 @@
 //! for reports, logs and exit codes.
 
 use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 
 use crate::dump::{ChildError, DumpError, Flaw};
@@ -162,6 +164,15 @@ impl JobError {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
         Self::Panicked(text.unwrap_or_else(|| "a panic".into()))
+    }
+
+    /// What `work` comes to; that it breaks down is an error like any other.
+    ///
+    /// # Errors
+    /// Its own, and [`JobError::Panicked`].
+    pub async fn caught<T>(work: impl Future<Output = Result<T, Self>>) -> Result<T, Self> {
+        let done = AssertUnwindSafe(work).catch_unwind().await;
+        done.unwrap_or_else(|panic| Err(Self::panicked(&*panic)))
     }
 
     /// The failure as data; `left` is what [`super::erase`](mod@super::erase) could not take away.

@@ -357,14 +357,14 @@ pub async fn back_up(
         biased;
         () = interruption.cancel.cancelled() => Err(JobError::Cancelled),
         stalled = stalled(&job) => Err(stalled),
-        stowed = async {
+        stowed = JobError::caught(async {
             let Dumping { source, envelope, tee, started } =
                 Dumping::begin(&job, &id, &routes, cores).await?;
             let source = running.insert(source);
             let (whole, landed) = stream(&job, cores, source, envelope, tee).await?;
             let container = ("tar", job.compression);
             Ok(Stowed::new(&job, &id, &routes, started, &whole, container, landed))
-        } => stowed,
+        }) => stowed,
     };
     let committed = match stowed {
         Ok(stowed) => stowed.settle(interruption).await,

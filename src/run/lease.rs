@@ -156,18 +156,18 @@ impl Lease {
                 Ok(Err(error)) => return Err(NoLease::Refused(error)),
                 Ok(Ok(_)) | Err(_) => {}
             }
-            let others = match others(store, database, key).await {
-                Ok(others) => others,
+            let other = match other(store, database, key).await {
+                Ok(other) => other,
                 Err(error) if error.may_pass() => return Err(NoLease::Store(error)),
                 Err(error) => {
                     tracing::info!(
                         database,
                         "whether another run is at it is not known: {error}"
                     );
-                    Vec::new()
+                    None
                 }
             };
-            let Some(other) = others.first() else {
+            let Some(other) = other else {
                 let (store, lost) = (store.clone(), lost.clone());
                 let about = (database.clone(), key.clone(), holder.clone());
                 let beats = tokio::spawn(beats(*pace, store, about, lost));
@@ -232,8 +232,7 @@ async fn beats(
     loop {
         tokio::time::sleep(pace.beat).await;
         if away(heard)
-            && let Ok(others) = others(&store, &database, &key).await
-            && let Some(other) = others.first()
+            && let Ok(Some(other)) = other(&store, &database, &key).await
         {
             let words = other.words(&database);
             tracing::error!(
@@ -250,11 +249,15 @@ async fn beats(
     }
 }
 
-/// Who else is at the database and alive, whoever has been there longest first.
-async fn others(store: &SharedStore, database: &str, own: &str) -> Result<Vec<Other>, StoreError> {
+/// Who else is at the database and alive. Of several the one that has been there longest: a listing
+/// is in the order of its keys, and a backup's id begins with the time.
+async fn other(
+    store: &SharedStore,
+    database: &str,
+    own: &str,
+) -> Result<Option<Other>, StoreError> {
     let listed = list_all(&**store, &leases_prefix(database)).await?;
     let now = Timestamp::now().as_second() + store.clock_offset().unwrap_or_default();
-    let mut others = Vec::new();
     for object in listed {
         // A store that tells no dates has nobody expire.
         let quiet = if object.modified > 0 {
@@ -281,14 +284,13 @@ async fn others(store: &SharedStore, database: &str, own: &str) -> Result<Vec<Ot
             let _ = store.delete(&object.key).await;
             continue;
         }
-        others.push(Other {
+        return Ok(Some(Other {
             key: object.key,
             quiet,
             holder,
-        });
+        }));
     }
-    others.sort_by_key(|other| other.holder.as_ref().map(|holder| holder.began));
-    Ok(others)
+    Ok(None)
 }
 
 fn text(holder: &Holder) -> Bytes {

@@ -22,6 +22,7 @@ pub mod resources;
 mod turn;
 mod workshop;
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ use crate::catalog::{self, BackupId, Mode, Record, RecordKind, Retention};
 use crate::config::{Database, Selection};
 use crate::hooks::{self, HookPoint};
 use crate::job::places::{Places, pass};
-use crate::job::{self, Committed, Failure, FailureKind, Interruption, Job, JobError, StoreEnd};
+use crate::job::{self, Committed, Failure, FailureKind, Interruption, JobError, StoreEnd};
 use crate::meter::Phase;
 use crate::staged::{self, PreparedStaged, Staging};
 use crate::store::retry::{RetryPolicy, Retrying};
@@ -413,21 +414,19 @@ impl Run {
         tracked.meter.set_worker(place.number);
         let (started, start, id) = (Timestamp::now(), Instant::now(), BackupId::now());
         let mut warnings = Vec::new();
-        let mut job = None;
+        let mut has_begun = false;
         let mut turn = Turn::new(&self.interruption);
         let interruption = turn.interruption.clone();
         let work = async {
             let begun = self.begin(entry, tracked, &id, &mut warnings, &mut turn);
-            let PreparedJob { job: prepared, .. } = begun.await?;
-            let prepared = job.insert(prepared).clone();
-            job::back_up(prepared, id.clone(), cores, &interruption).await
+            let PreparedJob { job, .. } = begun.await?;
+            has_begun = true;
+            job::back_up(job, id.clone(), cores, &interruption).await
         };
         let result = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
         let result = match result {
             Ok(result) => result,
-            Err(panic) => Err(self
-                .broke_down(job.as_deref(), &id, JobError::panicked(&*panic))
-                .await),
+            Err(panic) => Err(broke_down(&*panic, has_begun)),
         };
         JobOutcome {
             result: turn.end(self, result).await,
@@ -446,14 +445,14 @@ impl Run {
         staging: &Staging,
     ) -> JobOutcome {
         let (mut started, mut warnings, id) = (None, Vec::new(), BackupId::now());
-        let mut job = None;
+        let mut has_begun = false;
         let mut turn = Turn::new(&self.interruption);
         let interruption = turn.interruption.clone();
         let begin = async {
             started = Some((Timestamp::now(), Instant::now()));
             let begun = self.begin(entry, tracked, &id, &mut warnings, &mut turn);
             let prepared = begun.await?;
-            job = Some(prepared.job.clone());
+            has_begun = true;
             let PreparedJob {
                 job,
                 staged: Some(dump),
@@ -469,9 +468,7 @@ impl Run {
         let work = staged::back_up(begin, meter, &id, staging, host, &interruption);
         let result = match AssertUnwindSafe(Box::pin(work)).catch_unwind().await {
             Ok(result) => result,
-            Err(panic) => Err(self
-                .broke_down(job.as_deref(), &id, JobError::panicked(&*panic))
-                .await),
+            Err(panic) => Err(broke_down(&*panic, has_begun)),
         };
         let (started, took) = match started {
             Some((started, start)) => (Some(started), start.elapsed()),
@@ -549,17 +546,6 @@ impl Run {
         }
     }
 
-    /// The program failed in a job: what the job has stored goes like that of any failed one.
-    async fn broke_down(&self, job: Option<&Job>, id: &BackupId, error: JobError) -> Failure {
-        match job {
-            Some(job) => {
-                job.give_up(id, &job.routes(), error, &self.interruption)
-                    .await
-            }
-            None => error.describe(None),
-        }
-    }
-
     /// After a success: removes what no rule keeps, in each store that has the new backup.
     async fn prune(&self, entry: &Database, mut outcome: JobOutcome) -> JobOutcome {
         let (true, Ok(Committed { stores, .. })) =
@@ -604,6 +590,17 @@ impl Run {
             Some(Ok(removed)) => Err(removed.failures.join("; ")),
         }
     }
+}
+
+/// The program failed where nothing is stored, or, with a job that `has_begun`, in ending it: what
+/// it fails with in between is the job's own failure.
+fn broke_down(panic: &(dyn Any + Send), has_begun: bool) -> Failure {
+    let left = has_begun.then(|| {
+        "the program broke down at the end of the job: something may be left; `tapline cleanup \
+         --older-than 1h --confirm` removes it"
+            .into()
+    });
+    JobError::panicked(panic).describe(left)
 }
 
 /// What a database's hooks are told.

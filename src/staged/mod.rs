@@ -133,8 +133,7 @@ pub async fn back_up(
         worker,
     };
     let work = steps(&job, &dump, id, staging, &routes, places, cancel);
-    let stowed = Box::pin(work).await;
-    match stowed {
+    match JobError::caught(Box::pin(work)).await {
         Ok(stowed) => stowed.settle(interruption).await,
         Err(error) => Err(job.give_up(id, &routes, error, interruption).await),
     }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::world::{TAPLINE, World, wait_until};
+use super::world::{TAPLINE, World, end_of, wait_until};
 
 #[test]
 fn a_timeline_shows_each_database_as_a_letter_and_as_a_bar() {
@@ -196,7 +196,7 @@ fn an_interrupted_bench_leaves_nothing() {
             .status()
             .unwrap();
         assert!(status.success());
-        assert_eq!(running.wait().unwrap().code(), Some(code));
+        assert_eq!(end_of(&mut running).code(), Some(code));
         world.assert_store_is_clean();
         let left = std::fs::read_dir(world.folder.path()).unwrap();
         assert!(

@@ -4,7 +4,7 @@
 use tapline::s3_server::{Fault, Op};
 use tapline::store::memory::Effect;
 
-use super::world::{World, untar, wait_until};
+use super::world::{World, end_of, untar, wait_until};
 
 fn command(script: &str) -> String {
     format!("[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", '''{script}''']\n")
@@ -281,7 +281,7 @@ fn a_tool_that_will_not_end_keeps_no_terminated_run_from_ending() {
     wait_until(|| left().ends_with('\n'));
     let begin = std::time::Instant::now();
     super::world::signal(&running, "TERM");
-    let status = running.wait().unwrap();
+    let status = end_of(&mut running);
     let took = begin.elapsed();
     let outside = left().trim().to_owned();
     let still_there = std::path::Path::new("/proc").join(&outside).exists();

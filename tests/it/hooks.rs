@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::world::{World, leases, signal, wait_until};
+use super::world::{World, end_of, leases, signal, wait_until};
 
 const DATABASES: &str = "[databases.good]\nengine = \"command\"\ncommand = [\"seq\", \"9\"]\n\
     [databases.bad]\nengine = \"command\"\ncommand = [\"false\"]\n";
@@ -162,7 +162,7 @@ fn an_interrupted_run_still_calls_what_comes_after() {
         .unwrap();
     wait_until(|| world.path("on").exists());
     signal(&running, "TERM");
-    assert_eq!(running.wait().unwrap().code(), Some(143));
+    assert_eq!(end_of(&mut running).code(), Some(143));
     assert_eq!(told(&world, "after.x")["result"], "cancelled");
     assert_eq!(told(&world, "after_run.run")["cancelled"], 1);
     world.assert_store_is_clean();

@@ -8,7 +8,7 @@ use tapline::catalog::{BackupId, lease_key};
 use tapline::s3_server::{Fault, Op};
 use tapline::store::Store;
 
-use super::world::{World, backup_keys, leases, signal, wait_until};
+use super::world::{World, backup_keys, end_of, leases, signal, wait_until};
 
 /// A database whose first dump waits until somebody has written to a pipe.
 fn world() -> World {
@@ -52,10 +52,7 @@ fn a_second_run_of_the_same_database_does_not_begin() {
             .open(world.path("fifo"))
             .unwrap(),
     );
-    assert_eq!(
-        (first.wait().unwrap().code(), second.code),
-        (Some(0), Some(1))
-    );
+    assert_eq!((end_of(&mut first).code(), second.code), (Some(0), Some(1)));
     let report = std::fs::read_to_string(world.path("r.json")).unwrap();
     assert!(
         report.contains("another backup of x is under way on "),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::world::{Run, World, signal, wait_until};
+use super::world::{Run, World, end_of, signal, wait_until};
 
 const SHOP: &str = "[databases.shop]\nengine = \"command\"\n\
     command = [\"sh\", \"-c\", \"test ! -e broken && seq 9\"]\n";
@@ -267,7 +267,7 @@ fn a_service_that_is_down_for_a_moment_is_told_and_one_that_hangs_keeps_nobody_l
     wait_until(|| !hanging.posted().is_empty());
     let start = Instant::now();
     signal(&running, "TERM");
-    assert_eq!(running.wait().unwrap().code(), Some(0));
+    assert_eq!(end_of(&mut running).code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 

@@ -19,7 +19,7 @@ use tapline::store::{Checksum, ChecksumKind, Limits, SharedStore};
 use tokio_util::sync::CancellationToken;
 
 use super::servers::{Mariadb, PASSWORD, Postgres};
-use super::world::{TAPLINE, World, peak_rss, store, wait_until};
+use super::world::{TAPLINE, World, end_of, peak_rss, store, wait_until};
 
 /// The key of the only archive of `database`.
 fn archive_key(world: &World, database: &str) -> String {
@@ -488,7 +488,7 @@ fn an_interrupted_restore_ends_its_client_before_the_end_of_its_input() {
             .unwrap()
             .success()
     );
-    assert_eq!(running.wait().unwrap().code(), Some(143));
+    assert_eq!(end_of(&mut running).code(), Some(143));
     let pid = std::fs::read_to_string(world.path("pid")).unwrap();
     let alive = || {
         std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))

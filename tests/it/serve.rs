@@ -11,7 +11,7 @@ use tapline::catalog::BackupId;
 use tapline::s3_server::{Fault, Op};
 
 use super::prune::put_backup;
-use super::world::{World, backup_keys, leases, signal, wait_until};
+use super::world::{World, backup_keys, end_of, leases, signal, wait_until};
 
 /// Due on the first of January alone, and so since the last one.
 const YEARLY: &str = "schedule = \"0 0 1 1 *\"\ntime_zone = \"UTC\"\n";
@@ -88,7 +88,7 @@ fn log(world: &World) -> String {
 fn end(world: &World, mut running: Service) {
     let start = Instant::now();
     signal(&running, "TERM");
-    let code = running.wait().unwrap().code();
+    let code = end_of(&mut running).code();
     assert_eq!(code, Some(0), "{}", log(world));
     assert!(start.elapsed() < Duration::from_mins(1));
 }
@@ -331,7 +331,7 @@ fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
     heard("READY=1");
     signal(&running, "TERM");
     heard("STOPPING=1");
-    assert_eq!(running.wait().unwrap().code(), Some(0));
+    assert_eq!(end_of(&mut running).code(), Some(0));
 }
 
 /// One GET; the status line, headers and body.

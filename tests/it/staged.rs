@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::servers::{Mariadb, PASSWORD, Postgres};
-use super::world::{World, tool, untar, wait_until};
+use super::world::{World, end_of, tool, untar, wait_until};
 
 /// A folder for the staged files of a world's runs.
 fn staged(world: &World, more: &str, databases: &str) {
@@ -361,7 +361,7 @@ fn whatever_ends_a_run_no_file_and_no_upload_is_left() {
                 .unwrap()
                 .success()
         );
-        assert_eq!(running.wait().unwrap().code(), Some(143));
+        assert_eq!(end_of(&mut running).code(), Some(143));
         assert_eq!(files_left(&world), Vec::<String>::new());
         world.assert_store_is_clean();
         // Each tool has said its number; none of them is alive.

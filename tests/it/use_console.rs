@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::world::{TAPLINE, World, server_process, store, wait_until};
+use super::world::{TAPLINE, World, end_of, server_process, store, wait_until};
 
 const TWO: &str = "[run]\nretry_for = \"5s\"\n[defaults]\nengine = \"command\"\n\
     [databases.good]\ncommand = [\"seq\", \"200000\"]\n\
@@ -177,7 +177,7 @@ fn a_closed_terminal_ends_a_run_in_order() {
     let world = World::new(ENDLESS);
     let mut backup = Endless::begin(&world);
     signal(&backup.0, Signal::HUP);
-    assert_eq!(backup.0.wait().unwrap().code(), Some(129));
+    assert_eq!(end_of(&mut backup.0).code(), Some(129));
     world.assert_store_is_clean();
 }
 
@@ -197,7 +197,7 @@ fn nohup_means_it() {
         .unwrap();
     wait_until(|| world.path("begun").exists());
     signal(&child, Signal::HUP);
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(end_of(&mut child).code(), Some(0));
     assert_eq!(manifests(&world, "good"), 1);
 }
 
@@ -210,7 +210,7 @@ fn a_store_that_hangs_does_not_keep_a_terminated_run_from_ending() {
     signal(&server, Signal::STOP);
     let start = Instant::now();
     signal(&backup.0, Signal::TERM);
-    let (code, took) = (backup.0.wait().unwrap().code(), start.elapsed());
+    let (code, took) = (end_of(&mut backup.0).code(), start.elapsed());
     server.kill().unwrap();
     server.wait().unwrap();
     assert_eq!(code, Some(143));
@@ -236,7 +236,7 @@ fn a_signal_while_planning_or_reading_ends_at_once() {
         wait_until(|| world.path("begun").exists());
         let start = Instant::now();
         signal(&child, Signal::TERM);
-        assert_eq!(child.wait().unwrap().code(), Some(143), "{task}");
+        assert_eq!(end_of(&mut child).code(), Some(143), "{task}");
         assert!(start.elapsed() < Duration::from_secs(2), "{task}");
         std::fs::remove_file(world.path("begun")).unwrap();
     }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -70,9 +70,10 @@ impl World {
 
     /// `tapline ARGS`, not yet started.
     pub fn tapline(&self, args: &[&str]) -> Command {
-        // Under nohup, or a runner that ignores SIGHUP, tapline would ignore it, too: it means that.
+        // What a runner ignores, as nohup does SIGHUP and a script's background SIGINT, tapline would
+        // ignore, too: it means that.
         let mut command = Command::new("env");
-        command.args(["--default-signal=HUP", TAPLINE]);
+        command.args(["--default-signal=HUP,INT,TERM", TAPLINE]);
         command
             .args(args)
             .current_dir(self.folder.path())
@@ -93,9 +94,9 @@ impl World {
         run
     }
 
-    /// Runs `tapline ARGS` to its end.
+    /// Runs `tapline ARGS` to its end; there is one.
     pub fn quietly(&self, args: &[&str]) -> Run {
-        Run::from(self.tapline(args).output().unwrap())
+        self.at_most(Duration::from_mins(5), args)
     }
 
     /// Makes a pair of keys in `age.key`: its public half, for `encrypt_to`.
@@ -108,10 +109,12 @@ impl World {
 
     /// Runs `tapline ARGS` to its end, or kills it when that takes longer: exit code 137.
     pub fn at_most(&self, time: Duration, args: &[&str]) -> Run {
+        let tapline = self.tapline(args);
         let mut command = Command::new("timeout");
         command
-            .args(["--signal=KILL", &time.as_secs().to_string(), TAPLINE])
-            .args(args)
+            .args(["--foreground", "--signal=KILL", &time.as_secs().to_string()])
+            .arg(tapline.get_program())
+            .args(tapline.get_args())
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         Run::from(command.output().unwrap())
@@ -222,6 +225,20 @@ pub fn signal(running: &Child, name: &str) {
         _ => panic!("no signal of a test: {name}"),
     };
     rustix::process::kill_process(Pid::from_child(running), signal).unwrap();
+}
+
+/// Waits for the end of a process that is to end soon, and kills one that does not.
+pub fn end_of(running: &mut Child) -> ExitStatus {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_mins(2) {
+        if let Some(status) = running.try_wait().unwrap() {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    panic!("it never ended");
 }
 
 /// Runs a stock tool and returns its stdout; it must exit 0.

@@ -222,6 +222,26 @@ mod tests {
         assert!(reader.serialize("main").unwrap().to_vec() == image);
     }
 
+    #[test]
+    fn whoever_would_wait_for_the_dump_of_a_large_database_is_known_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        let writer = Connection::open(&path).unwrap();
+        let warned = || check(&path).unwrap().warning().is_some();
+        let grow = |bytes: u64| {
+            let rows = format!(
+                "create table if not exists t (x); insert into t values (zeroblob({bytes}));"
+            );
+            writer.execute_batch(&rows).unwrap();
+        };
+        grow(AT_ONCE / 2);
+        assert!(!warned(), "it is let go of before it is stored");
+        grow(AT_ONCE);
+        assert!(warned());
+        writer.pragma_update(None, "journal_mode", "wal").unwrap();
+        assert!(!warned(), "nobody waits");
+    }
+
     /// An application waits for its lock only while the pages are read, not while they are stored.
     #[test]
     fn a_small_database_is_let_go_of_before_its_image_is_written() {

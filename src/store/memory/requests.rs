@@ -1,268 +1,24 @@
-//! A store in memory that is as strict as S3 is documented to be: the state behind the in-process
-//! S3 server, and what tests and benches use directly. It keeps a log of effects, so that their
-//! order can be asserted.
+//! What a store in memory answers to each request, and refuses.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 
-use super::{
+use super::super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
     Result, Store, StoreError, Upload, UploadInfo, Written,
 };
+use super::{Effect, MemoryStore, Object, Open, Part, State, no_upload, now, written};
 
 /// Parts that a store with `in_order` holds until it is their turn.
 const BEFORE_THEIR_TURN: u32 = 4;
 
 /// Entries of one page of a listing, as S3 has it.
 const PAGE: usize = 1000;
-
-/// Something that changed the store, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// An upload was begun, for this key.
-    Begun(String),
-    /// A part arrived: key, number.
-    Part(String, u32),
-    /// An upload became an object.
-    Completed(String),
-    /// An upload was aborted.
-    Aborted(String),
-    /// A small object was put.
-    Put(String),
-    /// An object was deleted.
-    Deleted(String),
-}
-
-#[derive(Debug, Clone)]
-struct Object {
-    buffers: Vec<Bytes>,
-    size: u64,
-    modified: i64,
-    checksum: Option<Checksum>,
-    backup_id: Option<String>,
-}
-
-#[derive(Debug, Clone)]
-struct Open {
-    key: String,
-    backup_id: String,
-    initiated: i64,
-    parts: BTreeMap<u32, Part>,
-}
-
-#[derive(Debug, Clone)]
-struct Part {
-    receipt: PartReceipt,
-    body: PartBody,
-    arrived: i64,
-}
-
-#[derive(Debug, Clone, Default)]
-struct State {
-    objects: BTreeMap<String, Object>,
-    uploads: BTreeMap<String, Open>,
-    next_id: u64,
-    effects: Vec<Effect>,
-}
-
-/// A store in memory; clones share what is in it.
-#[derive(Debug, Clone)]
-pub struct MemoryStore {
-    state: Arc<Mutex<State>>,
-    limits: Limits,
-    checksum: Option<ChecksumKind>,
-    /// Bodies are forgotten when they arrive: what is stored has a size and a checksum but cannot
-    /// be read.
-    discard: bool,
-    /// What is put has its MD5 for its entity tag, over HTTP.
-    md5: bool,
-}
-
-fn invalid(message: impl Into<String>) -> StoreError {
-    StoreError::new(ErrorKind::Invalid, message)
-}
-
-fn no_upload(id: &str) -> StoreError {
-    StoreError::new(ErrorKind::NotFound, format!("NoSuchUpload: {id}"))
-}
-
-fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
-}
-
-impl MemoryStore {
-    /// An empty store.
-    pub fn new(limits: Limits, checksum: Option<ChecksumKind>) -> Self {
-        Self {
-            state: Arc::default(),
-            limits,
-            checksum,
-            discard: false,
-            md5: false,
-        }
-    }
-
-    /// The same store, whose replies over HTTP prove by an entity tag that a body was read.
-    #[must_use]
-    pub fn with_md5(self) -> Self {
-        Self { md5: true, ..self }
-    }
-
-    /// Whether entity tags are the MD5 of what was put.
-    pub fn has_md5(&self) -> bool {
-        self.md5
-    }
-
-    /// An empty store that keeps of every body only its size and checksum, for loads larger than
-    /// memory.
-    pub fn discarding(limits: Limits) -> Self {
-        Self {
-            discard: true,
-            ..Self::new(limits, Some(ChecksumKind::Crc64Nvme))
-        }
-    }
-
-    /// A store of its own with the same in it.
-    #[must_use]
-    pub fn copy(&self) -> Self {
-        Self {
-            state: Arc::new(Mutex::new(self.state().clone())),
-            ..self.clone()
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder panics")
-    }
-
-    /// What has happened so far, in order.
-    pub fn effects(&self) -> Vec<Effect> {
-        self.state().effects.clone()
-    }
-
-    /// The keys of all objects.
-    pub fn keys(&self) -> Vec<String> {
-        self.state().objects.keys().cloned().collect()
-    }
-
-    /// How many uploads are open.
-    pub fn open_uploads(&self) -> usize {
-        self.state().uploads.len()
-    }
-
-    /// An object's bytes.
-    pub fn read(&self, key: &str) -> Option<Vec<u8>> {
-        self.state()
-            .objects
-            .get(key)
-            .map(|object| object.buffers.concat())
-    }
-
-    /// The parts of an open upload, ascending by number, each with its time of arrival.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`].
-    pub fn parts(&self, id: &str) -> Result<Vec<(PartReceipt, i64)>> {
-        let state = self.state();
-        let open = state.uploads.get(id).ok_or_else(|| no_upload(id))?;
-        Ok(open
-            .parts
-            .values()
-            .map(|part| (part.receipt.clone(), part.arrived))
-            .collect())
-    }
-
-    /// Makes all that the store holds older by `time`: for tests of rules about age.
-    pub fn age_by(&self, time: Duration) {
-        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        let mut state = self.state();
-        let State {
-            objects, uploads, ..
-        } = &mut *state;
-        let modified = objects.values_mut().map(|object| &mut object.modified);
-        let of_uploads = uploads.values_mut().flat_map(|open| {
-            open.parts
-                .values_mut()
-                .map(|part| &mut part.arrived)
-                .chain([&mut open.initiated])
-        });
-        modified
-            .chain(of_uploads)
-            .for_each(|moment| *moment = moment.saturating_sub(seconds));
-    }
-
-    /// Puts an object whether or not there is one.
-    pub fn overwrite(&self, key: &str, body: Bytes) -> Written {
-        self.state().insert(key, body, self.checksum)
-    }
-}
-
-impl State {
-    fn insert(&mut self, key: &str, body: Bytes, checksum: Option<ChecksumKind>) -> Written {
-        self.effects.push(Effect::Put(key.to_owned()));
-        let object = Object {
-            size: body.len() as u64,
-            checksum: checksum.map(|kind| Checksum::of(kind, &body)),
-            buffers: vec![body],
-            modified: now(),
-            backup_id: None,
-        };
-        let written = written(&object);
-        self.objects.insert(key.to_owned(), object);
-        written
-    }
-}
-
-fn written(object: &Object) -> Written {
-    let digest = object.checksum.map(Checksum::to_base64).unwrap_or_default();
-    Written {
-        etag: Some(format!("\"{digest}-{}\"", object.size)),
-        checksum: object.checksum,
-        is_proven: false,
-    }
-}
-
-/// One page of what follows `after` under `prefix`.
-fn page<'a, V: 'a, T>(
-    entries: impl Iterator<Item = (&'a String, &'a V)>,
-    (prefix, after): (&str, Option<&str>),
-    describe: impl Fn(&'a String, &'a V) -> T,
-) -> Page<T> {
-    let mut rest = entries
-        .filter(|(key, _)| {
-            key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
-        })
-        .peekable();
-    let mut page = Page {
-        items: Vec::new(),
-        next: None,
-    };
-    while let Some((key, value)) = rest.next() {
-        page.items.push(describe(key, value));
-        if page.items.len() == PAGE {
-            page.next = rest.peek().map(|_| key.clone());
-            break;
-        }
-    }
-    page
-}
-
-fn describe(key: &str, object: &Object) -> ObjectInfo {
-    ObjectInfo {
-        key: key.to_owned(),
-        size: object.size,
-        modified: object.modified,
-        checksum: object.checksum,
-        backup_id: object.backup_id.clone(),
-    }
-}
 
 #[async_trait]
 impl Store for MemoryStore {
@@ -363,12 +119,7 @@ impl Store for MemoryStore {
             .uploads
             .get(&upload.id)
             .ok_or_else(|| no_upload(&upload.id))?;
-        if state.objects.contains_key(&upload.key) {
-            return Err(StoreError::new(
-                ErrorKind::AlreadyExists,
-                format!("PreconditionFailed: {}", upload.key),
-            ));
-        }
+        state.is_free(&upload.key)?;
         if parts.is_empty() || !parts.is_sorted_by(|a, b| a.number < b.number) {
             return Err(invalid(
                 "InvalidPartOrder: parts must be given, ascending by number",
@@ -431,12 +182,7 @@ impl Store for MemoryStore {
 
     async fn put(&self, key: &str, body: Bytes) -> Result<Written> {
         let mut state = self.state();
-        if state.objects.contains_key(key) {
-            return Err(StoreError::new(
-                ErrorKind::AlreadyExists,
-                format!("PreconditionFailed: {key}"),
-            ));
-        }
+        state.is_free(key)?;
         Ok(state.insert(key, body, self.checksum))
     }
 
@@ -459,12 +205,7 @@ impl Store for MemoryStore {
         }
         let size = body.len();
         let mut state = self.state();
-        if state.objects.contains_key(key) {
-            return Err(StoreError::new(
-                ErrorKind::AlreadyExists,
-                format!("PreconditionFailed: {key}"),
-            ));
-        }
+        state.is_free(key)?;
         let object = Object {
             buffers: if self.discard {
                 Vec::new()
@@ -577,6 +318,56 @@ impl Store for MemoryStore {
         let mut state = self.state();
         if state.objects.remove(key).is_some() {
             state.effects.push(Effect::Deleted(key.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// One page of what follows `after` under `prefix`.
+fn page<'a, V: 'a, T>(
+    entries: impl Iterator<Item = (&'a String, &'a V)>,
+    (prefix, after): (&str, Option<&str>),
+    describe: impl Fn(&'a String, &'a V) -> T,
+) -> Page<T> {
+    let mut rest = entries
+        .filter(|(key, _)| {
+            key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after)
+        })
+        .peekable();
+    let mut page = Page {
+        items: Vec::new(),
+        next: None,
+    };
+    while let Some((key, value)) = rest.next() {
+        page.items.push(describe(key, value));
+        if page.items.len() == PAGE {
+            page.next = rest.peek().map(|_| key.clone());
+            break;
+        }
+    }
+    page
+}
+
+fn describe(key: &str, object: &Object) -> ObjectInfo {
+    ObjectInfo {
+        key: key.to_owned(),
+        size: object.size,
+        modified: object.modified,
+        checksum: object.checksum,
+        backup_id: object.backup_id.clone(),
+    }
+}
+
+fn invalid(message: impl Into<String>) -> StoreError {
+    StoreError::new(ErrorKind::Invalid, message)
+}
+
+impl State {
+    /// Whether nothing has this key: what is put must be new (`If-None-Match: *`).
+    fn is_free(&self, key: &str) -> Result<()> {
+        if self.objects.contains_key(key) {
+            let why = format!("PreconditionFailed: {key}");
+            return Err(StoreError::new(ErrorKind::AlreadyExists, why));
         }
         Ok(())
     }
