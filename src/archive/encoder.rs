@@ -335,7 +335,12 @@ impl Shelf<Codec> {
         };
         let encoded = codec.encode(before, segment)?;
         self.put(codec);
-        Ok((Piece::new(encoded, encoding.checksum), Content::of(segment)))
+        // Only gzip's end says what was in it.
+        let content = match encoding.compression {
+            Compression::Gzip => Content::of(segment),
+            Compression::Zstd | Compression::None => Content::of(&[]),
+        };
+        Ok((Piece::new(encoded, encoding.checksum), content))
     }
 }
 
