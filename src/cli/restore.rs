@@ -141,6 +141,7 @@ fn how(options: &Options, inventory: &Inventory) -> RestoreOptions {
     RestoreOptions {
         replace: options.overwrite,
         in_place: options.in_place,
+        jobs: usize::from(options.jobs),
         load: LoadOptions {
             no_owner: options.no_owner,
             no_privileges: options.no_privileges,

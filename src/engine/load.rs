@@ -137,6 +137,21 @@ pub struct ClientLoad {
     pub unit: Unit,
 }
 
+impl ClientLoad {
+    /// The same for another session, where the dump may be loaded by several: as text, and not in
+    /// a transaction, which is one session's.
+    pub fn another(&self) -> Option<Self> {
+        let may = self.converter.is_none() && matches!(self.unit, Unit::None);
+        Some(Self {
+            client: self.client.clone(),
+            converter: None,
+            prelude: self.prelude.clone(),
+            rules: Some(self.rules.as_ref().filter(|_| may)?.another()?),
+            unit: self.unit,
+        })
+    }
+}
+
 /// What is to be done with a file that is about to be replaced.
 pub type Settle = Box<dyn FnOnce() -> Result<(), ToolError> + Send>;
 

@@ -32,6 +32,7 @@ pub use load::{
     Replacement, Settle, Unit,
 };
 pub use parallel::{Copy, Keeper, Streams, Table};
+pub use postgres::{Task, steps};
 pub use script::{Cut, Cutter, Script};
 
 /// How a dump becomes files in a folder, for a staged backup.

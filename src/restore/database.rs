@@ -29,6 +29,8 @@ pub struct RestoreOptions {
     pub replace: bool,
     /// Whether it is replaced in place.
     pub in_place: bool,
+    /// How many sessions load a dump that several have made.
+    pub jobs: usize,
     /// How the dump is loaded.
     pub load: LoadOptions,
     /// How long it waits.
@@ -218,7 +220,7 @@ impl Work<'_> {
         // What was begun must be ended in any case, so the watch only fires a token.
         let given_up = self.cancel.child_token();
         let mut why = None;
-        let mut put = std::pin::pin!(self.carry(load, replace, &given_up));
+        let mut put = Box::pin(self.carry(load, replace, &given_up));
         let watch = watch(engine, &self.stored.progress, self.options.patience);
         let result = tokio::select! {
             done = &mut put => done,
@@ -242,7 +244,20 @@ impl Work<'_> {
     ) -> Result<(), RestoreError> {
         let stored = self.stored.clone();
         match load {
-            Load::Client(load) => restore(stored, Target::client(load).await?, cancel).await,
+            Load::Client(load) => {
+                let many = stored.manifest.parallel.is_some();
+                let at_once = if many { self.options.jobs } else { 1 };
+                let target = Target::client(load, at_once).await?;
+                if self.options.jobs > 1 && !matches!(target, Target::Sessions(_)) {
+                    let why = if many {
+                        "a part of a backup, and one that replaces in place, is one transaction"
+                    } else {
+                        "it is in one file (see parallel)"
+                    };
+                    tracing::info!("one session loads the backup, and not several: {why}");
+                }
+                restore(stored, target, cancel).await
+            }
             Load::File { path, settle } => {
                 restore(
                     stored,
@@ -292,6 +307,7 @@ pub async fn drill(
     let options = RestoreOptions {
         replace: false,
         in_place: false,
+        jobs: 1,
         load: LoadOptions::default(),
         patience,
     };

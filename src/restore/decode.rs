@@ -9,17 +9,14 @@
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
 
-use bytes::{Bytes, BytesMut};
-use sha2::{Digest, Sha256};
-
+use super::frames::Zstd;
+use super::hash::Hash;
 use crate::archive::{BLOCK, Compression, END_LEN, EntryName, HEADER_LEN, TarHeader, hex, padding};
 use crate::catalog::{Encryption, Entry, Manifest};
+use bytes::{Bytes, BytesMut};
 
 /// Size of a piece, in bytes.
 const PIECE: usize = 256 << 10;
-/// Our frames hold a segment of 4 MiB at most; a decoder is not made to hold more than 2 to this
-/// many bytes.
-const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// What comes out of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,10 +126,8 @@ fn decompress(
             at_end(&mut gzip.into_inner(), "the gzip member")
         }
         Compression::Zstd => {
-            let mut zstd = zstd::stream::read::Decoder::with_buffer(archive)?;
-            zstd.window_log_max(ZSTD_WINDOW_LOG)?;
             // Ends only where the archive does.
-            untar(&mut zstd, emit)
+            untar(&mut Zstd::new(archive)?, emit)
         }
         Compression::None => untar(&mut archive, emit),
     }
@@ -179,13 +174,8 @@ fn untar_joined(
     let wanted = |wanted| if wanted { Ok(()) } else { Err(Wrong::Unwanted) };
     let files = manifest.parallel.map_or(0, |parallel| parallel.files);
     let entry = manifest.entries.first();
-    let script = manifest
-        .file_names()
-        .first()
-        .map_or("dump.sql", |name| name)
-        .to_owned();
-    wanted(emit(Piece::Begin(script)))?;
-    let (mut hash, mut left) = (Sha256::new(), entry.map(|entry| entry.size));
+    let mut left = entry.map(|entry| entry.size);
+    let mut hash = entry.map(|entry| Hash::of(entry.size));
     for at in 1..=files {
         let mut header = [0; HEADER_LEN];
         tar.read_exact(&mut header)?;
@@ -195,41 +185,50 @@ fn untar_joined(
             return Err(Wrong::With(why));
         }
         left = left.map(|left| left - size);
+        wanted(emit(Piece::Begin(name)))?;
         let mut of_file = size;
         while of_file > 0 {
             let length = usize::try_from(of_file).unwrap_or(PIECE).min(PIECE);
             let mut piece = BytesMut::zeroed(length);
             tar.read_exact(&mut piece)?;
-            hash.update(&piece);
+            let piece = piece.freeze();
+            if let Some(hash) = &mut hash {
+                hash.update(&piece);
+            }
             of_file -= length as u64;
             if at == files && of_file == 0 {
                 // Before the last bytes are given away, as of a single file.
-                is_whole(entry, left, &hex(&hash.clone().finalize()))?;
+                is_whole(entry, left, hash.take())?;
             }
-            wanted(emit(Piece::Data(piece.freeze())))?;
+            wanted(emit(Piece::Data(piece)))?;
         }
         zeros(tar, padding(size), "the padding of a file")?;
     }
-    // Once more: the last file may be empty.
-    is_whole(entry, left, &hex(&hash.finalize()))?;
+    // The last file may be empty.
+    is_whole(entry, left, hash)?;
     zeros(tar, END_LEN, "the end of the tar archive")?;
     at_end(tar, "the tar archive")
 }
 
-/// Whether the script that was read is its entry, as far as that is told.
-fn is_whole(entry: Option<&Entry>, left: Option<u64>, sha256: &str) -> Result<()> {
-    let Some(Entry {
-        name,
-        sha256: expected,
-        ..
-    }) = entry
+/// Whether the script that was read is its entry, as far as that is told, and has not been looked at
+/// before.
+fn is_whole(entry: Option<&Entry>, left: Option<u64>, hash: Option<Hash>) -> Result<()> {
+    let (
+        Some(Entry {
+            name,
+            sha256: expected,
+            ..
+        }),
+        Some(hash),
+    ) = (entry, hash)
     else {
         return Ok(());
     };
+    let sha256 = hash.finish()?;
     if let Some(left) = left.filter(|left| *left > 0) {
         return Err(Wrong::With(format!("{left} bytes of {name:?} are missing")));
     }
-    if sha256 != expected {
+    if sha256 != *expected {
         return Err(Wrong::With(format!(
             "the SHA-256 of {name:?} is {sha256}, and its manifest says {expected}"
         )));
@@ -378,25 +377,26 @@ fn file(
 ) -> Result<()> {
     let wanted = |wanted| if wanted { Ok(()) } else { Err(Wrong::Unwanted) };
     wanted(emit(Piece::Begin(name.to_owned())))?;
-    let (mut hash, mut left) = (Sha256::new(), size);
+    let (mut hash, mut left) = (Hash::of(size), size);
     loop {
         let size = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
         let mut piece = BytesMut::zeroed(size);
         content.read_exact(&mut piece)?;
+        let piece = piece.freeze();
         hash.update(&piece);
         left -= size as u64;
         if left > 0 {
-            wanted(emit(Piece::Data(piece.freeze())))?;
+            wanted(emit(Piece::Data(piece)))?;
             continue;
         }
         // Before the last bytes are given away: a file is never seen whole that is not the one.
-        let sha256 = hex(&hash.finalize());
+        let sha256 = hash.finish()?;
         if let Some(expected) = expected.filter(|expected| **expected != sha256) {
             return Err(Wrong::With(format!(
                 "the SHA-256 of {name:?} is {sha256}, and its manifest says {expected}"
             )));
         }
-        return wanted(emit(Piece::Data(piece.freeze())));
+        return wanted(emit(Piece::Data(piece)));
     }
 }
 

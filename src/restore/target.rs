@@ -13,6 +13,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncWriteExt, Stdout};
 
 use super::client::Client;
+use super::sessions::Sessions;
 use super::{RestoreError, Whole};
 use crate::engine::{ClientLoad, Settle};
 use crate::scratch::{file_beside, folder_beside};
@@ -29,6 +30,8 @@ pub enum Target {
     Folder(NewFolder),
     /// A client that reads it from its stdin.
     Client(Client),
+    /// Several, for a dump of many files.
+    Sessions(Box<Sessions>),
 }
 
 /// A file that has its name only when it is whole.
@@ -116,11 +119,14 @@ impl Target {
         }))
     }
 
-    /// A client, started now.
+    /// A client, started now; or so many, where that is how a dump of many files can be loaded.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(super) async fn client(load: ClientLoad) -> Result<Self, RestoreError> {
+    pub(super) async fn client(load: ClientLoad, at_once: usize) -> Result<Self, RestoreError> {
+        if at_once > 1 && load.another().is_some() {
+            return Ok(Self::Sessions(Box::new(Sessions::new(load, at_once))));
+        }
         Client::start(load).await.map(Self::Client)
     }
 
@@ -132,6 +138,7 @@ impl Target {
     pub(super) async fn begin(&mut self, name: &str) -> Result<(), RestoreError> {
         match self {
             Target::Folder(new) => new.begin(name).await,
+            Target::Sessions(sessions) => Box::pin(sessions.begin(name)).await,
             Target::Nowhere | Target::Stdout(_) | Target::File(_) | Target::Client(_) => Ok(()),
         }
     }
@@ -150,6 +157,7 @@ impl Target {
             Target::File(new) => new.file.write_all(&bytes).await.map_err(failed(&new.path)),
             Target::Folder(new) => new.write(&bytes).await,
             Target::Client(client) => client.write(&bytes).await,
+            Target::Sessions(sessions) => sessions.write(bytes).await,
         }
     }
 
@@ -164,6 +172,7 @@ impl Target {
             Target::File(mut new) => new.finish().await,
             Target::Folder(mut new) => new.finish().await,
             Target::Client(client) => client.finish().await,
+            Target::Sessions(sessions) => Box::pin(sessions.finish()).await,
         }
     }
 
@@ -175,6 +184,7 @@ impl Target {
             Target::Nowhere | Target::Stdout(_) | Target::File(_) | Target::Folder(_) => {}
             // Its stdin is still open: it has not seen the end.
             Target::Client(mut client) => client.kill().await,
+            Target::Sessions(mut sessions) => sessions.kill().await,
         }
     }
 }

@@ -15,6 +15,7 @@ pub(super) use upkeep::{CheckOptions, CleanupOptions, KeygenOptions, PruneOption
 
 use super::console;
 use super::exit::{Exit, Failure, TABLE};
+use crate::archive::HAS_ISAL;
 use crate::bench::synthetic::{self, Synthetic};
 
 mod backup;
@@ -23,9 +24,16 @@ mod store;
 mod upkeep;
 mod value;
 
+/// What `--version` says: which program it is, and of gzip's encoders the one that not all have.
+const VERSION: &str = if HAS_ISAL {
+    concat!(env!("CARGO_PKG_VERSION"), " (gzip to level 3 by ISA-L)")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// Stream databases into S3: dump, archive and upload at once, with no temp file.
 #[derive(Debug, Parser)]
-#[command(version, after_help = TABLE)]
+#[command(version = VERSION, after_help = TABLE)]
 pub(super) struct Args {
     /// The inventory [default: ./tapline.toml, ~/.config/tapline/tapline.toml,
     /// /etc/tapline/tapline.toml]

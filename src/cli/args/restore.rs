@@ -9,6 +9,9 @@ use super::store::FromOptions;
 use super::value;
 use crate::catalog::BackupName;
 
+/// More sessions than any server bears.
+const MOST_SESSIONS: i64 = 256;
+
 #[expect(clippy::struct_excessive_bools, reason = "flags")]
 #[derive(Debug, ClapArgs)]
 pub struct RestoreOptions {
@@ -36,6 +39,10 @@ pub struct RestoreOptions {
     /// PostgreSQL database in one transaction, others so that what was there is gone if it fails
     #[arg(long, visible_alias = "replace-in-place", conflicts_with_all = ["stdout", "output"])]
     pub in_place: bool,
+    /// How many sessions at once load a PostgreSQL backup that several have made (see `parallel`)
+    #[arg(long, short, value_name = "N", default_value = "1", conflicts_with_all = ["stdout", "output"],
+        value_parser = clap::value_parser!(u16).range(1..=MOST_SESSIONS))]
+    pub jobs: u16,
     /// End the sessions that keep a database from being replaced
     #[arg(long)]
     pub force: bool,

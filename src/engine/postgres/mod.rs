@@ -8,6 +8,7 @@ mod connection;
 mod dump;
 mod load;
 mod parallel;
+mod post_data;
 mod programs;
 mod properties;
 mod script;
@@ -15,6 +16,7 @@ mod split;
 mod wanted;
 
 use connection::MAINTENANCE;
+pub use post_data::{Task, steps};
 use programs::ServerVersion;
 
 use super::Access;

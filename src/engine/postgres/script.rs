@@ -64,6 +64,18 @@ impl Rules for Changes {
     fn end(&mut self) -> Result<Vec<u8>, String> {
         self.wanted.as_mut().map_or(Ok(Vec::new()), Wanted::end)
     }
+
+    fn another(&self) -> Option<Box<dyn Rules>> {
+        // What is wanted is known from all that came before it.
+        self.wanted.is_none().then(|| {
+            Box::new(Self {
+                settings: self.settings.clone(),
+                given: self.given.clone(),
+                wanted: None,
+                ..*self
+            }) as Box<dyn Rules>
+        })
+    }
 }
 
 impl Changes {

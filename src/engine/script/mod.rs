@@ -14,6 +14,8 @@ mod cut;
 mod lexer;
 mod token;
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 pub use cut::{Cut, Cutter};
@@ -62,6 +64,30 @@ pub trait Rules: Send {
     fn end(&mut self) -> Result<Vec<u8>, String> {
         Ok(Vec::new())
     }
+
+    /// The same for another session, where a dump may be loaded by several.
+    fn another(&self) -> Option<Box<dyn Rules>> {
+        None
+    }
+}
+
+/// Where the statements of a whole script are, each with what stands before it.
+pub fn statements(dialect: Dialect, script: &[u8]) -> Vec<Range<usize>> {
+    let mut lexer = Lexer::new(dialect);
+    let (mut found, mut start, mut at) = (Vec::new(), 0, 0);
+    while at < script.len() {
+        let (length, ends) = lexer.next(&script[at..]);
+        at += length;
+        if ends {
+            lexer.after(&script[start..at]);
+            found.push(start..at);
+            start = at;
+        }
+    }
+    if start < at {
+        found.push(start..at);
+    }
+    found
 }
 
 /// A dump's statements on their way, and the rules for them.
