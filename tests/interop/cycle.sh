@@ -20,6 +20,8 @@ steps=(
     "sigkill|SIGKILL in the middle, then \`cleanup\`"
     "prune|\`prune\`"
     "writer|a key that may only put objects"
+    "roles|a key that may only read, one that may only read and delete"
+    "lock|\`object_lock\`: what is stored cannot be deleted"
 )
 checksums=(crc64nvme crc32 none)
 compressions=(gzip zstd none)
@@ -229,13 +231,61 @@ step_prune() {
     others verify pruned
 }
 
+# as_role ACTION…: the same inventory with a key that may do this alone
+as_role() {
+    declare -F "${server}_allow" >/dev/null || { echo "not tried: no such keys"; exit 77; }
+    "${server}_allow" "$@"
+}
+other() { AWS_ACCESS_KEY_ID=$OTHER_KEY AWS_SECRET_ACCESS_KEY=$OTHER_SECRET others "$@"; }
+refused() { if "$@"; then echo "was not refused: $*"; return 1; fi; }
+
 step_writer() {
-    declare -F "${server}_write_only" >/dev/null || { echo "not tried: no such keys"; return 77; }
-    local WRITE_KEY WRITE_SECRET
-    "${server}_write_only"
-    AWS_ACCESS_KEY_ID=$WRITE_KEY AWS_SECRET_ACCESS_KEY=$WRITE_SECRET others check writer
-    AWS_ACCESS_KEY_ID=$WRITE_KEY AWS_SECRET_ACCESS_KEY=$WRITE_SECRET others backup writer
+    as_role s3:PutObject
+    other check writer
+    other backup writer
     others verify writer
     # What such a key cannot do is said, and an earlier backup is not touched by it.
-    if AWS_ACCESS_KEY_ID=$WRITE_KEY AWS_SECRET_ACCESS_KEY=$WRITE_SECRET others list; then return 1; fi
+    refused other list
+}
+
+# The roles of the README.
+step_roles() {
+    as_role s3:ListBucket s3:GetObject
+    others backup pruned
+    others backup pruned
+    other list
+    other verify pruned
+    other restore pruned --output "$dir/restored"
+    cmp "$dir/restored" "$work/small"
+    refused other backup writer
+    refused other prune pruned --keep-last 1 --confirm
+    others verify --all pruned
+    as_role s3:ListBucket s3:GetObject s3:DeleteObject \
+        s3:ListBucketMultipartUploads s3:ListMultipartUploadParts s3:AbortMultipartUpload
+    other prune pruned --keep-last 1 --confirm
+    other cleanup --confirm
+    [ "$(s3 left crc64nvme/pruned/ | grep -c .)" = 2 ]
+    refused other backup writer
+    others verify pruned
+}
+
+# In a bucket that keeps versions and locks objects.
+step_lock() {
+    export BUCKET=tapline-locked
+    s3 versioned
+    {
+        run
+        store locked 'object_lock = { mode = "governance", days = 1 }'
+        store unchecked 'object_lock = { mode = "governance", days = 1 }' 'checksum = "none"'
+        database small locked "cat $work/small" 'expected_size = "1kB"'
+        database large locked "cat $work/big"
+        database plain unchecked "cat $work/big"
+    } >"$dir/locked.toml"
+    locked() { timeout --kill-after=10 150 "$binary" --config "$dir/locked.toml" "$@"; }
+    locked check small
+    locked backup
+    locked verify
+    s3 locked locked/small/ 2
+    s3 locked locked/large/ 2
+    s3 locked unchecked/plain/ 2
 }

