@@ -16,6 +16,8 @@ use age_core::format::{FileKey, Stanza};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use super::core_dump;
+
 /// A passphrase may have been stretched on a faster machine than this: up to 2 to this many rounds,
 /// a minute and 4 GiB.
 const MOST_WORK: u8 = 22;
@@ -70,6 +72,7 @@ impl Identities {
     /// # Errors
     /// What is wrong with the file; nothing of what is in it.
     pub fn add_file(&mut self, path: &Path, ask: &Ask) -> Result<(), String> {
+        core_dump::forbid();
         let wrong = |why: &dyn fmt::Display| format!("{}: {why}", path.display());
         let text = read(path).map_err(|error| wrong(&error))?;
         let name = path.display().to_string();
@@ -108,6 +111,7 @@ impl Identities {
 
     /// Adds a passphrase.
     pub fn add_passphrase(&mut self, passphrase: SecretString) {
+        core_dump::forbid();
         let mut identity = scrypt::Identity::new(passphrase);
         identity.set_max_work_factor(MOST_WORK);
         self.0.push(Box::new(identity));
@@ -160,6 +164,7 @@ pub struct NewIdentity(x25519::Identity);
 impl NewIdentity {
     /// Of the system's randomness.
     pub fn generate() -> Self {
+        core_dump::forbid();
         Self(x25519::Identity::generate())
     }
 

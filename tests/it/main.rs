@@ -20,6 +20,8 @@ mod networks;
 mod notify;
 mod parallel;
 mod prune;
+mod readers;
+mod readme;
 mod restore;
 mod restore_kills;
 mod restore_mariadb;
