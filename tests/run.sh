@@ -23,6 +23,7 @@ need openssl openssl
 need pgrep procps
 need psql postgresql-client
 need /usr/sbin/pgbouncer pgbouncer
+need /usr/lib/python3/dist-packages/aiosmtpd python3-aiosmtpd
 need /usr/sbin/mariadbd mariadb-server
 need mariadb-dump mariadb-client
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)

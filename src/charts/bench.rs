@@ -50,6 +50,7 @@ pub fn svg(results: &Results) -> io::Result<String> {
             .map(|(_, timeline)| GAP + plot::height(timeline))
             .sum::<u32>();
     plot::picture(height, |area| {
+        let mut tips = Vec::new();
         let (top, below) = area.split_vertically(HEADING);
         let count = results
             .arms
@@ -76,10 +77,10 @@ pub fn svg(results: &Results) -> io::Result<String> {
             let (_, below) = rest.split_vertically(GAP);
             let (place, below) = below.split_vertically(plot::height(timeline));
             let heading = format!("The median run: {}", plot::heading(&run.report));
-            plot::draw(&place, &heading, timeline)?;
+            tips.extend(plot::draw(&place, &heading, timeline)?);
             rest = below;
         }
-        Ok(())
+        Ok(tips)
     })
 }
 

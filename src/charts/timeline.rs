@@ -149,7 +149,8 @@ fn cells(row: &Row, timeline: &Timeline, slots: usize) -> String {
     (0..slots).map(cell).collect()
 }
 
-fn letter(database: usize) -> char {
+/// The letter of a database, by its place in the list.
+pub fn letter(database: usize) -> char {
     LETTERS
         .get(database)
         .map_or(OTHERS, |letter| char::from(*letter))

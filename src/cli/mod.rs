@@ -150,9 +150,11 @@ async fn dispatch(args: Args, signals: Signals) -> Result<Exit, Failure> {
         Task::List(options) => list::list(session, &options).await,
         Task::Show(options) => show::show(session, &options).await,
         Task::Status(options) => status::status(session, &options).await,
-        Task::Serve { listen, token_file } => {
-            serve::serve(session, listen, token_file.as_deref()).await
-        }
+        Task::Serve {
+            listen,
+            token_file,
+            allow_actions,
+        } => serve::serve(session, listen, token_file.as_deref(), allow_actions).await,
         Task::Notify { test: _ } => notify::test(session).await,
         Task::Prune(options) => prune::prune(session, &options).await,
         Task::Cleanup(options) => cleanup::cleanup(session, &options).await,

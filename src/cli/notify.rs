@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::exit::{Exit, Failure};
 use super::{Session, console, report};
-use crate::notify::{Event, LONGEST, Notice, RunEnd, Teller, tell};
+use crate::notify::{Event, LONGEST, Notice, RunEnd, Teller, Told, tell_each};
 use crate::run::{RunReport, hostname};
 
 /// Docker kills a container 10 seconds after its SIGTERM, and tidying up may have taken 8 of them.
@@ -15,22 +15,28 @@ pub(super) async fn test(session: &mut Session) -> Result<Exit, Failure> {
     let inventory = session.inventory()?;
     if !inventory.notify.names_anybody() {
         let path = inventory.path.display();
-        let why = "notify: nobody is to be told; add ping, webhook or command under [notify]";
+        let why =
+            "notify: nobody is to be told; add ping, webhook, email or command under [notify]";
         return Err(Failure::new(Exit::Config, format!("{path}: {why}")).step("inventory"));
     }
     let host = hostname();
-    let words = format!("tapline on {host}: this is a test of its notices");
+    let words =
+        format!("tapline on {host}: this is a test of its notices\n\nNothing has happened.");
     let notice = Notice::new(Event::Test, host, &words);
-    let work = async { Ok(tell(&inventory.notify, &notice).await) };
-    let errors = Box::pin(session.signals.unless(work)).await?;
-    for error in &errors {
-        console::error(&Failure::new(Exit::Check, error).step("notify"));
+    let work = async { Ok(tell_each(&inventory.notify, &notice).await) };
+    let all = Box::pin(session.signals.unless(work)).await?;
+    let mut exit = Exit::Good;
+    for Told { whom, result } in all {
+        match result {
+            Ok(said) => console::remark(&format!("ok    {whom}: {said}\n")),
+            Err(why) => {
+                exit = Exit::Check;
+                let failure = Failure::new(exit, format!("{whom}: {why}"));
+                console::error(&failure.step("notify"));
+            }
+        }
     }
-    if errors.is_empty() {
-        console::remark("told\n");
-        return Ok(Exit::Good);
-    }
-    Ok(Exit::Check)
+    Ok(exit)
 }
 
 /// Tells how a run ended. What cannot be told is said, and changes nothing; a signal ends it.

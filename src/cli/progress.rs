@@ -101,7 +101,7 @@ impl Display {
             let count = |phase| jobs.iter().filter(|job| job.meter.phase() == phase).count();
             let sum = |bytes: fn(&Meter) -> u64| jobs.iter().map(|job| bytes(&job.meter)).sum();
             let (dump, archive): (u64, u64) = (sum(Meter::dump_bytes), sum(Meter::archive_bytes));
-            let speed = rate(dump, start.elapsed().as_secs_f64());
+            let speed = rate(dump, start.elapsed().as_secs_f64().max(1.0));
             total.set_message(format!(
                 "{} of {} done, {} waiting  {} → {}  {speed} MB/s",
                 count(Phase::Done),
@@ -177,7 +177,8 @@ fn describe(meter: &Meter, elapsed: Duration) -> String {
         (_, _) => "encode",
     };
     let (dump, archive) = (meter.dump_bytes(), meter.archive_bytes());
-    let speed = rate(dump, elapsed.as_secs_f64());
+    // In its first moments a job has no rate yet, only what a pipe holds.
+    let speed = rate(dump, elapsed.as_secs_f64().max(1.0));
     let moved = format!("{} → {}  {speed} MB/s", size(dump), size(archive));
     match meter
         .expected()
@@ -207,6 +208,14 @@ fn ahead(done: u64, expected: u64, elapsed: Duration) -> (u64, Option<f64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_that_was_full_at_the_first_look_is_no_rate() {
+        let meter = Meter::new(Instant::now());
+        meter.add_dump(64 << 10);
+        let line = describe(&meter, Duration::from_nanos(300));
+        assert!(line.contains("  0.1 MB/s"), "{line}");
+    }
 
     #[test]
     fn percent_and_time_left_follow_the_expected_size() {

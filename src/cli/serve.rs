@@ -16,11 +16,14 @@ pub(super) async fn serve(
     session: &mut Session,
     listen: Option<SocketAddr>,
     token_file: Option<&Path>,
+    allow_actions: bool,
 ) -> Result<Exit, Failure> {
     let page = match listen {
-        Some(address) => Some(Page::bind(address, token_file).await.map_err(|why| {
-            Failure::new(Exit::Usage, format!("--listen {address}: {why}")).step("listen")
-        })?),
+        Some(address) => {
+            let page = Page::bind(address, token_file, allow_actions).await;
+            let wrong = |why| Failure::new(Exit::Usage, format!("--listen {address}: {why}"));
+            Some(page.map_err(|why| wrong(why).step("listen"))?)
+        }
         None => None,
     };
     session.signals.leave_hangup();

@@ -77,11 +77,14 @@ fn secrets(inventory: &Inventory) -> impl Iterator<Item = &Secret> {
         Address::Text(_) => None,
     });
     let of_headers = notify.headers.iter().map(|(_, secret)| secret);
+    let login = notify.email.iter().filter_map(|mail| mail.login.as_ref());
+    let of_mail = login.map(|(_, password)| password);
     of_stores
         .chain(&inventory.signatures.sign_with)
         .chain(of_databases)
         .chain(of_notices)
         .chain(of_headers)
+        .chain(of_mail)
 }
 
 /// Its mode, when it is a regular file or a folder: `/dev/stdin`, or a pipe of a shell, is nobody's.

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lettre::message::Mailbox;
+
 use super::{EncryptionSettings, Schedule};
 use crate::archive::{Compression, EntryName};
 use crate::catalog::{Mode, Retention};
+use crate::notify::template::Template;
 use crate::signature::TrustedSigners;
 use crate::store::folder::FolderSettings;
 use crate::store::s3::S3Settings;
@@ -161,6 +164,10 @@ pub struct NotifySettings {
     pub webhook: Option<Address>,
     /// Headers of that, by name.
     pub headers: Vec<(String, Secret)>,
+    /// How that wants to be told; as our own JSON when absent.
+    pub template: Option<Template>,
+    /// A mail server and whom it is to tell.
+    pub email: Option<MailSettings>,
     /// argv that reads a notice from its stdin, as JSON.
     pub command: Vec<String>,
 }
@@ -168,8 +175,41 @@ pub struct NotifySettings {
 impl NotifySettings {
     /// Whether anybody is to be told at all.
     pub fn names_anybody(&self) -> bool {
-        self.ping.is_some() || self.webhook.is_some() || !self.command.is_empty()
+        self.ping.is_some()
+            || self.webhook.is_some()
+            || self.email.is_some()
+            || !self.command.is_empty()
     }
+}
+
+/// `notify.email`
+#[derive(Debug, Clone)]
+pub struct MailSettings {
+    /// Its name, which its certificate must have.
+    pub server: String,
+    /// Its port.
+    pub port: u16,
+    /// How what is said is kept secret.
+    pub tls: MailTls,
+    /// Authorities of one's own, beside the machine's.
+    pub ca_file: Option<PathBuf>,
+    /// Who writes.
+    pub from: Mailbox,
+    /// Who is to read it.
+    pub to: Vec<Mailbox>,
+    /// User and password.
+    pub login: Option<(String, Secret)>,
+}
+
+/// How a mail server is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailTls {
+    /// In the open until it has agreed to TLS, and not a word more without.
+    Starttls,
+    /// By TLS from the first byte.
+    Tls,
+    /// In the open.
+    None,
 }
 
 /// A URL that may be a secret.

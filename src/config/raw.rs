@@ -73,7 +73,22 @@ pub(super) struct Notify {
     pub ping: Option<Spanned<Address>>,
     pub webhook: Option<Spanned<Address>>,
     pub headers: Option<BTreeMap<Spanned<String>, Spanned<Secret>>>,
+    pub template: Option<Spanned<String>>,
+    pub email: Option<Spanned<Mail>>,
     pub command: Option<Spanned<Vec<String>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mail {
+    pub server: Option<Spanned<String>>,
+    pub port: Option<Spanned<u16>>,
+    pub tls: Option<Spanned<String>>,
+    pub ca_file: Option<Spanned<PathBuf>>,
+    pub from: Option<Spanned<String>>,
+    pub to: Option<Spanned<Vec<Spanned<String>>>>,
+    pub user: Option<Spanned<String>>,
+    pub password: Option<Spanned<Secret>>,
 }
 
 #[derive(Deserialize, Default)]

@@ -115,6 +115,11 @@ fn unknown_keys(file: &File, document: &DeTable) -> Result<()> {
         if let Some(keys) = one {
             known(file, table, name, keys)?;
         }
+        if let ("notify", Some(email)) = (name, table.get("email"))
+            && let DeValue::Table(email) = email.get_ref()
+        {
+            known(file, email, "notify.email", fields::<raw::Mail>())?;
+        }
         for (inner, table) in each.iter().flat_map(|_| table) {
             if let (DeValue::Table(table), Some(keys)) = (table.get_ref(), each) {
                 known(file, table, &format!("{name}.{}", inner.get_ref()), keys)?;

@@ -17,6 +17,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Posts `body` to `address`, whose path gets `suffix`. Runs until it is answered with other than
 /// 429 and 5xx: the caller bounds it.
 ///
+/// Returns what was answered.
+///
 /// # Errors
 /// What was answered; never more of the address than its host.
 pub async fn post(
@@ -25,7 +27,7 @@ pub async fn post(
     content_type: &str,
     headers: &[(String, SecretString)],
     body: Vec<u8>,
-) -> Result<(), String> {
+) -> Result<String, String> {
     let mut url = Url::parse(address.expose_secret()).map_err(|_| "its address is no URL")?;
     let path = format!("{}{suffix}", url.path().trim_end_matches('/'));
     url.set_path(&path);
@@ -41,7 +43,9 @@ pub async fn post(
         let request =
             request(&url, content_type, headers, &body).map_err(|why| format!("{whose}: {why}"))?;
         let failed = match connector.call(request).await {
-            Ok(response) if response.status().is_success() => return Ok(()),
+            Ok(response) if response.status().is_success() => {
+                return Ok(format!("{whose} answered {}", response.status().as_u16()));
+            }
             Ok(response) => {
                 let status = response.status().as_u16();
                 if status != 429 && status < 500 {

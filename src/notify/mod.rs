@@ -6,6 +6,8 @@
 //! | this | what is told to whom, each on its own and within [`LONGEST`] |
 //! | [`Teller`] | the begin and the end of one run |
 //! | [`http`] | one POST, tried again while there is time |
+//! | [`template`] | how a chat or push service wants to be told |
+//! | [`mail`] | one message by SMTP |
 //! | [`failing`] | which databases failed last, so that a recovery is known for one |
 //!
 //! Telling matters less than doing: what cannot be told is a warning, and fails nothing. An address
@@ -13,11 +15,14 @@
 
 pub mod failing;
 pub mod http;
+mod mail;
 mod teller;
+pub mod template;
 
 use std::process::Stdio;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -50,6 +55,19 @@ pub enum Event {
     Test,
 }
 
+impl Event {
+    /// As notices and templates have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Success => "success",
+            Self::Recovery => "recovery",
+            Self::Failure => "failure",
+            Self::Test => "test",
+        }
+    }
+}
+
 /// What is told, version 1.
 #[derive(Debug, Clone, Serialize)]
 pub struct Notice {
@@ -65,6 +83,11 @@ pub struct Notice {
     pub at: Timestamp,
     /// A line and the end of the report, for people; what chat services show.
     pub text: String,
+    /// That line.
+    pub title: String,
+    /// And that end of the report.
+    #[serde(skip)]
+    pub report: String,
     /// How many databases were stored.
     pub stored: usize,
     /// What was not stored, and why.
@@ -85,9 +108,12 @@ pub struct FailedJob {
 }
 
 impl Notice {
-    /// A notice of `event` in `words`.
+    /// A notice of `event` in `words`, the first line of which is what it is about.
     pub fn new(event: Event, host: String, words: &str) -> Self {
+        let (title, report) = words.split_once('\n').unwrap_or((words, ""));
         Self {
+            title: title.to_owned(),
+            report: tail(report.trim_start_matches('\n')).to_owned(),
             version: 1,
             event,
             tapline: env!("CARGO_PKG_VERSION").into(),
@@ -131,7 +157,9 @@ impl Notice {
             recovered,
             ..Self::new(event, report.host.clone(), words)
         };
-        notice.text = format!("{}\n\n{}", notice.headline(), notice.text);
+        notice.title = notice.headline();
+        notice.report = tail(words).to_owned();
+        notice.text = format!("{}\n\n{}", notice.title, notice.text);
         notice
     }
 }
@@ -164,8 +192,24 @@ fn tail(text: &str) -> &str {
     from.map_or(text, |from| &text[from..])
 }
 
+/// What became of telling one of those who are to be told.
+#[derive(Debug)]
+pub struct Told {
+    /// Its key in the inventory, such as `notify.ping`.
+    pub whom: &'static str,
+    /// What it answered, or why it was not told.
+    pub result: Result<String, String>,
+}
+
 /// Tells everybody who wants to know of this, at once, and returns what could not be told.
 pub async fn tell(settings: &NotifySettings, notice: &Notice) -> Vec<String> {
+    let told = tell_each(settings, notice).await.into_iter();
+    told.filter_map(|Told { whom, result }| Some(format!("{whom}: {}", result.err()?)))
+        .collect()
+}
+
+/// Tells everybody who wants to know of this, at once, and returns what each answered.
+pub async fn tell_each(settings: &NotifySettings, notice: &Notice) -> Vec<Told> {
     let wanted = match notice.event {
         Event::Start => false,
         Event::Failure => settings.on_failure,
@@ -174,40 +218,38 @@ pub async fn tell(settings: &NotifySettings, notice: &Notice) -> Vec<String> {
         Event::Success => settings.on_success,
         Event::Test => true,
     };
-    let ping = async {
-        match &settings.ping {
-            Some(address) => bounded("ping", ping(address, notice)).await,
-            None => None,
-        }
-    };
-    let webhook = async {
-        match &settings.webhook {
-            Some(address) if wanted => bounded("webhook", webhook(address, settings, notice)).await,
-            _ => None,
-        }
-    };
-    let command = async {
-        match settings.command.as_slice() {
-            [program, words @ ..] if wanted => {
-                bounded("command", command(program, words, notice)).await
-            }
-            _ => None,
-        }
-    };
-    let (ping, webhook, command) = tokio::join!(ping, webhook, command);
-    [ping, webhook, command].into_iter().flatten().collect()
+    let ping = settings
+        .ping
+        .as_ref()
+        .map(|address| bounded("notify.ping", ping(address, notice)));
+    let webhook = settings.webhook.as_ref().filter(|_| wanted);
+    let webhook =
+        webhook.map(|address| bounded("notify.webhook", webhook_post(address, settings, notice)));
+    let mail = settings.email.as_ref().filter(|_| wanted);
+    let mail = mail.map(|mail| bounded("notify.email", mail::send(mail, notice)));
+    let argv = settings.command.split_first().filter(|_| wanted);
+    let command =
+        argv.map(|(program, words)| bounded("notify.command", command(program, words, notice)));
+    let (ping, webhook, mail, command) = tokio::join!(
+        OptionFuture::from(ping),
+        OptionFuture::from(webhook),
+        OptionFuture::from(mail),
+        OptionFuture::from(command),
+    );
+    [ping, webhook, mail, command]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
-async fn bounded(what: &str, work: impl Future<Output = Result<(), String>>) -> Option<String> {
-    let error = match tokio::time::timeout(LONGEST, work).await {
-        Ok(Ok(())) => return None,
-        Ok(Err(error)) => error,
-        Err(_) => format!("not done within {} s", LONGEST.as_secs()),
-    };
-    Some(format!("notify.{what}: {error}"))
+async fn bounded(whom: &'static str, work: impl Future<Output = Result<String, String>>) -> Told {
+    let late = || Err(format!("not done within {} s", LONGEST.as_secs()));
+    let result = tokio::time::timeout(LONGEST, work).await;
+    let result = result.unwrap_or_else(|_| late());
+    Told { whom, result }
 }
 
-async fn ping(address: &Address, notice: &Notice) -> Result<(), String> {
+async fn ping(address: &Address, notice: &Notice) -> Result<String, String> {
     let address = resolve(address).await?;
     let suffix = match notice.event {
         Event::Start => "/start",
@@ -218,18 +260,27 @@ async fn ping(address: &Address, notice: &Notice) -> Result<(), String> {
     http::post(&address, suffix, "text/plain; charset=utf-8", &[], body).await
 }
 
-async fn webhook(
+async fn webhook_post(
     address: &Address,
     settings: &NotifySettings,
     notice: &Notice,
-) -> Result<(), String> {
+) -> Result<String, String> {
     let address = resolve(address).await?;
     let mut headers = Vec::new();
     for (name, secret) in &settings.headers {
         let value = secret.resolve(LONGEST).await;
         headers.push((name.clone(), value.map_err(|error| error.to_string())?));
     }
-    http::post(&address, "", "application/json", &headers, json(notice)).await
+    let (content_type, body) = match &settings.template {
+        None => ("application/json", json(notice)),
+        Some(template) => {
+            let filled = template.fill(notice)?;
+            let named = filled.headers.into_iter();
+            headers.extend(named.map(|(name, value)| (name, value.into())));
+            (filled.content_type, filled.body)
+        }
+    };
+    http::post(&address, "", content_type, &headers, body).await
 }
 
 async fn resolve(address: &Address) -> Result<SecretString, String> {
@@ -250,7 +301,7 @@ fn json(notice: &Notice) -> Vec<u8> {
 }
 
 /// A command gets of the environment what a dump tool gets, and so no key of a store.
-async fn command(program: &str, words: &[String], notice: &Notice) -> Result<(), String> {
+async fn command(program: &str, words: &[String], notice: &Notice) -> Result<String, String> {
     let mut child = Command::new(program)
         .args(words)
         .env_clear()
@@ -267,7 +318,7 @@ async fn command(program: &str, words: &[String], notice: &Notice) -> Result<(),
     }
     let status = child.wait().await;
     match status.map_err(|error| format!("{program}: {error}"))? {
-        status if status.success() => Ok(()),
+        status if status.success() => Ok(format!("{program} ended with {status}")),
         status => Err(format!("{program} ended with {status}")),
     }
 }

@@ -56,7 +56,7 @@ impl Teller {
             RunEnd::Report(report, words) => Notice::of_run(report, words, recovered),
             RunEnd::Nothing(why) => {
                 let host = hostname();
-                let words = format!("tapline on {host}: backup failed: {why}");
+                let words = format!("tapline on {host}: backup failed\n\n{why}");
                 Notice::new(Event::Failure, host, &words)
             }
         };

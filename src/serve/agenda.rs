@@ -169,6 +169,19 @@ impl Agenda {
         due
     }
 
+    /// Somebody asks for a chore, which counts as being done from now on, whether it has a schedule
+    /// or not; `false` when it is being done.
+    pub fn take_up(&mut self, chore: &Chore, now: Timestamp) -> bool {
+        let Some(item) = self.items.iter_mut().find(|item| item.chore == *chore) else {
+            return true;
+        };
+        let is_free = item.running.is_none();
+        if is_free {
+            item.running = Some((now, now));
+        }
+        is_free
+    }
+
     /// A chore that was due is over.
     pub fn end(&mut self, chore: &Chore, outcome: Outcome, now: Timestamp) {
         let mut items = self.items.iter_mut();

@@ -22,7 +22,7 @@ mod page;
 mod systemd;
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -81,6 +81,9 @@ struct Server {
     /// Databases of which the store is to be asked, and not before when; of all when there are none.
     unknown: Option<(Vec<String>, Timestamp)>,
     manager: Manager,
+    /// What somebody asked for by hand, and is under way.
+    asked: BTreeSet<Chore>,
+    live: Arc<Live>,
 }
 
 /// Does what is due, until `interruption` fires; what is under way then is ended as a run is.
@@ -97,8 +100,12 @@ pub async fn serve(
     let house = House::open(&options.config).await?;
     let agenda = house.agenda(now)?;
     let house = Arc::new(house);
-    let live = Arc::new(Live::new(house.clone(), agenda.clone()));
-    let _page = options.page.take().map(|page| page.serve(live.clone()));
+    let page = options.page.take();
+    let (wish, mut wished) = tokio::sync::mpsc::channel(8);
+    let can_act = page.as_ref().is_some_and(Page::can_act);
+    let wish = can_act.then_some(wish);
+    let live = Arc::new(Live::new(house.clone(), agenda.clone(), wish));
+    let _page = page.map(|page| page.serve(live.clone()));
     let mut server = Server {
         options,
         house,
@@ -108,6 +115,8 @@ pub async fn serve(
         interruption,
         unknown: Some((Vec::new(), now)),
         manager: Manager::from_environment(),
+        asked: BTreeSet::new(),
+        live: live.clone(),
     };
     Manager::ready();
     tracing::info!("serving {}", server.options.config.display());
@@ -125,6 +134,7 @@ pub async fn serve(
                 Some(Wish::Reload) => server.reload(),
                 None => server.interruption.cancel.cancelled().await,
             },
+            Some(chore) = wished.recv() => server.begin_at_once(chore, Timestamp::now()),
             Some(ended) = server.running.join_next() => server.end(ended, Timestamp::now()),
             // A chore that is due and cannot begin yet must not make this a busy loop.
             () = tokio::time::sleep(nap.max(std::time::Duration::from_millis(200))) => {}
@@ -154,26 +164,47 @@ impl Server {
     fn begin(&mut self, now: Timestamp) {
         let mut backups = BTreeMap::new();
         for Due { chore, since } in self.agenda.due(now) {
-            let (house, cancel) = (self.house.clone(), self.interruption.cancel.clone());
             let what = chore.describe();
             tracing::info!("due since {since}: {what}");
             if let Chore::Backup(name) = chore {
                 backups.insert(name, since);
                 continue;
             }
-            let turn = self.upkeep.clone();
-            self.running.spawn(async move {
-                let _turn = turn.acquire_owned().await;
-                let outcome = work::look_after(&house, &chore, &cancel).await;
-                Ended::Chores(vec![(chore, outcome)])
-            });
+            self.look_after(chore);
         }
         if !backups.is_empty() {
-            let (house, interruption) = (self.house.clone(), self.interruption.clone());
-            let words = self.options.words;
-            self.running.spawn(async move {
-                Ended::Chores(work::back_up(&house, backups, interruption, words).await)
-            });
+            self.back_up(backups);
+        }
+    }
+
+    fn look_after(&mut self, chore: Chore) {
+        let (house, cancel) = (self.house.clone(), self.interruption.cancel.clone());
+        let turn = self.upkeep.clone();
+        self.running.spawn(async move {
+            let _turn = turn.acquire_owned().await;
+            let outcome = work::look_after(&house, &chore, &cancel).await;
+            Ended::Chores(vec![(chore, outcome)])
+        });
+    }
+
+    fn back_up(&mut self, due: BTreeMap<String, Timestamp>) {
+        let (house, interruption) = (self.house.clone(), self.interruption.clone());
+        let (words, live) = (self.options.words, self.live.clone());
+        self.running.spawn(async move {
+            Ended::Chores(work::back_up(&house, due, interruption, words, &live).await)
+        });
+    }
+
+    /// Begins what somebody asked for, unless it is under way.
+    fn begin_at_once(&mut self, chore: Chore, now: Timestamp) {
+        if self.asked.contains(&chore) || !self.agenda.take_up(&chore, now) {
+            tracing::info!("it is under way: {}", chore.describe());
+            return;
+        }
+        self.asked.insert(chore.clone());
+        match chore {
+            Chore::Backup(name) => self.back_up(BTreeMap::from([(name, now)])),
+            chore => self.look_after(chore),
         }
     }
 
@@ -197,6 +228,8 @@ impl Server {
                     let what = chore.describe();
                     tracing::debug!("{what}: {outcome:?}");
                     self.agenda.end(&chore, outcome, now);
+                    self.asked.remove(&chore);
+                    self.live.forget();
                     if let (Outcome::Busy, Chore::Backup(name)) = (outcome, chore) {
                         // Before it is tried again: it may have been done.
                         let names = self

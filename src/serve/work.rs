@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::agenda::{Chore, Outcome};
 use super::house::House;
+use super::page::Live;
 use crate::catalog::BackupName;
 use crate::job::{FailureKind, Interruption};
 use crate::notify::{Event, Notice, RunEnd, Teller, tell};
@@ -26,6 +27,7 @@ pub(super) async fn back_up(
     due: BTreeMap<String, Timestamp>,
     interruption: Interruption,
     words: fn(&RunReport) -> String,
+    live: &Live,
 ) -> Vec<(Chore, Outcome)> {
     let names: Vec<String> = due.keys().cloned().collect();
     let all = |outcome| {
@@ -41,6 +43,7 @@ pub(super) async fn back_up(
     };
     let teller = Teller::begin(&house.inventory);
     let board = Arc::<Board>::default();
+    live.watch(&board);
     let mut report = run_in(&house.workshop, Arc::new(plan), board, interruption).await;
     let outcomes = names.iter().map(|name| {
         let covers = |job: &&JobReport| {
@@ -53,6 +56,7 @@ pub(super) async fn back_up(
     let outcomes = outcomes.collect();
     let is_busy = |job: &JobReport| kind(job) == Some(FailureKind::Busy);
     report.jobs.retain(|job| !is_busy(job));
+    live.remember(&report);
     if let Some(teller) = teller {
         let words = words(&report);
         for error in teller.end(&RunEnd::Report(&report, words)).await {

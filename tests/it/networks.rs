@@ -21,7 +21,7 @@ const DATABASE: &str = "[databases.x]\nengine = \"command\"\ncommand = [\"head\"
 const NAME: &str = "store.invalid";
 
 /// Makes an authority, `ca.pem`, and a certificate of its own for [`NAME`] and 127.0.0.1.
-fn certify(folder: &Path) {
+pub fn certify(folder: &Path) {
     let script = format!(
         "set -e; new='-newkey rsa:2048 -nodes -days 2'
          openssl req -x509 $new -subj /CN=authority -keyout ca.key -out ca.pem

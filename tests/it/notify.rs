@@ -317,3 +317,46 @@ fn notices_can_be_tried() {
         assert!(!told.stderr.contains("sesame"));
     }
 }
+
+#[test]
+fn a_webhook_is_told_as_its_service_wants_it() {
+    let web = Web::answering(&[200]);
+    let world = World::new(SHOP);
+    world.write("broken", "");
+    world.write(
+        "own.json",
+        r#"{ "json": { "it": ["{{event}} on {{host}}: {{report:9}}"] } }"#,
+    );
+    let mut told = |template: &str| {
+        web.forget();
+        world.inventory(&format!(
+            "[notify]\nwebhook = \"http://{}/hook\"\ntemplate = \"{template}\"\n{SHOP}",
+            web.address
+        ));
+        assert_eq!(run(&world, &["backup"]).code, Some(1));
+        let posted = web.posted();
+        assert_eq!(posted.len(), 1, "{template}");
+        posted[0].clone()
+    };
+    let title = |value: &Value| value.as_str().unwrap().ends_with(": backup of shop failed");
+    let slack = json(&told("slack"));
+    assert!(title(&slack["text"]) && title(&slack["blocks"][0]["text"]["text"]));
+    let section = slack["blocks"][1]["text"]["text"].as_str().unwrap();
+    assert!(section.contains("0 of 1 stored, 1 failed"), "{section}");
+    let discord = json(&told("discord"));
+    assert_eq!(discord["embeds"][0]["color"], 0x00d8_3316);
+    let teams = json(&told("teams"));
+    assert!(title(
+        &teams["attachments"][0]["content"]["body"][0]["text"]
+    ));
+    let gotify = json(&told("gotify"));
+    assert!(title(&gotify["title"]) && gotify["priority"] == 8);
+    let ntfy = told("ntfy");
+    let head = ntfy.head.to_ascii_lowercase();
+    assert!(head.contains("priority: high\r\n") && head.contains("tags: rotating_light\r\n"));
+    assert!(head.contains(": backup of shop failed\r\n") && head.contains("text/plain"));
+    assert!(ntfy.body.contains("0 of 1 stored, 1 failed"));
+    let own = json(&told("./own.json"));
+    let own = own["it"][0].as_str().unwrap();
+    assert!(own.starts_with("failure on "), "{own}");
+}

@@ -17,7 +17,7 @@ use super::world::{World, backup_keys, end_of, leases, signal, wait_until};
 const YEARLY: &str = "schedule = \"0 0 1 1 *\"\ntime_zone = \"UTC\"\n";
 
 /// A database whose dump takes a moment, notes that it ran, and notices another one beside it.
-fn slow(name: &str, more: &str) -> String {
+pub fn slow(name: &str, more: &str) -> String {
     format!(
         "[databases.{name}]\nengine = \"command\"\ncommand = [\"flock\", \"-w\", \"3\", \
          \"{name}.lock\", \"-c\", \"echo x >> {name}.ran; sleep 0.5; seq 99\"]\n{more}"
@@ -85,7 +85,11 @@ fn log(world: &World) -> String {
 }
 
 /// Ends it by SIGTERM; it must end well, and soon.
+<<<<<<< HEAD
 fn end(world: &World, mut running: Service) {
+=======
+pub fn end(world: &World, mut running: Child) {
+>>>>>>> 7b1079c (Notices by mail and as chats want them; a page with live runs, sizes, retention and buttons)
     let start = Instant::now();
     signal(&running, "TERM");
     let code = end_of(&mut running).code();
@@ -93,7 +97,7 @@ fn end(world: &World, mut running: Service) {
     assert!(start.elapsed() < Duration::from_mins(1));
 }
 
-fn manifests(world: &World, database: &str) -> usize {
+pub fn manifests(world: &World, database: &str) -> usize {
     let prefix = format!("backups/{database}/");
     let of = |key: &&String| key.starts_with(&prefix) && key.ends_with("/manifest.json");
     backup_keys(&world.server).iter().filter(of).count()
@@ -335,7 +339,7 @@ fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
 }
 
 /// One GET; the status line, headers and body.
-fn get(address: &str, path: &str, headers: &str) -> String {
+pub fn get(address: &str, path: &str, headers: &str) -> String {
     use std::io::{Read, Write};
     let mut socket = std::net::TcpStream::connect(address).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nconnection: close\r\n{headers}\r\n");
@@ -345,7 +349,11 @@ fn get(address: &str, path: &str, headers: &str) -> String {
     answer
 }
 
+<<<<<<< HEAD
 fn listening(world: &World, args: &[&str]) -> (Service, String) {
+=======
+pub fn listening(world: &World, args: &[&str]) -> (Child, String) {
+>>>>>>> 7b1079c (Notices by mail and as chats want them; a page with live runs, sizes, retention and buttons)
     let log_file = std::fs::File::create(world.path("log")).unwrap();
     let args = [&["serve", "--listen"], args].concat();
     let mut command = world.tapline(&args);
@@ -382,11 +390,12 @@ fn the_page_metrics_and_json_say_how_each_database_stands() {
         "{page}"
     );
     assert!(
-        page.contains("&lt;script&gt;") && !page.contains("<script"),
+        page.contains("&lt;script&gt;") && page.matches("<script").count() == 1,
         "{page}"
     );
     assert!(page.len() < 100_000);
-    for elsewhere in ["http://", "https://", "src=", "url("] {
+    assert!(page.contains("<script src=/script.js defer>"));
+    for elsewhere in ["http://", "https://", "src=\"", "src=//", "url("] {
         assert!(!page.contains(elsewhere), "{elsewhere}");
     }
     let metrics = get(&address, "/metrics", here);

@@ -158,7 +158,7 @@ pub(super) enum Task {
     /// Run as a service: back up, verify, drill, prune and clean up by the inventory's schedules.
     /// SIGHUP reads the inventory again, SIGTERM ends it in order
     Serve {
-        /// Serve a page, /metrics, /healthz and /api/v1/status there, such as 127.0.0.1:8737; TLS is a
+        /// Serve a page, /metrics, /healthz and /api/v1 there, such as 127.0.0.1:8737; TLS is a
         /// proxy's
         #[arg(long, value_name = "ADDRESS")]
         listen: Option<SocketAddr>,
@@ -166,6 +166,9 @@ pub(super) enum Task {
         /// loopback there must be one
         #[arg(long, value_name = "FILE", requires = "listen")]
         token_file: Option<PathBuf>,
+        /// Put buttons on the page that back up, verify and drill a database now
+        #[arg(long, requires = "listen")]
+        allow_actions: bool,
     },
     /// Try who is told how a run went, as the inventory says it
     Notify {
