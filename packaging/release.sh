@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the Debian package and the tarball, with checksums: packaging/release.sh [OUT]
+# Makes the Debian package, the tarball, a Homebrew formula and a list of what is in the binary
+# (CycloneDX), with checksums: packaging/release.sh [OUT]
 # TAPLINE_BINARY=path packs a binary that is there instead of building one.
 # The same commit and the same binary give the same bytes: times are the commit's, owners root.
 set -euo pipefail
@@ -87,6 +88,9 @@ cp "$work/tapline.toml" "$work/$name/tapline.example.toml"
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
     -C "$work" -c "$name" | gzip -9n >"$out/$name.tar.gz"
 
-(cd "$out" && sha256sum "tapline_${version}_$arch.deb" "$name.tar.gz" >SHA256SUMS)
+packaging/sbom.py >"$out/tapline-$version.cdx.json"
+sha256=$(sha256sum "$out/$name.tar.gz" | cut -d' ' -f1)
+sed "s/@VERSION@/$version/; s/@SHA256@/$sha256/; s/@NAME@/$name/" packaging/homebrew.rb >"$out/tapline.rb"
+(cd "$out" && sha256sum "tapline_${version}_$arch.deb" "$name.tar.gz" "tapline-$version.cdx.json" tapline.rb >SHA256SUMS)
 echo "needs glibc $glibc"
 cat "$out/SHA256SUMS"

@@ -33,10 +33,16 @@ def linked(node):
             yield dependency["pkg"]
 
 
+# Features are of the whole workspace there; which crates the binary alone has, `cargo tree` says.
+tree = ["cargo", "tree", "--locked", "-p", "tapline", "-e", "normal", "--prefix", "none", "--no-dedupe"]
+tree += ["--features", ",".join(sys.argv[1:])]
+names = {tuple(line.split()[:2]) for line in subprocess.check_output(tree, text=True).splitlines()}
+own = {id for id, package in packages.items() if (package["name"], f"v{package['version']}") in names}
+
 seen, waiting = {root}, [root]
 while waiting:
     for other in linked(nodes[waiting.pop()]):
-        if other not in seen:
+        if other not in seen and other in own:
             seen.add(other)
             waiting.append(other)
 
@@ -62,7 +68,7 @@ json.dump({
     "metadata": {"component": component(packages[root], "application")},
     "components": [component(package, "library") for package in others],
     "dependencies": sorted(
-        ({"ref": purl(packages[id]), "dependsOn": sorted({purl(packages[to]) for to in linked(nodes[id])})}
+        ({"ref": purl(packages[id]), "dependsOn": sorted({purl(packages[to]) for to in linked(nodes[id]) if to in seen})}
          for id in seen), key=lambda one: one["ref"]),
 }, sys.stdout, indent=1, sort_keys=True)
 print()

@@ -8,6 +8,7 @@
 //! shop/20261123T180327Z-k3f9ax/manifest.json      written last
 //!
 //! ~tapline/records/shop/failure.json              what became of it last, of each kind one
+//! ~tapline/chores/prune.json                     when the store was pruned last
 //! ~tapline/leases/shop/20261123T180327Z-k3f9ax    who is at it
 //! ```
 //!
@@ -29,6 +30,7 @@ const CHECK: &str = ".tapline-check-";
 /// Apart from the backups, so that no listing of them is longer for what is noted about them.
 const RECORDS: &str = "~tapline/records/";
 const LEASES: &str = "~tapline/leases/";
+const CHORES: &str = "~tapline/chores/";
 
 fn component(name: &str) -> String {
     let encoded = utf8_percent_encode(name, COMPONENT).to_string();
@@ -106,6 +108,11 @@ pub fn records_prefix(database: Option<&str>) -> String {
 /// The key of a database's record of one kind.
 pub fn record_key(database: &str, kind: &str) -> String {
     format!("{}{kind}.json", records_prefix(Some(database)))
+}
+
+/// The key of the note when something was last done for all of a store.
+pub fn chore_key(name: &str) -> String {
+    format!("{CHORES}{name}.json")
 }
 
 /// Reads a record's key: the database's name and the kind.
@@ -197,6 +204,7 @@ mod tests {
             let lease = lease_key(name, &id);
             assert!(is_lease_key(&lease) && !is_lease_key(&record));
             assert_eq!((locate(&record), locate(&lease)), (None, None));
+            assert_eq!(locate(&chore_key("prune")), None);
         }
     }
 

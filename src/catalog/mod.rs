@@ -29,5 +29,5 @@ pub use manifest::{
     Archive, Encryption, Entry, Manifest, ManifestError, Mode, ParallelDump, PartsDigest, Volume,
 };
 pub use properties::{Grant, MysqlProperties, PostgresProperties, Properties, Setting};
-pub use record::{Record, RecordKind, Records, keep, read_records};
+pub use record::{Record, RecordKind, Records, keep, keep_chore, read_chore, read_records};
 pub use retention::{Decision, Retention, Rule, Within, plan};

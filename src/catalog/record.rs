@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::BackupId;
-use super::key::{locate_record, record_key, records_prefix};
+use super::key::{chore_key, locate_record, record_key, records_prefix};
 use crate::store::{ErrorKind, Store, StoreError, get_small, objects};
 
 /// How long keeping one may take: whoever keeps it has more important things to end.
@@ -194,4 +194,42 @@ pub async fn read_records(
         }
     }
     Ok(all)
+}
+
+/// When something was last done for all of a store, such as `prune`. Serialised as the object.
+#[derive(Debug, Serialize, Deserialize)]
+struct ChoreMark {
+    version: u32,
+    began: Timestamp,
+}
+
+/// Keeps when a chore for all of a store was begun that is done now. That it could not be kept is a
+/// warning.
+pub async fn keep_chore(store: &dyn Store, name: &str, began: Timestamp) {
+    let mark = ChoreMark { version: 1, began };
+    let text = serde_json::to_vec(&mark).expect("a mark has only string keys");
+    let key = chore_key(name);
+    let kept = tokio::time::timeout(PATIENCE, store.replace(&key, text.into())).await;
+    let why = match kept {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("not within {} s", PATIENCE.as_secs()),
+    };
+    tracing::warn!("the store does not keep when {name} was done last: {why}");
+}
+
+/// When a chore for all of a store was begun last; `None` when that is not known.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn read_chore(store: &dyn Store, name: &str) -> Result<Option<Timestamp>, StoreError> {
+    match get_small(store, &chore_key(name), LONGEST).await {
+        Ok(text) => {
+            let mark = serde_json::from_slice::<ChoreMark>(&text);
+            Ok(mark.ok().map(|mark| mark.began))
+        }
+        // Not there, too large to be one, or nothing that this key may read.
+        Err(error) if error.may_pass() => Err(error),
+        Err(_) => Ok(None),
+    }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::args::{BackupOptions, Timeline};
@@ -20,6 +21,23 @@ pub(super) async fn backup(
     session: &mut Session,
     options: &BackupOptions,
 ) -> Result<Exit, Failure> {
+    let started = Timestamp::now();
+    let ended = attempt(session, options).await;
+    // Else the report of the last run would stay, and say that all was well.
+    if let (Err(failure), Some(file), false) = (&ended, &options.report, options.dry_run)
+        && find_folders(options).is_ok()
+    {
+        let report = report::of_nothing(failure, started);
+        if file == Path::new("-") {
+            console::out(&report);
+        } else if let Err(untold) = write(file, &report) {
+            console::error(&untold);
+        }
+    }
+    ended
+}
+
+async fn attempt(session: &mut Session, options: &BackupOptions) -> Result<Exit, Failure> {
     let inventory = inventory::load(&session.config, options)?;
     find_folders(options)?;
     let work = async {

@@ -1,7 +1,10 @@
 //! The end of a run: a table for people, JSON for programs.
 
+use jiff::Timestamp;
+
+use super::exit::Failure;
 use super::text::{rate, size, table_of_names, time};
-use crate::run::{JobReport, JobResult, RunReport, Waited};
+use crate::run::{JobReport, JobResult, RunReport, Waited, hostname};
 use crate::units;
 
 /// The table, the errors in full, and a line that sums up.
@@ -100,6 +103,21 @@ fn bound_by(waited: &Waited) -> String {
 /// its meaning.
 pub(super) fn json(report: &RunReport) -> String {
     serde_json::to_string_pretty(report).expect("a report has only string keys") + "\n"
+}
+
+/// The report of a run that did not come as far as its jobs.
+pub(super) fn of_nothing(failure: &Failure, started: Timestamp) -> String {
+    let report = serde_json::json!({
+        "version": 1,
+        "tapline": env!("CARGO_PKG_VERSION"),
+        "host": hostname(),
+        "started": started,
+        "seconds": Timestamp::now().duration_since(started).as_secs_f64().max(0.0),
+        "jobs": [],
+        "error": failure.message,
+        "exit_code": failure.exit as u8,
+    });
+    super::text::json(&report)
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use crate::store::{ErrorKind, SharedStore, StoreError, Written, get_small, list_
 const EXPIRY: Duration = Duration::from_mins(3);
 /// The usual times.
 const PACE: Pace = Pace {
+    expiry: EXPIRY,
     beat: Duration::from_secs(30),
     settled: Duration::from_secs(10),
     pause: Duration::from_secs(3),
@@ -44,6 +45,8 @@ const LONGEST: usize = 16 << 10;
 /// How quickly it goes.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
+    /// Without a sign of life for so long it is over.
+    expiry: Duration,
     /// Between two signs of life.
     beat: Duration,
     /// Whoever lost a race has taken its object back by then.
@@ -228,7 +231,7 @@ async fn beats(
 ) {
     // The wall clock goes on while a machine sleeps, and another host's does, too.
     let mut heard = SystemTime::now();
-    let away = |heard: SystemTime| heard.elapsed().is_ok_and(|away| away >= EXPIRY);
+    let away = |heard: SystemTime| heard.elapsed().is_ok_and(|away| away >= pace.expiry);
     loop {
         tokio::time::sleep(pace.beat).await;
         if away(heard)
@@ -362,6 +365,7 @@ mod tests {
     use crate::store::{Limits, Store};
 
     const QUICK: Pace = Pace {
+        expiry: EXPIRY,
         beat: Duration::from_millis(50),
         settled: Duration::from_secs(20),
         pause: Duration::from_millis(100),
@@ -466,5 +470,40 @@ mod tests {
         }
         lease.let_go().await;
         assert_eq!(memory.keys(), Vec::<String>::new());
+    }
+
+    /// A lease that has been held while the store was away for longer than one lasts, and what
+    /// `meanwhile` did.
+    async fn after_the_store_was_away(meanwhile: impl AsyncFnOnce(&MemoryStore)) -> bool {
+        let (memory, store) = store();
+        let mut lease = Lease {
+            pace: Pace {
+                expiry: Duration::from_millis(400),
+                ..QUICK
+            },
+            ..wanted(&store)
+        };
+        assert!(lease.take().await.is_ok());
+        memory.set_away(true);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert!(!lease.lost().is_cancelled(), "nobody is known to be at it");
+        // To others its last sign of life is as old.
+        memory.age_by(EXPIRY);
+        memory.set_away(false);
+        meanwhile(&memory).await;
+        tokio::time::sleep(6 * QUICK.beat).await;
+        let is_lost = lease.lost().is_cancelled();
+        lease.let_go().await;
+        is_lost
+    }
+
+    #[tokio::test]
+    async fn who_finds_another_at_it_after_the_store_was_away_ends_and_else_goes_on() {
+        assert!(!after_the_store_was_away(async |_| {}).await);
+        let taken_over = async |memory: &MemoryStore| put(memory, 60, "another boot").await;
+        assert!(after_the_store_was_away(taken_over).await);
+        // One that was killed meanwhile is in nobody's way.
+        let and_killed = async |memory: &MemoryStore| put(memory, 60, &boot()).await;
+        assert!(!after_the_store_was_away(and_killed).await);
     }
 }

@@ -3,8 +3,8 @@
 //! A chore is due when the last moment of its schedule is later than its **mark**: the begin of what
 //! was done last. So one that was missed while nothing ran is done once, and at once; and a clock
 //! that jumps, a machine that sleeps, an hour that comes twice make no difference but when it is
-//! looked at. The marks of backups, readings back and drills come from the store, where every host
-//! sees them; a chore without a mark is not due, because nothing is known of it yet.
+//! looked at. All marks come from the store, where every host sees them; a chore without a mark is
+//! not due, because nothing is known of it yet.
 
 use std::time::Duration;
 
@@ -91,16 +91,15 @@ struct Item {
 }
 
 impl Agenda {
-    /// The chores of an inventory, none of them with a mark but those that matter to nobody when
-    /// they are missed: these begin at `now`.
-    pub fn new(inventory: &Inventory, now: Timestamp) -> Self {
+    /// The chores of an inventory, none of them with a mark.
+    pub fn new(inventory: &Inventory) -> Self {
         let mut items = Vec::new();
-        let mut add = |chore, schedule: &Option<Schedule>, mark| {
+        let mut add = |chore, schedule: &Option<Schedule>| {
             if let Some(schedule) = schedule {
                 items.push(Item {
                     chore,
                     schedule: schedule.clone(),
-                    mark,
+                    mark: None,
                     running: None,
                     pause: None,
                 });
@@ -108,12 +107,12 @@ impl Agenda {
         };
         for entry in &inventory.databases {
             let name = || entry.name.clone();
-            add(Chore::Backup(name()), &entry.schedule, None);
-            add(Chore::Verify(name()), &inventory.serve.verify, None);
-            add(Chore::Drill(name()), &inventory.serve.drill, None);
+            add(Chore::Backup(name()), &entry.schedule);
+            add(Chore::Verify(name()), &inventory.serve.verify);
+            add(Chore::Drill(name()), &inventory.serve.drill);
         }
-        add(Chore::Prune, &inventory.serve.prune, Some(now));
-        add(Chore::Cleanup, &inventory.serve.cleanup, Some(now));
+        add(Chore::Prune, &inventory.serve.prune);
+        add(Chore::Cleanup, &inventory.serve.cleanup);
         Self { items }
     }
 
@@ -324,7 +323,7 @@ mod tests {
     }
 
     fn marked(mark: &str, now: &str) -> Agenda {
-        let mut agenda = Agenda::new(&inventory(""), at(now));
+        let mut agenda = Agenda::new(&inventory(""));
         agenda.learn(&shop(), at(mark), at(now));
         agenda
     }
@@ -346,7 +345,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_due_and_what_was_missed_is_due_once() {
         let now = at("2026-06-10T12:00:00Z");
-        let mut agenda = Agenda::new(&inventory(""), now);
+        let mut agenda = Agenda::new(&inventory(""));
         assert_eq!((agenda.due(now), agenda.next(now)), (Vec::new(), None));
         agenda.learn(&shop(), at("2026-06-05T00:00:00Z"), now);
         assert_eq!(agenda.next(now), Some(now));
@@ -418,7 +417,7 @@ mod tests {
     #[test]
     fn a_mark_of_a_future_does_not_stop_backups_until_then() {
         let now = at("2026-06-10T12:00:00Z");
-        let mut agenda = Agenda::new(&inventory(""), now);
+        let mut agenda = Agenda::new(&inventory(""));
         agenda.learn(&shop(), at("2030-01-01T00:00:00Z"), now);
         assert_eq!(agenda.next(now), Some(at("2026-06-11T00:00:00Z")));
     }
@@ -444,7 +443,7 @@ mod tests {
         let now = at("2026-06-10T00:00:00Z");
         let mut before = marked("2026-06-09T00:00:00Z", "2026-06-10T00:00:00Z");
         assert_eq!(before.due(now).len(), 1);
-        let mut agenda = Agenda::new(&inventory("[databases.events]\n"), now);
+        let mut agenda = Agenda::new(&inventory("[databases.events]\n"));
         agenda.follow(&before);
         assert_eq!(
             agenda.due(now + MINUTE),

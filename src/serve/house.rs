@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use super::agenda::Agenda;
 use crate::access::open_stores;
 use crate::config::{ConfigError, Inventory};
@@ -65,8 +63,8 @@ impl House {
     }
 
     /// What there is to do.
-    pub fn agenda(&self, now: Timestamp) -> Result<Agenda, ConfigError> {
-        let agenda = Agenda::new(&self.inventory, now);
+    pub fn agenda(&self) -> Result<Agenda, ConfigError> {
+        let agenda = Agenda::new(&self.inventory);
         if agenda.is_empty() {
             let path = self.inventory.path.display();
             return Err(ConfigError(format!(

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::agenda::Chore;
 use super::house::House;
-use crate::catalog::{Record, RecordKind, keep};
+use crate::catalog::{Record, RecordKind, keep, keep_chore, read_chore};
 use crate::config::Database;
 use crate::run::hostname;
 use crate::upkeep::status::{Health, Standing, status};
@@ -33,6 +33,9 @@ pub(super) async fn ask(
         }
     }
     let mut marks = Vec::new();
+    if names.is_empty() {
+        marks.extend(of_stores(house, now).await);
+    }
     for (name, standings) in by_entry {
         let Some(entry) = house.inventory.entry(name) else {
             continue;
@@ -73,6 +76,34 @@ pub(super) async fn ask(
         marks.push((Chore::Drill(name.to_owned()), drill));
     }
     Ok(marks)
+}
+
+/// When what is done for whole stores was done last in all of them. Where that is not known it
+/// counts from now on, which is kept, so that it is not missed for good by who ends before.
+async fn of_stores(house: &House, now: Timestamp) -> Vec<(Chore, Timestamp)> {
+    let settings = &house.inventory.serve;
+    let wanted = [
+        (Chore::Prune, &settings.prune),
+        (Chore::Cleanup, &settings.cleanup),
+    ];
+    let mut marks = Vec::new();
+    for (chore, _) in wanted.into_iter().filter(|(_, at)| at.is_some()) {
+        let (name, mut oldest) = (chore.describe(), Some(now));
+        for (called, store) in &house.patient {
+            match read_chore(&**store, &name).await {
+                Ok(Some(began)) => oldest = oldest.min(Some(began)),
+                Ok(None) => keep_chore(&**store, &name, now).await,
+                Err(error) => {
+                    tracing::warn!(
+                        "store {called}: when {name} was done last is not known: {error}"
+                    );
+                    oldest = None;
+                }
+            }
+        }
+        marks.extend(oldest.map(|mark| (chore, mark)));
+    }
+    marks
 }
 
 /// When the last backup of a database began.

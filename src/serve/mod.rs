@@ -98,7 +98,7 @@ pub async fn serve(
 ) -> Result<(), ConfigError> {
     let now = Timestamp::now();
     let house = House::open(&options.config).await?;
-    let agenda = house.agenda(now)?;
+    let agenda = house.agenda()?;
     let house = Arc::new(house);
     let page = options.page.take();
     let (wish, mut wished) = tokio::sync::mpsc::channel(8);
@@ -259,7 +259,7 @@ impl Server {
     /// Exchanges the inventory, unless the new one is wrong. What is under way goes on with the one
     /// that it began with.
     fn move_in(&mut self, house: Result<Box<House>, ConfigError>, now: Timestamp) {
-        let moved = house.and_then(|house| Ok((house.agenda(now)?, house)));
+        let moved = house.and_then(|house| Ok((house.agenda()?, house)));
         match moved {
             Ok((mut agenda, house)) => {
                 agenda.follow(&self.agenda);

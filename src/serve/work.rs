@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::agenda::{Chore, Outcome};
 use super::house::House;
 use super::page::Live;
-use crate::catalog::BackupName;
+use crate::catalog::{BackupName, keep_chore};
 use crate::job::{FailureKind, Interruption};
 use crate::notify::{Event, Notice, RunEnd, Teller, tell};
 use crate::restore::Stored;
@@ -107,6 +107,7 @@ pub(super) async fn look_after(
             Chore::Backup(_) => Ok(Vec::new()),
         }
     };
+    let began = Timestamp::now();
     let done = match chore {
         // These end in order by themselves.
         Chore::Verify(_) | Chore::Drill(_) => Some(work.await),
@@ -125,6 +126,11 @@ pub(super) async fn look_after(
         }
         Some(Err(error)) => (vec![error.to_string()], Outcome::Failed),
     };
+    if let (Outcome::Over, Chore::Prune | Chore::Cleanup) = (outcome, chore) {
+        for store in house.patient.values() {
+            keep_chore(&**store, &chore.describe(), began).await;
+        }
+    }
     if wrong.is_empty() || cancel.is_cancelled() {
         tracing::info!("done: {}", chore.describe());
         return outcome;

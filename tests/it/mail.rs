@@ -115,12 +115,6 @@ fn a_mail_that_is_not_taken_is_reported_and_fails_nothing() {
             "no room at the inn",
         ),
         (
-            "tls",
-            ", ca_file = \"ca.pem\"",
-            "sesame-mail",
-            "notify.email: ",
-        ),
-        (
             "starttls",
             ", ca_file = \"nowhere\"",
             "sesame-mail",

@@ -327,7 +327,7 @@ fn a_webhook_is_told_as_its_service_wants_it() {
         "own.json",
         r#"{ "json": { "it": ["{{event}} on {{host}}: {{report:9}}"] } }"#,
     );
-    let mut told = |template: &str| {
+    let told = |template: &str| {
         web.forget();
         world.inventory(&format!(
             "[notify]\nwebhook = \"http://{}/hook\"\ntemplate = \"{template}\"\n{SHOP}",

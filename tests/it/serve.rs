@@ -30,7 +30,7 @@ fn long_ago() -> BackupId {
 }
 
 /// A running service: it ends with its test, and what it said is told when that fails.
-struct Service {
+pub struct Service {
     child: Child,
     log: PathBuf,
 }
@@ -80,16 +80,12 @@ fn serve(world: &World) -> Service {
     Service::of(world, command)
 }
 
-fn log(world: &World) -> String {
+pub fn log(world: &World) -> String {
     std::fs::read_to_string(world.path("log")).unwrap_or_default()
 }
 
 /// Ends it by SIGTERM; it must end well, and soon.
-<<<<<<< HEAD
-fn end(world: &World, mut running: Service) {
-=======
-pub fn end(world: &World, mut running: Child) {
->>>>>>> 7b1079c (Notices by mail and as chats want them; a page with live runs, sizes, retention and buttons)
+pub fn end(world: &World, mut running: Service) {
     let start = Instant::now();
     signal(&running, "TERM");
     let code = end_of(&mut running).code();
@@ -227,6 +223,42 @@ fn a_wrong_inventory_leaves_the_one_before_and_a_right_one_takes_its_place() {
 }
 
 #[test]
+fn a_prune_and_a_cleanup_that_were_missed_are_done_at_once_and_once() {
+    let yearly = "\"0 0 1 1 *\"";
+    let world = World::new(&format!(
+        "[serve]\nprune = {yearly}\ncleanup = {yearly}\ntime_zone = \"UTC\"\n{}",
+        slow("shop", "keep_last = 1\n")
+    ));
+    for _ in 0..2 {
+        assert_eq!(world.run(&["backup"]).code, Some(0));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let key = |name: &str| format!("backups/~tapline/chores/{name}.json");
+    let read = |name: &str| world.server.store().read(&key(name));
+    // At its first start nothing is known, so nothing was missed; and that start is remembered.
+    let running = serve(&world);
+    wait_until(|| read("prune").is_some() && read("cleanup").is_some());
+    end(&world, running);
+    assert_eq!(manifests(&world, "shop"), 2);
+    let two_years_ago = format!("{{\"version\":1,\"began\":\"{}\"}}", long_ago().time());
+    for name in ["prune", "cleanup"] {
+        world
+            .server
+            .store()
+            .overwrite(&key(name), two_years_ago.clone().into());
+    }
+    let running = serve(&world);
+    let is_done = |name: &str| read(name).is_some_and(|text| text != two_years_ago.as_bytes());
+    wait_until(|| manifests(&world, "shop") == 1 && is_done("prune") && is_done("cleanup"));
+    end(&world, running);
+    let done = read("prune");
+    let running = serve(&world);
+    std::thread::sleep(Duration::from_secs(2));
+    end(&world, running);
+    assert_eq!(read("prune"), done, "it was not due again");
+}
+
+#[test]
 fn verify_drill_prune_and_cleanup_have_schedules_too() {
     let often = "\"* * * * * *\"";
     let world = World::new(&format!(
@@ -349,11 +381,7 @@ pub fn get(address: &str, path: &str, headers: &str) -> String {
     answer
 }
 
-<<<<<<< HEAD
-fn listening(world: &World, args: &[&str]) -> (Service, String) {
-=======
-pub fn listening(world: &World, args: &[&str]) -> (Child, String) {
->>>>>>> 7b1079c (Notices by mail and as chats want them; a page with live runs, sizes, retention and buttons)
+pub fn listening(world: &World, args: &[&str]) -> (Service, String) {
     let log_file = std::fs::File::create(world.path("log")).unwrap();
     let args = [&["serve", "--listen"], args].concat();
     let mut command = world.tapline(&args);

@@ -80,6 +80,37 @@ fn a_report_that_cannot_be_written_hides_nothing() {
 }
 
 #[test]
+fn a_run_that_comes_to_nothing_replaces_the_report_of_the_last_one() {
+    let world = World::new("[databases.x]\nengine = \"command\"\ncommand = [\"seq\", \"9\"]\n");
+    assert_eq!(world.run(&["backup", "--report", "r.json"]).code, Some(0));
+    let report = |name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(world.path(name)).unwrap()).unwrap()
+    };
+    assert_eq!(report("r.json")["jobs"].as_array().unwrap().len(), 1);
+    world.write("tapline.toml", "[databases.x]\nengine = \"oracle\"\n");
+    assert_eq!(world.run(&["backup", "--report", "r.json"]).code, Some(3));
+    let said = report("r.json");
+    assert_eq!(
+        (&said["version"], &said["exit_code"]),
+        (&1.into(), &3.into())
+    );
+    assert_eq!(said["jobs"].as_array().unwrap().len(), 0);
+    assert!(
+        said["error"].as_str().unwrap().contains("tapline.toml"),
+        "{said}"
+    );
+    let run = world.run(&["backup", "--report", "-"]);
+    assert!(
+        run.code == Some(3) && run.stdout.starts_with("{\n"),
+        "{}",
+        run.stdout
+    );
+    // A dry run is nobody's report.
+    world.run(&["backup", "--dry-run", "--report", "none.json"]);
+    assert!(!world.path("none.json").exists());
+}
+
+#[test]
 fn quiet_says_only_what_went_wrong() {
     let world = World::new(TWO);
     let run = world.run(&["backup", "good", "-q"]);

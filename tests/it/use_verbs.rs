@@ -173,7 +173,13 @@ fn an_empty_variable_says_nothing_and_a_wrong_one_is_named() {
         .output()
         .unwrap();
     assert_eq!(wrong.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("TAPLINE_JOBS"));
+    let words = String::from_utf8_lossy(&wrong.stderr);
+    assert!(words.contains("TAPLINE_JOBS"), "{words}");
+    assert!(
+        words.contains("write a whole number from 1 to 65535"),
+        "{words}"
+    );
+    assert!(!words.contains("found in string"), "{words}");
 }
 
 #[test]

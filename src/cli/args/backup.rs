@@ -15,14 +15,14 @@ pub struct BackupOptions {
     /// Only these databases; NAME/DATABASE is one of those that `database = "*"` stands for
     pub names: Vec<String>,
     /// Databases at once; 1 is one after the other
-    #[arg(long, env = "TAPLINE_JOBS", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, env = "TAPLINE_JOBS", value_parser = value::count)]
     pub jobs: Option<u16>,
     /// Of these, on one server
-    #[arg(long, env = "TAPLINE_JOBS_PER_HOST", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, env = "TAPLINE_JOBS_PER_HOST", value_parser = value::count)]
     pub jobs_per_host: Option<u16>,
     /// PostgreSQL: sessions that dump one database at once; the archive is made of many files then
     #[arg(long, env = "TAPLINE_PARALLEL", value_name = "N",
-          value_parser = clap::value_parser!(u16).range(1..=64))]
+          value_parser = value::sessions)]
     pub parallel: Option<u16>,
     /// Memory of the whole run, such as 512MiB
     #[arg(long, env = "TAPLINE_MEMORY", value_name = "SIZE", value_parser = value::memory)]
@@ -78,7 +78,7 @@ pub struct BenchOptions {
     /// Only these databases
     pub names: Vec<String>,
     /// How often each mode is measured
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = value::count)]
     pub runs: u16,
     /// Count the first runs too, which find every cache cold
     #[arg(long)]
@@ -99,7 +99,7 @@ pub struct BenchOptions {
     #[arg(long)]
     pub level: Option<i32>,
     /// Databases at once
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_parser = value::count)]
     pub jobs: Option<u16>,
     /// Where temp files go, in a folder that is removed again [default: the temp folder]
     #[arg(long, value_name = "DIR")]

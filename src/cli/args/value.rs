@@ -38,6 +38,21 @@ pub fn source(text: &str) -> Result<Synthetic, String> {
         .parse()
 }
 
+pub fn count(text: &str) -> Result<u16, String> {
+    number(text, u16::MAX)
+}
+
+/// Sessions of one dump: more than anybody's server allows a backup.
+pub fn sessions(text: &str) -> Result<u16, String> {
+    number(text, 64)
+}
+
+fn number(text: &str, most: u16) -> Result<u16, String> {
+    let parsed = text.trim().parse().ok();
+    let known = parsed.filter(|number| (1..=most).contains(number));
+    known.ok_or_else(|| format!("write a whole number from 1 to {most}"))
+}
+
 pub fn memory(text: &str) -> Result<u64, String> {
     let size = text
         .parse::<bytesize::ByteSize>()

@@ -409,7 +409,7 @@ mod tests {
         let inventory = Inventory::parse(Path::new("t.toml"), &text).unwrap();
         let store: SharedStore = Arc::new(store);
         let stores = BTreeMap::from([("s".to_owned(), store)]);
-        let agenda = Agenda::new(&inventory, now);
+        let agenda = Agenda::new(&inventory);
         let house = Arc::new(House {
             workshop: Workshop::new(&inventory.run, 1),
             patient: stores.clone(),

@@ -278,11 +278,14 @@ pub fn database(
         if let Some(record) = record {
             let _ = write!(
                 page,
-                "<h2>{title}</h2><p>{} on {}</p><pre>{}</pre>",
+                "<h2>{title}</h2><p>{} on {}{}</p>",
                 record.ended.strftime("%Y-%m-%d %H:%M:%S UTC"),
                 escape(&record.host),
-                escape(&record.message)
+                if record.good { ": good" } else { "" }
             );
+            if !record.message.is_empty() {
+                let _ = write!(page, "<pre>{}</pre>", escape(&record.message));
+            }
         }
     }
     page + "</main>" + FOOT

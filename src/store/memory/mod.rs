@@ -62,6 +62,8 @@ struct State {
     uploads: BTreeMap<String, Open>,
     next_id: u64,
     effects: Vec<Effect>,
+    /// Nothing can be put in place of another, nor listed.
+    away: bool,
 }
 
 /// A store in memory; clones share what is in it.
@@ -124,6 +126,11 @@ impl MemoryStore {
             state: Arc::new(Mutex::new(self.state().clone())),
             ..self.clone()
         }
+    }
+
+    /// Whether it is away, for whoever puts small objects and lists them.
+    pub fn set_away(&self, away: bool) {
+        self.state().away = away;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

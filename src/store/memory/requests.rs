@@ -187,6 +187,9 @@ impl Store for MemoryStore {
     }
 
     async fn replace(&self, key: &str, body: Bytes) -> Result<Written> {
+        if self.state().away {
+            return Err(StoreError::new(ErrorKind::Transient, "it is away"));
+        }
         Ok(self.overwrite(key, body))
     }
 
@@ -270,6 +273,9 @@ impl Store for MemoryStore {
 
     async fn list(&self, prefix: &str, after: Option<String>) -> Result<Page<ObjectInfo>> {
         let state = self.state();
+        if state.away {
+            return Err(StoreError::new(ErrorKind::Transient, "it is away"));
+        }
         Ok(page(
             state.objects.iter(),
             (prefix, after.as_deref()),
