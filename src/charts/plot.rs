@@ -71,6 +71,7 @@ pub fn html(report: &RunReport) -> io::Result<String> {
 fn row(job: &JobReport) -> String {
     let result = match job.result {
         JobResult::Stored => "stored".to_owned(),
+        JobResult::CopyMissing => "copy missing".to_owned(),
         JobResult::Cancelled => "cancelled".to_owned(),
         JobResult::Failed => format!("failed: {}", job.error.as_deref().unwrap_or_default()),
     };
@@ -216,7 +217,7 @@ fn bars(area: &Area, timeline: &Timeline) -> Drawn<Vec<Tip>> {
             let [begin, end] = corners(bar).map(|corner| chart.backend_coord(&corner));
             if end.0 - begin.0 >= LETTERED {
                 let (left, _) = area.get_base_pixel();
-                let centre = ((begin.0 + end.0) / 2 - left, y - pixel(LETTER) + 1);
+                let centre = (i32::midpoint(begin.0, end.0) - left, y - pixel(LETTER) + 1);
                 area.draw(&Text::new(
                     letter(bar.database).to_string(),
                     centre,

@@ -158,7 +158,7 @@ impl Notice {
             ..Self::new(event, report.host.clone(), words)
         };
         notice.title = notice.headline();
-        notice.report = tail(words).to_owned();
+        tail(words).clone_into(&mut notice.report);
         notice.text = format!("{}\n\n{}", notice.title, notice.text);
         notice
     }

@@ -122,20 +122,18 @@ fn filled(value: &Value, notice: &Notice) -> Result<Value, String> {
             let values = values.iter().map(|value| filled(value, notice));
             Value::Array(values.collect::<Result<_, _>>()?)
         }
-        Value::Object(table) => match (table.len(), table.get("$event")) {
-            (1, Some(Value::Object(by_event))) => {
-                let chosen = by_event
-                    .get(notice.event.name())
-                    .or_else(|| by_event.get("*"));
+        Value::Object(table) => {
+            if let (1, Some(Value::Object(by_event))) = (table.len(), table.get("$event")) {
+                let own = by_event.get(notice.event.name());
+                let chosen = own.or_else(|| by_event.get("*"));
                 filled(chosen.unwrap_or(&Value::Null), notice)?
-            }
-            _ => {
+            } else {
                 let pairs = table
                     .iter()
                     .map(|(key, value)| Ok((key.clone(), filled(value, notice)?)));
                 Value::Object(pairs.collect::<Result<_, String>>()?)
             }
-        },
+        }
         other => other.clone(),
     })
 }

@@ -133,10 +133,11 @@ impl Agenda {
         self.items.is_empty()
     }
 
-    /// When each chore is due next: now, for what waits for its turn.
-    pub fn chores(&self, now: Timestamp) -> impl Iterator<Item = (&Chore, Option<Timestamp>)> {
-        let items = self.items.iter();
-        items.map(move |item| (&item.chore, item.next(now)))
+    /// When a chore is due next: now, for what waits for its turn. `None` when it has no schedule, or
+    /// is being done.
+    pub fn next_of(&self, chore: &Chore, now: Timestamp) -> Option<Timestamp> {
+        let mut items = self.items.iter();
+        items.find(|item| item.chore == *chore)?.next(now)
     }
 
     /// The chores of which nothing is known yet.

@@ -101,7 +101,7 @@ pub async fn serve(
     let agenda = house.agenda()?;
     let house = Arc::new(house);
     let page = options.page.take();
-    let (wish, mut wished) = tokio::sync::mpsc::channel(8);
+    let (wish, mut by_hand) = tokio::sync::mpsc::channel(8);
     let can_act = page.as_ref().is_some_and(Page::can_act);
     let wish = can_act.then_some(wish);
     let live = Arc::new(Live::new(house.clone(), agenda.clone(), wish));
@@ -134,7 +134,7 @@ pub async fn serve(
                 Some(Wish::Reload) => server.reload(),
                 None => server.interruption.cancel.cancelled().await,
             },
-            Some(chore) = wished.recv() => server.begin_at_once(chore, Timestamp::now()),
+            Some(chore) = by_hand.recv() => server.begin_at_once(chore, Timestamp::now()),
             Some(ended) = server.running.join_next() => server.end(ended, Timestamp::now()),
             // A chore that is due and cannot begin yet must not make this a busy loop.
             () = tokio::time::sleep(nap.max(std::time::Duration::from_millis(200))) => {}

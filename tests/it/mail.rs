@@ -50,12 +50,12 @@ fn inventory(port: u16, more: &str) -> String {
     )
 }
 
-fn world(mode: &str, more: &str) -> (World, MailServer) {
+fn world(mode: &str, keys: &str) -> (World, MailServer) {
     let world = World::new(BROKEN);
     certify(world.folder.path());
     world.write("mail-password", "sesame-mail\n");
     let server = MailServer::start(&world, mode);
-    world.inventory(&inventory(server.port, more));
+    world.inventory(&inventory(server.port, keys));
     (world, server)
 }
 

@@ -82,27 +82,27 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_first_waits_and_later_ones_have_the_last_value_while_a_new_one_is_slow() {
         let (cache, asked) = (Arc::<Cache<u32>>::default(), Arc::<AtomicU32>::default());
-        let ask = |takes: u64| {
+        let ask = |millis: u64| {
             let asked = asked.clone();
             async move {
-                tokio::time::sleep(Duration::from_secs(takes)).await;
+                tokio::time::sleep(Duration::from_millis(millis)).await;
                 Ok(asked.fetch_add(1, Ordering::SeqCst) + 1)
             }
         };
         let hour = Duration::from_hours(1);
-        let both = tokio::join!(cache.get(hour, ask(60)), cache.get(hour, ask(60)));
+        let both = tokio::join!(cache.get(hour, ask(700)), cache.get(hour, ask(700)));
         assert_eq!((*both.0.unwrap(), *both.1.unwrap()), (1, 1));
         assert_eq!(*cache.get(hour, ask(0)).await.unwrap(), 1);
         assert_eq!(*cache.get(Duration::ZERO, ask(0)).await.unwrap(), 2);
         assert_eq!(
-            *cache.get(Duration::ZERO, ask(60)).await.unwrap(),
+            *cache.get(Duration::ZERO, ask(1500)).await.unwrap(),
             2,
             "the last one"
         );
-        tokio::time::sleep(Duration::from_secs(90)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(
             *cache.get(hour, ask(0)).await.unwrap(),
             3,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::cache::Cache;
-use crate::catalog::{BackupId, find};
+use crate::catalog::{BackupId, Found, find};
 use crate::meter::{Phase, Step};
 use crate::run::{Board, RunReport};
 use crate::serve::agenda::{Agenda, Chore};
@@ -190,7 +190,7 @@ impl Live {
             for (name, store) in &house.stores {
                 let (called, found) = (Arc::<str>::from(name.as_str()), find(&**store, None).await);
                 let found = found.map_err(|error| format!("store {name}: {error}"))?;
-                for one in found.into_iter().filter(|one| one.is_committed()) {
+                for one in found.into_iter().filter(Found::is_committed) {
                     let stored = Stored {
                         bytes: one.size(),
                         backup_id: one.id,

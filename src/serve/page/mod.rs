@@ -420,7 +420,7 @@ mod tests {
         Arc::new(Site { live, secret: None })
     }
 
-    async fn size(answer: Response) -> usize {
+    async fn length(answer: Response) -> usize {
         assert_eq!(answer.status(), StatusCode::OK);
         let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await;
         body.unwrap().len()
@@ -431,23 +431,23 @@ mod tests {
         let site = site(1_000, 100).await;
         let query = |text: &str| RawQuery(Some(text.to_owned()));
         let start = Instant::now();
-        size(overview(State(site.clone()), query("")).await).await;
+        length(overview(State(site.clone()), query("")).await).await;
         println!("cold: {:?}", start.elapsed());
         for path in ["", "q=database-99", "page=9"] {
             let start = Instant::now();
-            let size = size(overview(State(site.clone()), query(path)).await).await;
-            println!("warm, {path:?}: {:?}, {size} bytes", start.elapsed());
+            let bytes = length(overview(State(site.clone()), query(path)).await).await;
+            println!("warm, {path:?}: {:?}, {bytes} bytes", start.elapsed());
             assert!(
                 start.elapsed() < Duration::from_secs(1),
                 "{:?}",
                 start.elapsed()
             );
-            assert!(size < 95_000, "{size}");
+            assert!(bytes < 95_000, "{bytes}");
         }
         // What is old is shown until there is something newer.
         site.live.forget();
         let start = Instant::now();
-        size(overview(State(site.clone()), query("")).await).await;
+        length(overview(State(site.clone()), query("")).await).await;
         println!("old: {:?}", start.elapsed());
         assert!(
             start.elapsed() < Duration::from_millis(1500),
@@ -455,7 +455,7 @@ mod tests {
             start.elapsed()
         );
         let start = Instant::now();
-        let all = size(backups(State(site.clone()), RawQuery(None)).await).await;
+        let all = length(backups(State(site.clone()), RawQuery(None)).await).await;
         println!("all backups as JSON: {:?}, {all} bytes", start.elapsed());
         assert!(all > 100_000 * 50);
     }

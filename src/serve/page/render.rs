@@ -186,11 +186,11 @@ fn ago(moment: Timestamp, now: Timestamp) -> String {
 
 fn next(database: &str, now: Timestamp, agenda: &Agenda, house: &House) -> Option<String> {
     let name = house.inventory.entry(database)?.name.clone();
-    let chore = Chore::Backup(name);
-    let (_, next) = agenda.chores(now).find(|(known, _)| **known == chore)?;
-    Some(match next {
-        Some(next) if next > now => next.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-        _ => "now".to_owned(),
+    let next = agenda.next_of(&Chore::Backup(name), now)?;
+    Some(if next > now {
+        next.strftime("%Y-%m-%d %H:%M UTC").to_string()
+    } else {
+        "now".to_owned()
     })
 }
 
