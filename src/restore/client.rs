@@ -68,6 +68,12 @@ const HINTS: &[(&[&str], &str)] = &[
         "Where a role is missing: restore the globals first, or give --no-owner --no-privileges",
     ),
     (
+        // undefined_function, undefined_table
+        &[":  42883: ", ":  42P01: "],
+        "Where a function of the dump names things without their schema: --set search_path=public \
+         lets it find them",
+    ),
+    (
         // insufficient_privilege
         &[":  42501: "],
         "Where the user may not give something to its owner, or the owner may not have it there: \

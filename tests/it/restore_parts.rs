@@ -219,6 +219,55 @@ fn definitions_and_rows_of_a_postgres_database_come_back_by_themselves() {
 }
 
 #[test]
+fn what_a_dump_takes_for_granted_is_said_or_done_without() {
+    let server = Postgres::start();
+    server.sql("postgres", "create database shop");
+    server.sql(
+        "shop",
+        "create function helper(text) returns text language sql immutable as 'select lower($1)';
+         create function finds(text) returns text language plpgsql immutable as
+           $$ begin return helper($1); end $$;
+         create table t (x text); insert into t values ('A'); create index on t (finds(x));
+         create materialized view m as select finds(x) as x from t",
+    );
+    server.sql(
+        "shop",
+        "create table moved (x int); create index on moved (x)",
+    );
+    let space = [
+        "set allow_in_place_tablespaces = on",
+        "create tablespace \"odd space\" location ''",
+        "alter table moved set tablespace \"odd space\"",
+    ];
+    let mut psql = server.client("psql", "shop");
+    psql.arg("-Xq");
+    for statement in space {
+        psql.args(["-c", statement]);
+    }
+    super::world::tool(&mut psql);
+    let world = world(
+        "postgres",
+        server.port(),
+        "[databases.plain]\n[databases.custom]\nformat = \"custom\"\n",
+    );
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    server.sql("postgres", "drop database shop");
+    server.sql("postgres", "drop tablespace \"odd space\"");
+    for source in ["plain", "custom"] {
+        let restore = ["restore", source];
+        let refused = world.run(&restore);
+        assert!(refused.code == Some(1) && refused.stderr.contains("--set search_path=public"));
+        let set = ["--set", "search_path=public, pg_temp"];
+        let run = world.run(&[restore, set].concat());
+        assert_eq!(run.code, Some(0));
+        assert!(run.stderr.contains("no tablespace \"odd space\""));
+        assert_eq!(server.sql("shop", "select x from m").trim(), "a");
+        assert_eq!(server.sql("shop", "select * from moved").trim(), "");
+        server.sql("postgres", "drop database shop");
+    }
+}
+
+#[test]
 fn parts_of_a_mariadb_database_come_back_by_themselves() {
     let server = Mariadb::start();
     server.sql(

@@ -219,3 +219,33 @@ fn no_timeout_of_a_role_ends_a_dump_or_a_restore_that_waits_for_the_store() {
         "100000"
     );
 }
+
+#[test]
+fn a_database_that_the_user_may_not_connect_to_is_named_and_stops_no_other() {
+    let server = Postgres::start();
+    let password = PASSWORD.replace('\\', r"\\").replace('\'', "''");
+    server.sql(
+        "postgres",
+        &format!("create role poor login password E'{password}'"),
+    );
+    server.sql("postgres", "create database \"its own\"");
+    server.sql(
+        "postgres",
+        "revoke connect on database \"its own\" from public",
+    );
+    let world = World::new(&entry(
+        "postgres",
+        "poor",
+        server.port(),
+        "database = \"*\"\n",
+    ));
+    world.write("password", PASSWORD);
+    for verb in ["backup", "check"] {
+        let run = world.run(&[verb]);
+        assert_eq!(run.code, Some(0));
+        assert!(run.stderr.contains("left out: its own;"), "{verb}");
+    }
+    server.sql("postgres", "grant connect on database \"its own\" to poor");
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    assert_eq!(world.keys("shop/its own").len(), 2);
+}

@@ -312,7 +312,7 @@ async fn routine_grants(target: &Mysql, is: &Inside) -> String {
             hex("host")
         );
         let answer = target.ask(&query).await?;
-        let mut grants = String::new();
+        let mut grants = Vec::new();
         for line in answer.lines() {
             let fields: Vec<&str> = line.split('\t').collect();
             let [routine, kind, user, host, privileges] = fields[..] else {
@@ -340,20 +340,31 @@ async fn routine_grants(target: &Mysql, is: &Inside) -> String {
             } else {
                 format!("@{}", quoted(&host))
             };
-            grants += &format!(
+            grants.push(format!(
                 "grant {privileges} on {kind} {here}.{} to {}{host}{option};\n",
                 quoted(&routine),
                 quoted(&user)
-            );
+            ));
         }
         Ok::<_, ToolError>(grants)
     };
-    asked.await.unwrap_or_else(|error| {
+    let asked = asked.await.unwrap_or_else(|error| {
         tracing::warn!(
             "grants on routines cannot be read, and go with the routines that are replaced: {error}"
         );
-        String::new()
-    })
+        Vec::new()
+    });
+    // One that the user may not give would end the switch half way; now it says what is there.
+    let mut grants = String::new();
+    for grant in asked {
+        match target.administer(&grant).await {
+            Ok(()) => grants += &grant,
+            Err(error) => {
+                tracing::warn!("the user may not grant again what goes with its routine: {error}");
+            }
+        }
+    }
+    grants
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

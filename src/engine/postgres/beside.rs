@@ -118,7 +118,10 @@ pub(super) async fn make(
         said.clone().or(there)
     };
     let clause = match &like {
-        Some(like) => like.made_as() + &in_tablespace(&mut session, like).await?,
+        Some(like) => {
+            let owner = owned_by(&mut session, like, options).await?;
+            owner + &like.made_as() + &in_tablespace(&mut session, like).await?
+        }
         None => String::new(),
     };
     let made = format!(
@@ -175,6 +178,25 @@ async fn sweep(server: &Postgres, session: &mut Session) -> Result<(), ToolError
         session.run(&unlock).await?;
     }
     Ok(())
+}
+
+/// Its owner, where the user may give it to that role and keeps the rights of one. Nobody else may
+/// make anything in `public` since PostgreSQL 15, and the dump gives its tables to whom they were.
+async fn owned_by(
+    session: &mut Session,
+    said: &PostgresProperties,
+    options: &LoadOptions,
+) -> Result<String, ToolError> {
+    let query = format!(
+        "select count(*) from pg_roles where rolname = {} and pg_has_role(oid, 'usage')
+           and case when current_setting('server_version_num')::int >= 160000
+             then pg_has_role(oid, 'set') else true end",
+        literal(&said.owner)
+    );
+    if options.no_owner || session.run(&query).await?.concat() != "1" {
+        return Ok(String::new());
+    }
+    Ok(format!(" owner {}", quoted(&said.owner)))
 }
 
 /// Its tablespace, where this server has that.

@@ -274,17 +274,29 @@ impl Engine for Postgres {
     async fn discover(&self) -> Result<Option<Vec<String>>, ToolError> {
         // A NUL cannot be in a name, nor in an answer: names come as hex.
         let query = format!(
-            "select encode(convert_to(datname, 'UTF8'), 'hex') from pg_database \
+            "select has_database_privilege(oid, 'connect'), \
+               encode(convert_to(datname, 'UTF8'), 'hex') from pg_database \
              where datallowconn and not datistemplate and datname !~ '{BESIDE_PATTERN}' \
              order by datname"
         );
         let answer = self.ask(MAINTENANCE, &query).await?;
-        answer
-            .lines()
-            .map(unhex)
-            .collect::<Option<_>>()
-            .map(Some)
-            .ok_or_else(|| ToolError::answer("psql", "no list of names"))
+        let found = answer.lines().map(|line| {
+            let (may_connect, name) = line.split_once('|')?;
+            Some((may_connect == "t", unhex(name)?))
+        });
+        let found: Option<Vec<_>> = found.collect();
+        let found = found.ok_or_else(|| ToolError::answer("psql", "no list of names"))?;
+        let (open, closed): (Vec<_>, Vec<_>) = found.into_iter().partition(|(may, _)| *may);
+        let names = |all: Vec<(bool, String)>| all.into_iter().map(|(_, name)| name);
+        // A managed server has some that are nobody's but its own.
+        if !closed.is_empty() {
+            let closed = names(closed).collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                "the server has databases that the user may not connect to, and that are left out: \
+                 {closed}; GRANT CONNECT ON DATABASE lets it"
+            );
+        }
+        Ok(Some(names(open).collect()))
     }
 
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {

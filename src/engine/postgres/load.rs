@@ -8,7 +8,7 @@ use super::super::load::{
     Activity, ClientLoad, Contents, Destination, Load, LoadOptions, Loader, Part, Purpose,
     Replacement, Unit,
 };
-use super::super::number;
+use super::super::{number, unhex};
 use super::connection::MAINTENANCE;
 use super::script::Changes;
 use super::wanted::{TableName, Wanted};
@@ -166,8 +166,9 @@ impl Loader for Postgres {
         ])?;
         let mut prelude = format!("{PATIENCE};\n");
         for (name, value) in &options.set {
-            let value = properties::text(value);
-            prelude += &format!("set {} to {value};\n", quoted(name));
+            // Unlike SET, it takes a list of schemas as one text.
+            let (name, value) = (properties::text(name), properties::text(value));
+            prelude += &format!("select pg_catalog.set_config({name}, {value}, false);\n");
         }
         let table = options.table.as_deref().map(TableName::parse);
         if options.part == Part::Rows {
@@ -219,6 +220,7 @@ impl Loader for Postgres {
         };
         let rules = Changes {
             settings: self.settings().await?,
+            tablespaces: Some(self.tablespaces().await?),
             one_transaction,
             no_owner: text && options.no_owner,
             no_privileges: text && options.no_privileges,
@@ -393,6 +395,13 @@ impl Postgres {
         let query = "select lower(name) from pg_settings";
         let answer = self.ask(MAINTENANCE, query).await?;
         Ok(answer.lines().map(str::to_owned).collect())
+    }
+
+    /// The names of all tablespaces that the server has.
+    async fn tablespaces(&self) -> Result<HashSet<String>, ToolError> {
+        let query = "select encode(convert_to(spcname, 'UTF8'), 'hex') from pg_tablespace";
+        let answer = self.ask(MAINTENANCE, query).await?;
+        Ok(answer.lines().filter_map(unhex).collect())
     }
 
     /// Removes a database and whoever is in it: a client that was ended may have left its server

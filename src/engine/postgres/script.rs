@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::super::script::{Dialect, Kind, Rules, Token, Verdict, tokens};
-use super::wanted::Wanted;
+use super::wanted::{Wanted, plain};
 
 /// As many tokens of a statement as rules look at.
 const LOOK: usize = 64;
@@ -14,6 +14,9 @@ pub(super) struct Changes {
     /// Settings that the server has. A newer `pg_dump` sets some that it has not
     /// (`transaction_timeout` came with PostgreSQL 17), and psql would end there.
     pub(super) settings: HashSet<String>,
+    /// Tablespaces that the server has, where that is known. What was in others goes where the
+    /// database is.
+    pub(super) tablespaces: Option<HashSet<String>>,
     /// The dump's own transactions, around large objects, would end the one that it is loaded in.
     pub(super) one_transaction: bool,
     pub(super) no_owner: bool,
@@ -50,6 +53,12 @@ impl Rules for Changes {
                  reach another one; nothing of that is loaded. Give --stdout, and load it with psql"
             ));
         }
+        if let Some(name) = self.missing_tablespace(&words) {
+            tracing::warn!(
+                "there is no tablespace {name:?} here: what was in it goes where the database is"
+            );
+            return Ok(Verdict::Replace(b"\nSET default_tablespace = '';".into()));
+        }
         let drop = (whole && self.is_not_set(&words))
             || (self.one_transaction && is_transaction(&words))
             || (self.no_owner && sets_owner(&words))
@@ -71,6 +80,7 @@ impl Rules for Changes {
             Box::new(Self {
                 settings: self.settings.clone(),
                 given: self.given.clone(),
+                tablespaces: self.tablespaces.clone(),
                 wanted: None,
                 ..*self
             }) as Box<dyn Rules>
@@ -79,6 +89,20 @@ impl Rules for Changes {
 }
 
 impl Changes {
+    /// The tablespace that is to be the default, where this server has none of that name.
+    fn missing_tablespace(&self, words: &[Token]) -> Option<String> {
+        let [set, setting, is, name, ..] = words else {
+            return None;
+        };
+        let sets = set.is("set") && setting.is("default_tablespace") && is.is("=");
+        if !sets || !name.names() {
+            return None;
+        }
+        let name = plain(name.text);
+        let there = self.tablespaces.as_ref()?;
+        (!there.contains(&name)).then_some(name)
+    }
+
     /// Whether it sets what this server does not know, or what the person has set.
     fn is_not_set(&self, words: &[Token]) -> bool {
         match words {
@@ -89,6 +113,16 @@ impl Changes {
                 let name = name.lossy().to_lowercase();
                 let unknown = !self.settings.is_empty() && !self.settings.contains(&name);
                 unknown || self.given.contains(&name)
+            }
+            [select, schema, dot, set_config, open, name, ..]
+                if select.is("select")
+                    && schema.is("pg_catalog")
+                    && dot.is(".")
+                    && set_config.is("set_config")
+                    && open.is("(") =>
+            {
+                let name = name.lossy().to_lowercase();
+                self.given.contains(name.trim_matches('\''))
             }
             _ => false,
         }

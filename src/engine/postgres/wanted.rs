@@ -241,7 +241,7 @@ fn joined(name: &TableName) -> String {
 }
 
 /// A name without its quotes.
-fn plain(name: &[u8]) -> String {
+pub(super) fn plain(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
     let inner = text
         .strip_prefix('"')

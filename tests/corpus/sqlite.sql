@@ -1,0 +1,31 @@
+-- Every kind of object that a SQLite database can have; the encoding and the page size are said first.
+pragma encoding = 'UTF-16le';
+pragma page_size = 1024;
+pragma auto_vacuum = incremental;
+pragma user_version = 4711;
+pragma application_id = -559038737;
+create table plain (id integer primary key autoincrement, x, t text collate nocase default 'it''s; --', b blob, n numeric check (n <> 7));
+insert into plain values (1, null, '', x'', 1.5), (9007199254740993, x'00ff', 'größe 𝄞', zeroblob(100000), -0.0),
+  (3, cast(x'610062' as text), 'nul' || char(0) || 'inside', randomblob(5000), 9e999), (4, 'text in any', char(10, 13, 9, 92, 34, 39), null, '12abc');
+delete from plain where id = 3; insert into plain (t) values ('after');
+create table "odd ""table""; 'x' %s ü" ("sel""ect" int, [a b;] text, `c``d` int);
+insert into "odd ""table""; 'x' %s ü" values (1, '--', 2);
+create table without_rowid (a text, b int, c, primary key (b desc, a)) without rowid;
+insert into without_rowid values ('x', 1, null), ('y', 1, 2.5);
+create table strict_one (i int not null, r real, t text, b blob, a any) strict;
+insert into strict_one values (1, 2.0, 'x', x'01', '007');
+create table generated (a int, v int generated always as (a * 2) virtual, s text as (a || 'x') stored);
+insert into generated (a) values (1), (null);
+create table parents (id integer primary key); create table kids (id integer primary key, p references parents on delete cascade deferrable initially deferred);
+insert into parents values (1); insert into kids values (1, 1), (2, 99);
+create index on_expression on plain (lower(t) collate nocase desc, length(b)) where n is not null;
+create unique index "odd index;" on "odd ""table""; 'x' %s ü" ([a b;]);
+create virtual table words using fts5(title, body, tokenize = 'porter unicode61', content = '');
+insert into words (rowid, title, body) values (1, 'Running dogs', 'größe'), (7, 'x', 'y');
+create virtual table full using fts5(body, prefix = '2 3'); insert into full values ('alpha beta'), ('alpine'); delete from full where rowid = 1;
+create virtual table boxes using rtree(id, x0, x1, y0, y1); insert into boxes values (1, 0, 1, 0, 1), (2, -5.5, 5, 0, 9);
+create view simple as select id, t from plain; create view on_nothing as select * from no_such_table;
+create view chained (a, "b c") as with recursive n (i) as (values (1) union all select i + 1 from n where i < 3) select i, 'it''s' from n;
+create trigger "odd trigger;" after insert on kids when new.id > 100 begin insert into parents values (new.id); delete from plain where id = 1; end;
+create trigger instead instead of update of t on simple begin update plain set t = new.t where id = old.id; end;
+create table empty (x);
