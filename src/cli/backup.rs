@@ -226,7 +226,12 @@ fn describe_job(
     for store in &entry.stores {
         let rules = plan.retention(entry, store);
         if plan.settings.prune_after_backup && !rules.is_empty() {
-            lines.push(("then", format!("prune {store}, keeping {rules}")));
+            let where_to = if entry.stores.len() > 1 {
+                format!(" {store}")
+            } else {
+                String::new()
+            };
+            lines.push(("then", format!("prune{where_to}, keeping {rules}")));
         }
     }
     let lines: Vec<String> = lines

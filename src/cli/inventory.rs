@@ -201,7 +201,10 @@ mod tests {
                 compression: gzip,
                 ..default()
             }),
-            [(Compression::Gzip, 9), (Compression::Gzip, 2)]
+            [
+                (Compression::Gzip, 9),
+                (Compression::Gzip, Compression::Gzip.levels().1)
+            ]
         );
         let nineteen = BackupOptions {
             compression: zstd,

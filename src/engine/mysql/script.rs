@@ -14,6 +14,11 @@ use super::wanted::Wanted;
 /// As many tokens of a statement as rules look at.
 const LOOK: usize = 200;
 
+/// The mode in which a dump is to be loaded, as it says itself.
+const DUMPS_MODE: &[u8] = b"'NO_AUTO_VALUE_ON_ZERO'";
+/// The mode in which it is: every date that a server may have is one.
+const LOADING_MODE: &str = "'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'";
+
 /// Names of events, in their quotes.
 pub(super) type Events = Arc<Mutex<HashSet<Vec<u8>>>>;
 
@@ -129,7 +134,17 @@ impl Rules for Changes {
                 .iter()
                 .any(|text| word.is(text))
             });
-            return Ok(if server { Verdict::Drop } else { Verdict::Keep });
+            if server {
+                return Ok(Verdict::Drop);
+            }
+            // Dates that the source took (2024-02-31) would become 0000-00-00 without a word.
+            let mode = words
+                .iter()
+                .find(|word| head[word.at.clone()] == *DUMPS_MODE);
+            return Ok(match mode {
+                Some(mode) => replaced(head, vec![(mode.at.clone(), LOADING_MODE.to_owned())]),
+                None => Verdict::Keep,
+            });
         }
         // Where the dump was taken, in a log that is not this server's.
         let replication = word(0, &["change", "reset", "purge"])
@@ -332,6 +347,17 @@ mod tests {
 
     fn changes() -> Changes {
         Changes::new("`ta``rget`".into())
+    }
+
+    #[test]
+    fn a_date_that_the_source_took_is_taken() {
+        let set =
+            |mode: &str| format!("/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='{mode}' */;\n");
+        assert_eq!(
+            edited(changes(), &set("NO_AUTO_VALUE_ON_ZERO")).unwrap(),
+            set("NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES")
+        );
+        assert_eq!(edited(changes(), &set("ANSI")).unwrap(), set("ANSI"));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::super::world::World;
 use super::cells::{After, BackupCell, Often};
 use super::judge::{Leftovers, STORED, judge, let_go};
 
-/// Three parts of an archive that does not compress, and not much more: there are hundreds of them.
-const DUMP: usize = 12_000_000;
+/// Three parts of an archive that does not compress.
+const DUMP: usize = 18_000_000;
 /// So little memory that parts are the smallest that a store takes.
 const OPTIONS: [&str; 10] = [
     "backup",

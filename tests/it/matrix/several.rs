@@ -35,7 +35,7 @@ impl Pair {
         let second = world.block_on(S3Server::start(false)).unwrap();
         let offsite = store(&second.endpoint()).replace("[stores.s3]", "[stores.offsite]");
         world.inventory(&format!(
-            "{offsite}[run]\nwait_for_store = \"2s\"\n[databases.x]\n\
+            "{offsite}[run]\nwait_for_store = \"8s\"\n[databases.x]\n\
              engine = \"command\"\ncommand = [\"sh\", \"-c\", \"cat {}; exit {status}\"]\n\
              stores = [\"s3\", \"offsite\"]\nencrypt_to = [\"{PUBLIC}\"]\n",
             dump().display()
@@ -101,19 +101,20 @@ struct Cell {
 }
 
 impl Cell {
+    /// A fault for ever at one of the stores and once at the other, in turn: that each request of one
+    /// store ends well is tried apart.
     fn all() -> Vec<Self> {
         let mut cells = Vec::new();
-        for fault in FAULTS {
-            for step in STEPS {
+        for (row, fault) in FAULTS.into_iter().enumerate() {
+            for (column, step) in STEPS.into_iter().enumerate() {
                 // A small dump is put by the same requests in both.
                 if step.after == After::Small && step.name == "small manifest" {
                     continue;
                 }
-                for at in [0, 1] {
-                    for often in [Often::ForEver, Often::Once] {
-                        let of = BackupCell { step, fault, often };
-                        cells.push(Self { at, of });
-                    }
+                let first = (row + column) % 2;
+                for (at, often) in [(first, Often::ForEver), (1 - first, Often::Once)] {
+                    let of = BackupCell { step, fault, often };
+                    cells.push(Self { at, of });
                 }
             }
         }
