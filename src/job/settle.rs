@@ -20,6 +20,9 @@ use crate::store::retry::Hurry;
 
 /// How long a failed job tries to take away what it has put into a store.
 const ERASE_TIMEOUT: Duration = Duration::from_mins(1);
+/// A store that others have no patience with is asked for so long all the same: one request that is
+/// not answered does not keep what is left.
+const ERASE_AT_LEAST: Duration = Duration::from_secs(10);
 /// How long one does whose run is interrupted: container engines kill after 10 seconds.
 const ERASE_WHEN_INTERRUPTED: Duration = Duration::from_secs(7);
 
@@ -255,11 +258,14 @@ async fn take_away(
         store_name,
         database,
         patience,
+        hurry,
         ..
     } = to;
+    // Taking away has a time of its own.
+    hurry.end();
     let within = match error {
         JobError::Cancelled => ERASE_WHEN_INTERRUPTED,
-        _ => ERASE_TIMEOUT.min(*patience),
+        _ => ERASE_TIMEOUT.min(ERASE_AT_LEAST.max(*patience)),
     };
     let interrupted = async {
         interruption.cancel.cancelled().await;

@@ -7,7 +7,7 @@
 //! parts that failed together do not come back together.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -44,21 +44,35 @@ impl RetryPolicy {
 /// The end of all patience, which somebody else may set while operations are under way: then the
 /// one that is being tried is the last try.
 #[derive(Debug, Clone, Default)]
-pub struct Hurry(Arc<OnceLock<Instant>>);
+pub struct Hurry(Arc<Mutex<Haste>>);
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Haste {
+    #[default]
+    NotYet,
+    Until(Instant),
+    NoMore,
+}
 
 impl Hurry {
     /// From now on patience lasts so long at most. The first who says so counts.
     pub fn within(&self, time: Duration) {
-        if let Some(end) = Instant::now().checked_add(time) {
-            let _ = self.0.set(end);
+        let mut haste = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Haste::NotYet, Some(end)) = (*haste, Instant::now().checked_add(time)) {
+            *haste = Haste::Until(end);
         }
     }
 
+    /// Nobody waits for the store any more.
+    pub fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Haste::NoMore;
+    }
+
     fn left(&self) -> Duration {
-        let end = self.0.get();
-        end.map_or(Duration::MAX, |end| {
-            end.saturating_duration_since(Instant::now())
-        })
+        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Haste::Until(end) => end.saturating_duration_since(Instant::now()),
+            Haste::NotYet | Haste::NoMore => Duration::MAX,
+        }
     }
 }
 
