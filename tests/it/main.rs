@@ -35,6 +35,7 @@ mod restore_properties;
 mod restore_sqlite;
 mod runs;
 mod sealed_faults;
+mod secrecy;
 mod serve;
 mod servers;
 mod signatures;

@@ -35,7 +35,7 @@ impl Pair {
         let second = world.block_on(S3Server::start(false)).unwrap();
         let offsite = store(&second.endpoint()).replace("[stores.s3]", "[stores.offsite]");
         world.inventory(&format!(
-            "{offsite}[run]\nwait_for_store = \"8s\"\n[databases.x]\n\
+            "{offsite}[run]\nwait_for_store = \"5s\"\n[databases.x]\n\
              engine = \"command\"\ncommand = [\"sh\", \"-c\", \"cat {}; exit {status}\"]\n\
              stores = [\"s3\", \"offsite\"]\nencrypt_to = [\"{PUBLIC}\"]\n",
             dump().display()
