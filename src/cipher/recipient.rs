@@ -20,11 +20,17 @@ const SHOWN: usize = 12;
 pub enum Lock {
     /// Each of these can open it; there is at least one.
     Recipients(Vec<Recipient>),
-    /// Whoever knows this.
+    /// Whoever knows this; made by [`Lock::of_passphrase`].
     Passphrase(SecretString),
 }
 
 impl Lock {
+    /// From now on this process leaves no core dump.
+    pub fn of_passphrase(secret: SecretString) -> Self {
+        core_dump::forbid();
+        Self::Passphrase(secret)
+    }
+
     /// What a manifest says of who can open it.
     pub fn fingerprints(&self) -> Vec<String> {
         match self {
@@ -97,7 +103,6 @@ impl Lock {
         match self {
             Lock::Recipients(all) => all.iter().map(Recipient::to_age).collect(),
             Lock::Passphrase(secret) => {
-                core_dump::forbid();
                 Ok(vec![Box::new(scrypt::Recipient::new(secret.clone())) as _])
             }
         }

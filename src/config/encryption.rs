@@ -107,7 +107,7 @@ impl EncryptionSettings {
     pub async fn lock(&self, limit: Duration) -> Result<Lock> {
         let from = match &self.lock {
             LockFrom::Passphrase(secret) => {
-                return Ok(Lock::Passphrase(secret.resolve(limit).await?));
+                return Ok(Lock::of_passphrase(secret.resolve(limit).await?));
             }
             LockFrom::Recipients(from) => from,
         };

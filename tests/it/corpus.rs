@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::servers::{PASSWORD, Postgres};
 use super::world::{World, tool};
@@ -43,6 +44,8 @@ fn fed(command: &mut Command, script: impl Into<Stdio>) -> String {
 fn staged(world: &World) -> String {
     let run = world.run(&["backup", "plain", "--mode", "staged"]);
     assert_eq!(run.code, Some(0));
+    // Ids are to the second, and the next one is to be the latest.
+    std::thread::sleep(Duration::from_secs(1));
     world.manifest("plain").backup_id.to_string()
 }
 
