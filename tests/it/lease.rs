@@ -76,7 +76,7 @@ fn a_run_that_was_killed_on_this_machine_is_in_nobodys_way() {
     let start = Instant::now();
     assert_eq!(world.run(&["backup"]).code, Some(0));
     assert!(
-        start.elapsed() < Duration::from_secs(5),
+        start.elapsed() < Duration::from_secs(30),
         "it waited for a process that is gone"
     );
 }

@@ -260,7 +260,7 @@ fn a_service_that_is_down_for_a_moment_is_told_and_one_that_hangs_keeps_nobody_l
     let told = run(&world, &["backup"]);
     assert!(told.code == Some(0) && told.stderr.contains("not done within 10 s"));
     let took = start.elapsed().as_secs();
-    assert!((10..20).contains(&took), "{took}");
+    assert!((10..60).contains(&took), "{took}");
     // Nor does it keep one who has had enough.
     let mut running = command(&world, &["backup"]).spawn().unwrap();
     hanging.forget();
@@ -268,7 +268,7 @@ fn a_service_that_is_down_for_a_moment_is_told_and_one_that_hangs_keeps_nobody_l
     let start = Instant::now();
     signal(&running, "TERM");
     assert_eq!(end_of(&mut running).code(), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(9));
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn every_answer_forbids_what_a_page_of_others_could_do_with_it() {
     ] {
         let start = Instant::now();
         let answer = get(&address, path, HERE);
-        assert!(start.elapsed() < Duration::from_secs(5), "{path}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{path}");
         let head = answer.split("\r\n\r\n").next().unwrap();
         for words in [
             "content-security-policy: default-src 'none'; style-src 'self'; script-src 'self'",

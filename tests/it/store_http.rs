@@ -244,7 +244,7 @@ async fn a_body_that_nobody_takes_ends_the_try() {
         let start = Instant::now();
         let failed = store.put_part(&upload(), 1, body, None).await.unwrap_err();
         assert!(failed.may_pass() && failed.unanswered(), "{failed}");
-        assert!(start.elapsed() < Duration::from_secs(5), "{failed}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{failed}");
     }
     let failed = store.head("x").await.unwrap_err();
     assert!(
@@ -553,10 +553,10 @@ async fn refused_keys_are_asked_for_again_once_the_store_has_accepted_some() {
     // From the beginning it is a wrong setting, and said at once.
     *good.lock().unwrap() = "no key";
     let start = Instant::now();
-    let store = patient(open().await, Duration::from_secs(20));
+    let store = patient(open().await, Duration::from_mins(1));
     let refused = put_part(&store).await.unwrap_err();
     assert_eq!((refused.kind(), refused.tries()), (ErrorKind::Denied, 1));
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(start.elapsed() < Duration::from_secs(20));
     assert!(
         refused.to_string().contains("ExpiredToken: so it is"),
         "{refused}"
@@ -584,7 +584,7 @@ async fn what_no_patience_heals_is_said_at_once() {
             .await
             .unwrap();
         let start = Instant::now();
-        let failed = patient(store, Duration::from_secs(3)).head("x").await;
+        let failed = patient(store, Duration::from_mins(1)).head("x").await;
         let failed = failed.unwrap_err();
         // A resolver that cannot be reached says so, and that may pass.
         if failed.to_string().contains("emporary failure") {
@@ -596,7 +596,7 @@ async fn what_no_patience_heals_is_said_at_once() {
             "{endpoint}: {failed}"
         );
         assert!(failed.to_string().contains(words), "{failed}");
-        assert!(start.elapsed() < Duration::from_secs(3), "{failed}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{failed}");
     }
 }
 

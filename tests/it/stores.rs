@@ -304,8 +304,9 @@ fn a_dead_store_holds_a_run_up_for_so_long_as_was_said_and_no_more() {
             "{}",
             run.words()
         );
-        // Ten seconds for each lease, ten for the second job's commit, and the erasing.
-        assert!(took < Duration::from_secs(70), "{took:?}");
+        // 15 s for each lease, 3 and 10 for the commits, 10 for each erasing: a minute, and what a busy
+        // machine adds; far from the ten minutes of retry_for, of which each request would take some.
+        assert!(took < Duration::from_mins(3), "{took:?}");
         assert_eq!(two.objects("s3").len(), 4);
         assert_eq!(two.dumps(), 1);
     }

@@ -255,7 +255,7 @@ fn a_signal_while_planning_or_reading_ends_at_once() {
     let world = World::new(GOOD);
     world.write(
         "slow.toml",
-        "[stores.s]\nurl = \"s3://bucket\"\naccess_key = { command = [\"sh\", \"-c\", \"touch begun; exec sleep 12\"] }\n\
+        "[stores.s]\nurl = \"s3://bucket\"\naccess_key = { command = [\"sh\", \"-c\", \"touch begun; exec sleep 60\"] }\n\
          secret_key = { env = \"HOME\" }\n[databases.x]\nengine = \"command\"\ncommand = [\"true\"]\n",
     );
     for task in ["backup", "list", "check"] {
@@ -268,7 +268,7 @@ fn a_signal_while_planning_or_reading_ends_at_once() {
         let start = Instant::now();
         signal(&child, Signal::TERM);
         assert_eq!(end_of(&mut child).code(), Some(143), "{task}");
-        assert!(start.elapsed() < Duration::from_secs(2), "{task}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{task}");
         std::fs::remove_file(world.path("begun")).unwrap();
     }
 }
