@@ -1,11 +1,12 @@
-//! The nastiest database of PostgreSQL and of SQLite goes into a backup and comes back: equal by catalog and by
+//! The nastiest database of each engine goes into a backup and comes back: equal by catalog and by
 //! content, on every way there is. `tests/corpus/` has what is in it, and how it is looked at.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::servers::{PASSWORD, Postgres};
+use super::grants::statements;
+use super::servers::{Mariadb, PASSWORD, Postgres};
 use super::world::{World, tool};
 
 fn corpus(name: &str) -> PathBuf {
@@ -187,6 +188,111 @@ fn postgres_comes_back(user: &str) {
 #[test]
 fn every_kind_of_object_of_postgres_comes_back_on_every_way() {
     postgres_comes_back("admin");
+}
+
+#[test]
+fn every_kind_of_object_that_any_user_of_postgres_may_make_comes_back_by_that_user() {
+    postgres_comes_back("corpus_user");
+}
+
+/// All of a MariaDB database in words.
+fn mariadb_look(server: &Mariadb, database: &str) -> String {
+    let look = std::fs::File::open(corpus("mariadb-look.sql")).unwrap();
+    let words = fed(server.client().arg(database), look);
+    // The server names each table with its database.
+    words.replace(&format!("\n{database}."), "\n")
+}
+
+#[test]
+fn every_kind_of_object_of_mariadb_comes_back_on_every_way() {
+    let server = Mariadb::start();
+    server.sql(
+        "create database corpus charset utf8mb4; create user `corpus ``odd`@`%`; create user gone",
+    );
+    let script = std::fs::File::open(corpus("mariadb.sql")).unwrap();
+    fed(server.client().arg("corpus"), script);
+    // What its server cannot look up for a definer who is gone, it writes otherwise.
+    server.sql("drop user gone");
+    let world = world(
+        "mariadb",
+        "admin",
+        server.port(),
+        "[databases.plain]\n[databases.sealed]\nencrypt_to = [\"RECIPIENT\"]\n",
+    );
+    let before = mariadb_look(&server, "corpus");
+    assert!(before.lines().count() > 240, "{before}");
+    let staged = staged(&world);
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    let into_itself = world.run(&["restore", "plain", "--overwrite"]);
+    assert_eq!(into_itself.code, Some(0));
+    same(&before, &mariadb_look(&server, "corpus"), "into itself");
+    let key = ["--identity", "age.key"];
+    for (source, more) in [
+        (format!("plain@{staged}"), &[][..]),
+        ("sealed".into(), &key),
+        ("plain".into(), &[]),
+    ] {
+        let restored = world.run(&[&["restore", &source, "--to", "copy"][..], more].concat());
+        assert_eq!(restored.code, Some(0), "{source}");
+        same(&before, &mariadb_look(&server, "copy"), &source);
+        // Its defaults are of its own sequences.
+        server.sql("insert into copy.by_sequence (x) values (2)");
+        same(&before, &mariadb_look(&server, "corpus"), "the original");
+        server.sql("drop database copy");
+    }
+    let drill = world.run(&[&["verify", "--drill"][..], &key].concat());
+    assert_eq!(drill.code, Some(0));
+    same(&before, &mariadb_look(&server, "corpus"), "after all");
+    // Where the original is gone, too.
+    server.sql("drop database corpus");
+    let restored = world.run(&["restore", "plain", "--to", "copy"]);
+    assert_eq!(restored.code, Some(0));
+    same(
+        &before,
+        &mariadb_look(&server, "copy"),
+        "without the original",
+    );
+    server.sql("drop database copy");
+    assert_eq!(world.run(&["restore", "plain"]).code, Some(0));
+    same(&before, &mariadb_look(&server, "corpus"), "made again");
+
+    // By users who have the README's rights and no others.
+    server.sql(&statements("Who backs MariaDB up"));
+    let rights = statements("Who restores it, the database `shop`");
+    server.sql(&rights.replace("shop", "corpus"));
+    world.inventory(&format!(
+        "[databases.limited]\nengine = \"mariadb\"\nhost = \"127.0.0.1\"\nport = {}\n\
+         user = \"tapline_backup\"\npassword = {{ file = \"limited\" }}\ndatabase = \"corpus\"\n",
+        server.port()
+    ));
+    world.write("limited", "secret");
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    let to = format!(
+        "mariadb://tapline_restore@127.0.0.1:{}/corpus",
+        server.port()
+    );
+    let by_limited = ["restore", "limited", "--password-file", "limited", "--to"];
+    let replaced = world.run(&[&by_limited[..], &[&to, "--overwrite"]].concat());
+    assert_eq!(replaced.code, Some(0));
+    same(&before, &mariadb_look(&server, "corpus"), "by other users");
+
+    // By hand it is what the dump itself can say: a database under its own name, and no date that
+    // is none in the dump's own mode.
+    server.sql("drop database corpus; create database corpus charset utf8mb4");
+    let mut client = server.client();
+    client.args(["--max-allowed-packet=1G", "corpus"]);
+    by_hand(&world, "limited", client);
+    let by_hand = mariadb_look(&server, "corpus");
+    let lines = before.lines().zip(by_hand.lines());
+    let other: Vec<_> = lines.filter(|(one, other)| one != other).collect();
+    assert!(
+        matches!(other[..], [(table, _)] if table.starts_with("zeroes\t")),
+        "{other:?}"
+    );
+    assert_eq!(before.lines().count(), by_hand.lines().count());
+    let left =
+        "select count(*) from information_schema.schemata where schema_name regexp 'tapline'";
+    assert_eq!(server.sql(left).trim(), "0");
 }
 
 /// All of a SQLite database in words.

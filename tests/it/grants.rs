@@ -4,7 +4,7 @@ use super::servers::{Mariadb, PASSWORD, Postgres};
 use super::world::World;
 
 /// The statements that the README gives under a sentence.
-fn statements(sentence: &str) -> String {
+pub fn statements(sentence: &str) -> String {
     let readme = include_str!("../../README.md");
     let at = readme.find(sentence).expect("the README has the sentence");
     let block = readme[at..].split("```sql\n").nth(1).unwrap();

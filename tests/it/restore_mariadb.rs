@@ -421,3 +421,48 @@ fn what_a_switch_that_failed_has_moved_is_kept_by_later_restores() {
         assert_eq!(server.sql(&old).trim(), "2");
     }
 }
+
+/// A server that takes quotes for names, and backslashes for themselves, and every date that there
+/// is not: what comes back is what was there, and what is used is its own.
+#[test]
+fn in_whatever_mode_a_server_is_by_default_all_comes_back() {
+    let server = Mariadb::start();
+    let modes = "ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT,IGNORE_SPACE,STRICT_ALL_TABLES,\
+                 NO_ZERO_DATE,NO_ZERO_IN_DATE";
+    server.sql("create database shop");
+    server.sql(
+        "use shop; create sequence numbers start with 7;
+         create table by_number (id int default nextval(numbers), note text default 'a\\\\b');
+         create function f() returns text return 'x\\\\y\"';
+         create view v as select f() as `odd \"name\"`;
+         insert into by_number values ();
+         set sql_mode = 'ALLOW_INVALID_DATES';
+         create table dates (d date, t datetime);
+         insert into dates values ('2024-02-31', '0000-00-00'), ('2023-00-00', '2023-02-29 01:02:03')",
+    );
+    server.sql(&format!("set global sql_mode = '{modes}'"));
+    let look = |database: &str| {
+        let use_it = format!("set sql_mode = ''; use `{database}`;");
+        let of_all = "select * from dates order by d; select note from by_number where id = 7;
+             select * from v; show create function f; show create view v";
+        server.sql(&format!("{use_it} {of_all}"))
+    };
+    let before = look("shop");
+    assert!(before.starts_with("2023-00-00\t2023-02-29 01:02:03\n2024-02-31\t0000-00-00 00:00:00"));
+    assert!(before.contains("a\\\\b"), "{before}");
+    let world = world(&server, "[databases.shop]\n");
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    assert_eq!(world.run(&["verify", "--drill"]).code, Some(0));
+    let copied = world.run(&["restore", "shop", "--to", "co`p\\y"]);
+    assert_eq!(copied.code, Some(0));
+    assert_eq!(world.run(&["restore", "shop", "--overwrite"]).code, Some(0));
+    for database in ["shop", "co``p\\y"] {
+        assert_eq!(look(database), before, "{database}");
+        // The sequence has moved with its table.
+        server.sql(&format!(
+            "insert into `{database}`.by_number (note) values ('more')"
+        ));
+    }
+    server.sql("drop database `co``p\\y`");
+    assert_eq!(server.sql(LEFT).trim(), "0");
+}

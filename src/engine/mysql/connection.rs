@@ -10,6 +10,10 @@ use super::flavor::Flavor;
 use crate::config::{Database, EngineKind, Tls};
 use crate::dump::{SECRET_PATH, ToolCommand, ToolError, first_in_path};
 
+/// The mode of every session of ours, whatever the server's is: in others names come in `"`, and a
+/// backslash is only itself. It is the mode that dumps are written for.
+const MODE: &str = "--init-command=set session sql_mode = 'NO_AUTO_VALUE_ON_ZERO'";
+
 /// Where a server listens when nobody says otherwise.
 pub(super) const DEFAULT_PORT: u16 = 3306;
 
@@ -122,8 +126,11 @@ impl Mysql {
     }
 
     pub(super) fn client(&self) -> ToolCommand {
-        self.tool(self.prefer("mariadb", "mysql"))
-            .args(["--batch", "--default-character-set=utf8mb4"])
+        self.tool(self.prefer("mariadb", "mysql")).args([
+            "--batch",
+            "--default-character-set=utf8mb4",
+            MODE,
+        ])
     }
 
     pub(super) async fn ask(&self, query: &str) -> Result<String, ToolError> {
