@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need (as root, with apt-get; otherwise says what is missing), then formats,
-# lints, docs, tests, and runs each fuzz target for five seconds.
+# Installs what the tests need (as root, with apt-get; otherwise says what is missing), then licences,
+# format, lints, docs, tests, and runs each fuzz target for five seconds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -54,6 +54,13 @@ suite() { # suite CARGO-TEST-ARGUMENTS
     cargo test "$@" -- --exact --test-threads=1 $failed
 }
 
+# Licences and sources of what is in it. Advisories are for where their database can be fetched:
+# `cargo deny check`.
+if command -v cargo-deny >/dev/null; then
+    cargo deny --locked check licenses bans sources
+else
+    echo "tests/run.sh: cargo-deny is not installed: licences and sources were not looked at" >&2
+fi
 cargo fmt --check
 cargo clippy --locked --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --locked --all-features --no-deps --document-private-items
@@ -63,10 +70,3 @@ cargo test --locked --all-features --lib archive::
 tests/fuzz.sh 5
 # The production binary is built without the demo.
 cargo clippy --locked -- -D warnings
-# Licences and sources of what is in it. Advisories are for where their database can be fetched:
-# `cargo deny check`.
-if command -v cargo-deny >/dev/null; then
-    cargo deny --locked check licenses bans sources
-else
-    echo "tests/run.sh: cargo-deny is not installed: licences and sources were not looked at" >&2
-fi
