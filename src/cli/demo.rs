@@ -2,6 +2,8 @@
 //! S3 server on loopback, sample SQLite databases, a real backup of them, and the archives read
 //! back with an ordinary tar reader.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use async_compression::tokio::bufread::GzipDecoder;
@@ -38,8 +40,11 @@ pub(super) async fn demo(session: &mut Session) -> Result<Exit, Failure> {
         })?;
     }
     let config = folder.path().join("tapline.toml");
-    std::fs::write(folder.path().join("access"), ACCESS_KEY)?;
-    std::fs::write(folder.path().join("secret"), SECRET_KEY)?;
+    for (name, key) in [("access", ACCESS_KEY), ("secret", SECRET_KEY)] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, key)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    }
     let mut inventory = format!(
         "[stores.demo]\nurl = \"s3://demo/backups\"\nendpoint = \"{}\"\nregion = \"us-east-1\"\n\
          access_key = {{ file = \"access\" }}\nsecret_key = {{ file = \"secret\" }}\n\n[defaults]\nengine = \"sqlite\"\n",
