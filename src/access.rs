@@ -16,7 +16,7 @@ use crate::signature::Signer;
 use crate::store::SharedStore;
 use crate::store::folder::FolderStore;
 use crate::store::pace::Pace;
-use crate::store::retry::{RetryPolicy, Retrying};
+use crate::store::retry::{PatientStore, RetryPolicy};
 use crate::store::s3::{KeySource, S3Store};
 
 /// A store that is open, by its kind.
@@ -107,12 +107,12 @@ pub async fn open_patient_stores(
         .filter(|(name, _)| only.is_none_or(|only| only == *name))
     {
         let store = open_store(settings, &inventory.run, pace.clone()).await?;
-        let retrying = Retrying::new(
+        let patient = PatientStore::new(
             store.shared(),
             RetryPolicy::lasting(inventory.run.retry_for),
             Arc::new(|| ()),
         );
-        stores.insert(name.clone(), Arc::new(retrying) as SharedStore);
+        stores.insert(name.clone(), Arc::new(patient) as SharedStore);
     }
     Ok(stores)
 }

@@ -15,7 +15,7 @@ use crate::bench::{Bench, BenchError, BenchRun, Sample};
 use crate::catalog::{BackupId, Mode};
 use crate::charts;
 use crate::store::SharedStore;
-use crate::store::retry::{RetryPolicy, Retrying};
+use crate::store::retry::{PatientStore, RetryPolicy};
 
 /// How long what was stored is tried to be deleted.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -82,7 +82,7 @@ async fn prepare(config: &Path, options: &BenchOptions) -> Result<Bench, Failure
     let retry = RetryPolicy::lasting(PATIENCE);
     let stores = stores
         .into_values()
-        .map(|store| Arc::new(Retrying::new(store, retry, Arc::new(|| ()))) as SharedStore);
+        .map(|store| Arc::new(PatientStore::new(store, retry, Arc::new(|| ()))) as SharedStore);
     // Absolute, because a dump tool may run elsewhere.
     let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = std::path::absolute(parent)?.join(&name);

@@ -19,7 +19,7 @@ use crate::job::{
 };
 use crate::meter::Meter;
 use crate::store::Limits;
-use crate::store::retry::{Hurry, RetryPolicy, Retrying};
+use crate::store::retry::{Hurry, PatientStore, RetryPolicy};
 
 /// A job, and how it is done.
 pub struct PreparedJob {
@@ -129,7 +129,7 @@ fn job_stores(
         };
         let (counter, hurry) = (meter.clone(), Hurry::default());
         let retry = RetryPolicy::lasting(plan.settings.retry_for);
-        let store = Retrying::new(store, retry, Arc::new(move || counter.add_retry()));
+        let store = PatientStore::new(store, retry, Arc::new(move || counter.add_retry()));
         Ok(JobStore {
             store: Arc::new(store.hurried_by(hurry.clone())),
             name: name.clone(),

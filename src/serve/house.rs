@@ -9,7 +9,7 @@ use crate::access::open_stores;
 use crate::config::{ConfigError, Inventory};
 use crate::run::{Plan, Workshop};
 use crate::store::SharedStore;
-use crate::store::retry::{RetryPolicy, Retrying};
+use crate::store::retry::{PatientStore, RetryPolicy};
 
 /// An inventory at work.
 pub(super) struct House {
@@ -36,8 +36,8 @@ impl House {
             .collect();
         let patience = RetryPolicy::lasting(inventory.run.retry_for);
         let patient = |store: &SharedStore| {
-            let retrying = Retrying::new(store.clone(), patience, Arc::new(|| ()));
-            Arc::new(retrying) as SharedStore
+            let patient = PatientStore::new(store.clone(), patience, Arc::new(|| ()));
+            Arc::new(patient) as SharedStore
         };
         let patient = stores
             .iter()

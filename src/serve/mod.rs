@@ -25,8 +25,9 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -39,8 +40,9 @@ use page::Live;
 pub use page::Page;
 use systemd::Manager;
 
-/// When the store did not tell what was done last, it is asked again after so long.
-const ASK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
+/// When the store did not tell what was done last, it is asked again after so long: after
+/// `retry_for`, which it has just been tried for, but within these.
+const ASK_AGAIN: [Duration; 2] = [Duration::from_secs(2), Duration::from_mins(1)];
 
 /// What the loop is told from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +128,7 @@ pub async fn serve(
         server.begin(now);
         live.tell(&server.house, &server.agenda);
         server.manager.alive(&server.say(now));
-        let nap = nap(server.agenda.next(now), now).min(server.manager.longest_nap());
+        let nap = nap(server.next(now), now).min(server.manager.longest_nap());
         tokio::select! {
             biased;
             () = server.interruption.cancel.cancelled() => break,
@@ -137,7 +139,7 @@ pub async fn serve(
             Some(chore) = by_hand.recv() => server.begin_at_once(chore, Timestamp::now()),
             Some(ended) = server.running.join_next() => server.end(ended, Timestamp::now()),
             // A chore that is due and cannot begin yet must not make this a busy loop.
-            () = tokio::time::sleep(nap.max(std::time::Duration::from_millis(200))) => {}
+            () = tokio::time::sleep(nap.max(Duration::from_millis(200))) => {}
         }
     }
     Manager::stopping();
@@ -147,6 +149,17 @@ pub async fn serve(
 }
 
 impl Server {
+    /// When something is due, or a store is to be asked again.
+    fn next(&self, now: Timestamp) -> Option<Timestamp> {
+        let unknown = self.unknown.as_ref().map(|(_, after)| *after);
+        self.agenda.next(now).into_iter().chain(unknown).min()
+    }
+
+    fn ask_again(&self, now: Timestamp) -> Timestamp {
+        let [soonest, latest] = ASK_AGAIN;
+        now + self.house.inventory.run.retry_for.clamp(soonest, latest)
+    }
+
     /// Asks the store what was done last, where that is not known.
     fn ask(&mut self, now: Timestamp) {
         let Some((names, _)) = self.unknown.take_if(|(_, after)| *after <= now) else {
@@ -216,12 +229,12 @@ impl Server {
                 }
                 let left = self.agenda.without_mark().next().is_some();
                 if left && self.unknown.is_none() {
-                    self.unknown = Some((names, now + ASK_AGAIN));
+                    self.unknown = Some((names, self.ask_again(now)));
                 }
             }
             Ok(Ended::Marks(names, Err(why))) => {
                 tracing::warn!("what was done last is not known, asking again: {why}");
-                self.unknown = Some((names, now + ASK_AGAIN));
+                self.unknown = Some((names, self.ask_again(now)));
             }
             Ok(Ended::Chores(over)) => {
                 for (chore, outcome) in over {

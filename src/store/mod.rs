@@ -265,7 +265,7 @@ pub trait Store: Send + Sync {
     ) -> Result<PartReceipt>;
 
     /// Joins the parts (ascending by number) into the object, if no object has its key. `checksum`
-    /// is of the whole object. A store itself judges by the reply alone; [`retry::Retrying`] also
+    /// is of the whole object. A store itself judges by the reply alone; [`retry::PatientStore`] also
     /// looks at what is there, and so settles a completion whose reply was lost.
     ///
     /// # Errors

@@ -156,14 +156,14 @@ impl Backoff {
 }
 
 /// A store whose operations are tried again.
-pub struct Retrying {
+pub struct PatientStore {
     store: SharedStore,
     policy: RetryPolicy,
     hurry: Hurry,
     on_retry: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl Retrying {
+impl PatientStore {
     /// Wraps `store`; `on_retry` is called before each new try.
     pub fn new(
         store: SharedStore,
@@ -235,7 +235,7 @@ enum Look {
     Refused(StoreError),
 }
 
-impl Retrying {
+impl PatientStore {
     /// Writes an object of which there must be exactly one, until that is proven: by the reply, and
     /// by a look at what is there. Where looking is not allowed (a key that may only write is a
     /// usual protection) the reply is proof enough. `ours` says whether an object is the one; its
@@ -320,7 +320,7 @@ impl Retrying {
 }
 
 #[async_trait]
-impl Store for Retrying {
+impl Store for PatientStore {
     fn address(&self) -> String {
         self.store.address()
     }

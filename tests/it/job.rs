@@ -12,7 +12,7 @@ use tapline::dump::ToolCommand;
 use tapline::job::{FailedStep, FailureKind, Interruption, Job, Layout, back_up};
 use tapline::s3_server::{Fault, Op};
 use tapline::store::memory::{Effect, MemoryStore};
-use tapline::store::retry::{RetryPolicy, Retrying};
+use tapline::store::retry::{PatientStore, RetryPolicy};
 use tapline::store::{ChecksumKind, ErrorKind, Limits, Result, SharedStore, StoreError};
 use tapline::upkeep::cleanup;
 use tokio_util::sync::CancellationToken;
@@ -87,7 +87,7 @@ impl Meddler for Unlucky {
 
 /// A job of some parts, in a store that is asked for at most `patience`.
 fn job(store: &Meddled<Unlucky>, script: &str, patience: Duration) -> Job {
-    let retrying: SharedStore = Arc::new(Retrying::new(
+    let patient: SharedStore = Arc::new(PatientStore::new(
         Arc::new(store.clone()),
         RetryPolicy::lasting(patience),
         Arc::new(|| ()),
@@ -103,7 +103,7 @@ fn job(store: &Meddled<Unlucky>, script: &str, patience: Duration) -> Job {
         memory: 0,
     };
     let command = ToolCommand::new("sh").args(["-c", script]);
-    Job::of_command("x", command, (Compression::Gzip, 1), retrying, layout)
+    Job::of_command("x", command, (Compression::Gzip, 1), patient, layout)
 }
 
 const DUMP: &str = "head -c 100000 /dev/urandom";

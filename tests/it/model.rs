@@ -13,7 +13,7 @@ use tapline::catalog::{BackupId, Manifest};
 use tapline::dump::ToolCommand;
 use tapline::job::{Interruption, Job, Layout, back_up};
 use tapline::store::memory::MemoryStore;
-use tapline::store::retry::{RetryPolicy, Retrying};
+use tapline::store::retry::{PatientStore, RetryPolicy};
 use tapline::store::{ChecksumKind, ErrorKind, Limits, Result, SharedStore, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -133,7 +133,11 @@ async fn run(plan: &Plan, file: &std::path::Path) -> std::result::Result<(), Str
         first: Duration::from_millis(1),
         longest: Duration::from_millis(4),
     };
-    let store: SharedStore = Arc::new(Retrying::new(fateful.clone(), patience, Arc::new(|| {})));
+    let store: SharedStore = Arc::new(PatientStore::new(
+        fateful.clone(),
+        patience,
+        Arc::new(|| {}),
+    ));
     let script = format!(
         "head -c {} {}; exit {}",
         plan.size,

@@ -325,7 +325,7 @@ fn a_store_that_is_away_at_the_start_is_asked_again() {
     wait_until(|| log(&world).contains("when it was backed up last is not known"));
     world.server.faults().clear();
     let start = Instant::now();
-    // Within a minute.
+    // After `retry_for`, or a moment more.
     while manifests(&world, "shop") < 2 {
         assert!(start.elapsed() < Duration::from_secs(90), "{}", log(&world));
         std::thread::sleep(Duration::from_millis(100));

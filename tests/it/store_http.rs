@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
-use tapline::store::retry::{RetryPolicy, Retrying};
+use tapline::store::retry::{PatientStore, RetryPolicy};
 use tapline::store::s3::{AccessKey, KeySource, S3Settings, S3Store, Timeouts};
 use tapline::store::{
     Checksum, ChecksumKind, ErrorKind, PartBody, PartReceipt, Store, Upload, get_small, objects,
@@ -185,13 +185,13 @@ fn part() -> PartReceipt {
     }
 }
 
-fn patient(store: S3Store, time: Duration) -> Retrying {
+fn patient(store: S3Store, time: Duration) -> PatientStore {
     let policy = RetryPolicy {
         for_at_most: time,
         first: Duration::from_millis(5),
         longest: Duration::from_millis(50),
     };
-    Retrying::new(Arc::new(store), policy, Arc::new(|| ()))
+    PatientStore::new(Arc::new(store), policy, Arc::new(|| ()))
 }
 
 const DONE: &str = "<CompleteMultipartUploadResult><Key>archive</Key><ETag>\"e\"</ETag></CompleteMultipartUploadResult>";

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tapline::s3_server::{ACCESS_KEY, Fault, Op, S3Server, SECRET_KEY};
-use tapline::store::retry::{RetryPolicy, Retrying};
+use tapline::store::retry::{PatientStore, RetryPolicy};
 use tapline::store::s3::{AccessKey, KeySource, S3Settings, S3Store, Timeouts};
 use tapline::store::{PartBody, Store};
 
@@ -113,7 +113,7 @@ async fn a_store_that_asks_for_less_gets_less_at_once() {
         longest: Duration::from_millis(20),
     };
     let store = open(&settings(&server)).await;
-    let store = Retrying::new(Arc::new(store), policy, Arc::new(|| ()));
+    let store = PatientStore::new(Arc::new(store), policy, Arc::new(|| ()));
     let upload = store.create_upload("a", "id").await.unwrap();
     let parts = (1..=PARTS).map(|number| {
         let body: PartBody = bytes::Bytes::from_static(b"part").into();

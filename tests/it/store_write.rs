@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tapline::store::memory::MemoryStore;
-use tapline::store::retry::{RetryPolicy, Retrying};
+use tapline::store::retry::{PatientStore, RetryPolicy};
 use tapline::store::{
     Checksum, ChecksumKind, ErrorKind, Limits, Result, Store, StoreError, Written,
 };
@@ -97,7 +97,7 @@ async fn written(
             first: Duration::from_millis(5),
             longest: Duration::from_millis(20),
         };
-        let store = Retrying::new(Arc::new(store), policy, Arc::new(|| ()));
+        let store = PatientStore::new(Arc::new(store), policy, Arc::new(|| ()));
         (memory, store)
     };
     let (memory, store) = scripted();
@@ -177,7 +177,7 @@ async fn what_somebody_else_has_written_is_not_taken_for_ours() {
     let memory = MemoryStore::new(Limits::S3, Some(ChecksumKind::Crc64Nvme));
     memory.put(KEY, "bytes".into()).await.unwrap();
     let policy = RetryPolicy::lasting(Duration::from_secs(10));
-    let store = Retrying::new(Arc::new(memory), policy, Arc::new(|| ()));
+    let store = PatientStore::new(Arc::new(memory), policy, Arc::new(|| ()));
     let put = store.put(KEY, "bytes".into()).await.unwrap_err();
     assert_eq!(put.kind(), ErrorKind::AlreadyExists);
     let upload = store.create_upload(KEY, "id").await.unwrap();

@@ -13,6 +13,11 @@ use tokio::runtime::Runtime;
 
 pub const TAPLINE: &str = env!("CARGO_BIN_EXE_tapline");
 
+/// Whether this is `tests/long.sh`, which leaves nothing out.
+pub fn is_long_run() -> bool {
+    std::env::var("TAPLINE_TESTS").is_ok_and(|which| which == "all")
+}
+
 pub struct World {
     pub folder: TempDir,
     pub server: S3Server,

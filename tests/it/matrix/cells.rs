@@ -311,13 +311,13 @@ pub struct BackupCell {
 }
 
 impl BackupCell {
-    /// All of them; those that wait longest come first.
-    pub fn all() -> Vec<Self> {
+    /// All of them with their numbers; those that wait longest come first.
+    pub fn all() -> Vec<(usize, Self)> {
         let mut cells = Vec::new();
-        for fault in FAULTS {
-            for often in [Often::ForEver, Often::Once] {
-                for step in STEPS {
-                    cells.push(Self { step, fault, often });
+        for (row, fault) in FAULTS.into_iter().enumerate() {
+            for (turn, often) in [Often::ForEver, Often::Once].into_iter().enumerate() {
+                for (column, step) in STEPS.into_iter().enumerate() {
+                    cells.push((row + column + turn, Self { step, fault, often }));
                 }
             }
         }

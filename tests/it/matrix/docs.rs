@@ -9,8 +9,10 @@ fn page() -> String {
     let mut page = String::from(
         "# What a network and a store may do\n\n\
          Made by `tests/it/matrix`, which runs every line of the first table against every line of \
-         the second,\nonce and for ever, and with the real binary. A change of the lists is a change \
-         of this page: `TAPLINE_WRITE_DOCS=1 cargo test --all-features --test it matrix::docs`.\n\n\
+         the second,\nonce and for ever, and with the real binary: all of it in `tests/long.sh`, and in \
+         `tests/run.sh` each line\nagainst each, once or for ever in turn. A change of the lists is \
+         a change of this page:\n`TAPLINE_WRITE_DOCS=1 cargo test --features demo --test it \
+         matrix::docs`.\n\n\
          Afterwards there is one of three:\n\n\
          1. exit 0, and a backup that restores equal;\n\
          2. exit not 0, and nothing of it in the store: no object, no open upload;\n\

@@ -41,23 +41,26 @@ fn a_signal_at_any_request_leaves_a_backup_or_nothing() {
     assert_eq!(good.quietly(&options()).code, Some(0));
     let asked = good.server.log().all();
     let mut kills = Vec::new();
-    for signal in SIGNALS {
+    let held = [Fault::Late { by: HELD }, Fault::SlowReply { after: HELD }];
+    for (row, signal) in SIGNALS.into_iter().enumerate() {
         for (at, asked) in asked.iter().enumerate() {
-            for held in [Fault::Late { by: HELD }, Fault::SlowReply { after: HELD }] {
+            for (column, held) in held.into_iter().enumerate() {
                 let part = asked
                     .part
                     .map(|part| format!(" {part}"))
                     .unwrap_or_default();
                 let what = format!("{:?}{part}", asked.op);
-                kills.push(Kill {
+                let kill = Kill {
                     signal,
                     request: at + 1,
                     what,
                     held,
-                });
+                };
+                kills.push((row + at + column, kill));
             }
         }
     }
+    let kills = super::chosen(2, kills);
     super::run_all("signals", kills, Kill::name, kill);
 }
 
