@@ -20,8 +20,7 @@
 //!   the tool waits on its pipe.
 //! - No secret on a command line, in a log, a report, a manifest, an error, or a file on disk.
 //! - The archive is an ordinary `.tar.gz` with one file in it, or with several that joined are one
-//!   script, and needs no help from this program
-//!   to be restored.
+//!   script, and needs no help from this program to be restored.
 //!
 //! # The rooms, in the order in which they use each other
 //!

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need (as root, with apt-get; otherwise says what is missing), then licences,
-# format, lints, docs, tests, and runs each fuzz target for five seconds.
+# format, lints, docs, tests, and runs each fuzz target for five seconds. Of the largest tests it
+# takes a share; `tests/long.sh` leaves nothing out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -64,6 +65,8 @@ fi
 cargo fmt --check
 cargo clippy --locked --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --locked --all-features --no-deps --document-private-items
+# Nearly every test waits most of its time, for a server, a process or the end of somebody's patience.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc)))}
 # As it is by default, and what ISA-L has a part in once more with that.
 suite --locked --features demo
 cargo test --locked --all-features --lib archive::
