@@ -39,12 +39,12 @@
 //! | [`cipher`] | an archive that only the owner of a key reads: the layer between encode and part |
 //! | [`archive`] | the archive's bytes: tar, codecs, and the workers that compress |
 //! | [`access`] | stores opened, secrets resolved |
-//! | [`engine`] | what differs per database |
-//! | [`dump`] | processes: a tool, its child, the dump that it writes |
+//! | [`engine`] | what differs per database: its clients, whom they connect to, with which password |
+//! | [`dump`] | processes: a tool, its child, the dump that it writes, the proof that it is whole |
 //! | [`config`] | the inventory, validated |
 //! | [`catalog`] | backup ids, object keys, the manifest, retention |
 //! | [`signature`] | who has written a manifest |
-//! | [`store`] | a bucket and prefix |
+//! | [`store`] | a bucket and prefix, or a folder; and the patience with it |
 //! | [`scratch`] | files that live for a run |
 //! | [`charts`], [`bench`](mod@bench), [`meter`], [`units`] | pictures of a run, made-up sources, counters, words for numbers |
 #![cfg_attr(

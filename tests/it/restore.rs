@@ -771,7 +771,7 @@ fn memory_of_a_restore_does_not_grow_with_the_dump() {
     write("access", tapline::s3_server::ACCESS_KEY);
     write("secret", tapline::s3_server::SECRET_KEY);
     let mut peaks = std::collections::HashMap::<&str, Vec<u64>>::new();
-    for megabytes in [150, 600] {
+    for megabytes in [100, 300] {
         let script = format!(
             "head -c 3000000 /dev/urandom | base64 > x; for i in $(seq {}); do cat x; done",
             megabytes / 4

@@ -129,9 +129,9 @@ fn what_was_missed_is_done_at_once_and_once() {
 fn a_service_that_is_killed_at_any_instant_misses_nothing_and_does_nothing_twice() {
     const KILLS: u64 = 20;
     std::thread::scope(|scope| {
-        for lane in 0..2 {
+        for lane in 0..4 {
             scope.spawn(move || {
-                for kill in (lane..KILLS).step_by(2) {
+                for kill in (lane..KILLS).step_by(4) {
                     let world = World::new(&slow("shop", YEARLY));
                     put_backup(&world, "shop", &long_ago());
                     let mut first = serve(&world);

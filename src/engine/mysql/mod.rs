@@ -2,6 +2,17 @@
 //!
 //! Whom to connect to is said in arguments; the password is in an option file that is a memfd
 //! (<https://mariadb.com/kb/en/configuring-mariadb-with-option-files/>).
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `connection` | whom to connect to, and the password |
+//! | `flavor` | whether the clients are Oracle's or MariaDB's |
+//! | `dump` | what dumps, and what there is to dump |
+//! | `grants` | what the user may not see, and so no dump has |
+//! | `properties` | what is said about a database itself |
+//! | `load` | how a dump gets into a database |
+//! | `script`, `qualifier`, `wanted` | what of it is changed or left out |
+//! | `beside`, `switch` | the database beside the target, and how its content takes the place |
 
 mod beside;
 mod connection;

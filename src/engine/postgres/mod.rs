@@ -2,6 +2,17 @@
 //!
 //! The password reaches libpq through a password file that is a memfd
 //! (<https://www.postgresql.org/docs/current/libpq-pgpass.html>: a regular file, mode 0600).
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `connection` | whom to connect to, and the password |
+//! | `programs` | which of the installed clients to run |
+//! | `dump` | what dumps, and what there is to dump |
+//! | `parallel`, `split` | a dump by several sessions, and what each of them copies |
+//! | `properties` | what is said about a database itself |
+//! | `load` | how a dump gets into a database |
+//! | `script`, `wanted`, `post_data` | what of it is changed, left out, or done side by side |
+//! | `beside` | the database that takes the target's place |
 
 mod beside;
 mod connection;
