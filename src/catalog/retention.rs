@@ -42,6 +42,29 @@ pub struct Retention {
     pub within: Option<Within>,
 }
 
+impl Retention {
+    /// For how many days a backup is kept at most, where the rules say a time.
+    pub fn longest_days(&self) -> Option<u32> {
+        let days = |count: Option<NonZeroU32>, each| Some(count?.get().saturating_mul(each));
+        let hours = self.hourly.map(|hours| hours.get().div_ceil(24));
+        let within = self.within.map(|within| {
+            // Months and years at their longest: a leap year that ends with August.
+            let end = date(2028, 8, 31).at(0, 0, 0, 0);
+            let hours = end.duration_since(within.before(end)).as_hours();
+            u32::try_from(hours.unsigned_abs().div_ceil(24)).unwrap_or(u32::MAX)
+        });
+        let all = [
+            hours,
+            days(self.daily, 1),
+            days(self.weekly, 7),
+            days(self.monthly, 31),
+            days(self.yearly, 366),
+            within,
+        ];
+        all.into_iter().flatten().max()
+    }
+}
+
 /// What keeps a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {

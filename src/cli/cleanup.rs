@@ -7,9 +7,10 @@ use super::args::CleanupOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
 use crate::access::open_patient_stores;
-use crate::store::SharedStore;
+use crate::store::{SharedStore, Version};
 use crate::upkeep::UpkeepError;
-use crate::upkeep::cleanup::{Leftovers, Plan, plan, remove};
+use crate::upkeep::cleanup::{Leftovers, Plan, SHORTEST_LIMIT, plan, remove};
+use crate::upkeep::versions;
 
 pub(super) async fn cleanup(
     session: &mut Session,
@@ -30,6 +31,29 @@ pub(super) async fn cleanup(
     if !options.json {
         show(&planned);
     }
+    let hidden = if options.versions {
+        let work = async {
+            let mut found = Vec::new();
+            for (name, store, _) in &planned {
+                let offset = store.clock_offset().unwrap_or_default();
+                let limit = options.older_than.max(SHORTEST_LIMIT).as_secs();
+                let before = Timestamp::now().as_second() + offset - limit.cast_signed();
+                let hidden = versions::hidden(&**store, before).await;
+                let hidden = hidden.map_err(UpkeepError::of_store(name, &**store))?;
+                found.push((store.clone(), hidden));
+            }
+            Ok(found)
+        };
+        session.signals.unless(work).await?
+    } else {
+        Vec::new()
+    };
+    let (versions, bytes) = hidden
+        .iter()
+        .flat_map(|(_, hidden)| hidden)
+        .fold((0, 0), |(versions, bytes), version: &Version| {
+            (versions + 1, bytes + version.size)
+        });
     let unread = planned.iter().flat_map(|(_, _, plan)| &plan.unread);
     let mut failures: Vec<String> = unread.cloned().collect();
     if options.confirm {
@@ -37,14 +61,26 @@ pub(super) async fn cleanup(
             for (_, store, plan) in &planned {
                 failures.extend(remove(&**store, &plan.leftovers).await);
             }
+            for (store, hidden) in hidden {
+                failures.extend(versions::free(&*store, hidden).await.failures);
+            }
             Ok(())
         };
         session.signals.unless(work).await?;
     }
     if options.json {
-        console::out(&text::json(&as_json(&planned, options.confirm, &failures)));
+        let mut said = as_json(&planned, options.confirm, &failures);
+        if options.versions {
+            said["hidden_versions"] = versions.into();
+            said["hidden_bytes"] = bytes.into();
+        }
+        console::out(&text::json(&said));
     } else {
-        let total = total(&planned);
+        let mut total = total(&planned);
+        if options.versions {
+            let versions = text::count(versions, "hidden version");
+            total = format!("{total}; {versions}, {},", text::size(bytes));
+        }
         console::remark(&match (options.confirm, failures.is_empty()) {
             (false, _) => {
                 format!("{total} would go\ndry run: nothing was removed; add --confirm\n")

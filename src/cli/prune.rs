@@ -9,6 +9,7 @@ use super::exit::{Exit, Failure};
 use super::{Session, console, text};
 use crate::access::open_patient_stores;
 use crate::upkeep::prune::{Considered, Plan, Removed, Verdict, plan};
+use crate::upkeep::versions::Freed;
 
 pub(super) async fn prune(session: &mut Session, options: &PruneOptions) -> Result<Exit, Failure> {
     let inventory = session.inventory()?;
@@ -32,12 +33,34 @@ pub(super) async fn prune(session: &mut Session, options: &PruneOptions) -> Resu
     } else {
         None
     };
+    let freed = if options.versions && options.confirm {
+        let work = async { Ok(plan.free_versions().await) };
+        Some(session.signals.unless(work).await?)
+    } else {
+        None
+    };
     if options.json {
-        console::out(&text::json(&as_json(&plan, removed.as_ref())));
+        console::out(&text::json(&as_json(
+            &plan,
+            removed.as_ref(),
+            freed.as_ref(),
+        )));
     } else {
         sum_up(&plan, removed.as_ref());
+        match &freed {
+            Some(Freed {
+                versions, bytes, ..
+            }) => console::remark(&format!(
+                "{} deleted, {} are free\n",
+                text::count(*versions, "version"),
+                text::size(*bytes)
+            )),
+            None if !options.versions => hides(session, &plan).await?,
+            None => {}
+        }
     }
     let mut failures = removed.map(|removed| removed.failures).unwrap_or_default();
+    failures.extend(freed.map(|freed| freed.failures).unwrap_or_default());
     failures.extend(plan.several_sources());
     for failure in &failures {
         console::error(&Failure::new(Exit::Failed, failure).step("prune"));
@@ -47,6 +70,21 @@ pub(super) async fn prune(session: &mut Session, options: &PruneOptions) -> Resu
     } else {
         Exit::Failed
     })
+}
+
+/// Says what a delete frees nothing in.
+async fn hides(session: &mut Session, plan: &Plan) -> Result<(), Failure> {
+    let hiding = session
+        .signals
+        .unless(async { Ok(plan.only_hides().await) })
+        .await?;
+    for store in hiding {
+        console::remark(&format!(
+            "the bucket of {store} keeps versions: what is removed is hidden, and free only with \
+             --versions\n"
+        ));
+    }
+    Ok(())
 }
 
 fn show(plan: &Plan) {
@@ -110,7 +148,7 @@ fn sum_up(plan: &Plan, removed: Option<&Removed>) {
     }
 }
 
-fn as_json(plan: &Plan, removed: Option<&Removed>) -> Value {
+fn as_json(plan: &Plan, removed: Option<&Removed>, freed: Option<&Freed>) -> Value {
     let backup = |store: &str, considered: &Considered| {
         let (verdict, kept_by, why) = match &considered.verdict {
             Verdict::Keep(rules) => {
@@ -136,6 +174,14 @@ fn as_json(plan: &Plan, removed: Option<&Removed>) -> Value {
         .iter()
         .flat_map(|(called, _, considered)| considered.iter().map(move |one| backup(called, one)))
         .collect();
+    let failures = removed.map(|removed| {
+        let of_versions = freed.iter().flat_map(|freed| &freed.failures);
+        removed
+            .failures
+            .iter()
+            .chain(of_versions)
+            .collect::<Vec<_>>()
+    });
     json!({
         "version": 1,
         "confirmed": removed.is_some(),
@@ -144,6 +190,8 @@ fn as_json(plan: &Plan, removed: Option<&Removed>) -> Value {
         "without_rule": plan.without_rule,
         "removed": removed.map(|removed| removed.backups),
         "removed_bytes": removed.map(|removed| removed.bytes),
-        "failures": removed.map(|removed| &removed.failures),
+        "freed_versions": freed.map(|freed| freed.versions),
+        "freed_bytes": freed.map(|freed| freed.bytes),
+        "failures": failures,
     })
 }

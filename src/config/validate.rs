@@ -96,11 +96,39 @@ pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result
         signatures: signatures(&file, &raw.signatures)?,
         hooks,
         serve,
+        warnings: locked_too_long(&stores, &store_rules, &databases),
         stores,
         store_rules,
         databases,
-        warnings: Vec::new(),
     })
+}
+
+/// What no rule keeps and a lock does cannot be pruned, and costs money.
+fn locked_too_long(
+    stores: &BTreeMap<String, Arc<StoreSettings>>,
+    store_rules: &BTreeMap<String, crate::catalog::Retention>,
+    databases: &[Database],
+) -> Vec<String> {
+    let too_long = |entry: &Database, store: &String| {
+        let StoreSettings::S3 { s3, .. } = &**stores.get(store)? else {
+            return None;
+        };
+        let rules = store_rules.get(store).unwrap_or(&entry.retention);
+        let (locked, kept) = (s3.lock?.days, rules.longest_days()?);
+        let name = &entry.name;
+        (locked > kept).then(|| {
+            format!(
+                "databases.{name}: its rules keep a backup for {kept} days at most, and \
+                 object_lock of stores.{store} for {locked}: until then it cannot be pruned"
+            )
+        })
+    };
+    let pairs = databases
+        .iter()
+        .flat_map(|entry| entry.stores.iter().map(move |store| (entry, store)));
+    pairs
+        .filter_map(|(entry, store)| too_long(entry, store))
+        .collect()
 }
 
 fn signatures(file: &File, raw: &raw::Signatures) -> Result<SignatureSettings> {

@@ -156,6 +156,7 @@ async fn complete_and_put(
             Content::Uploaded(upload, receipts) => {
                 let completed = store.complete_upload(upload, receipts, *checksum);
                 meter.wait_for(Step::Upload, completed).await?;
+                meter.wait_for(Step::Upload, store.lock_joined(key)).await?;
             }
             Content::InMemory(body) => {
                 let start = Instant::now();

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 
-use super::{ErrorKind, ObjectInfo, OpenUpload, Page, Result, Store, StoreError};
+use super::{ErrorKind, ObjectInfo, OpenUpload, Page, Result, Store, StoreError, Version};
 
 /// All objects whose keys begin with `prefix`, page after page.
 pub fn objects<'a>(
@@ -22,6 +22,14 @@ pub fn uploads<'a>(
     prefix: &'a str,
 ) -> impl Stream<Item = Result<OpenUpload>> + Send + Unpin + 'a {
     pages(move |token| store.list_uploads(prefix, token))
+}
+
+/// All versions of objects whose keys begin with `prefix`, page after page.
+pub fn versions<'a>(
+    store: &'a dyn Store,
+    prefix: &'a str,
+) -> impl Stream<Item = Result<Version>> + Send + Unpin + 'a {
+    pages(move |token| store.list_versions(prefix, token))
 }
 
 /// All objects whose keys begin with `prefix`, where they are known to be few.

@@ -34,7 +34,7 @@ use futures_util::stream::BoxStream;
 
 pub use checksum::{Checksum, ChecksumKind, Digest};
 pub use error::{ErrorKind, StoreError};
-pub use listing::{list_all, list_all_uploads, objects, uploads};
+pub use listing::{list_all, list_all_uploads, objects, uploads, versions};
 
 /// Below this are notes beside the backups: who is at a database, what became of its last runs. No
 /// database's name begins so: a tilde there is encoded.
@@ -214,6 +214,30 @@ impl UploadInfo {
     }
 }
 
+/// A version of an object, in a store that keeps them, or the mark of its deletion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Key relative to the store's prefix.
+    pub key: String,
+    /// The server's name for the version.
+    pub id: String,
+    /// Size in bytes; none of a mark.
+    pub size: u64,
+    /// When it was made, as seconds since the Unix epoch; 0 when the store does not say.
+    pub modified: i64,
+    /// Whether it is what a reader gets: an object, or none where it is a mark.
+    pub is_latest: bool,
+    /// Whether it stands for a deletion.
+    pub is_marker: bool,
+}
+
+impl Version {
+    /// Whether it is an object that is listed.
+    pub fn is_living(&self) -> bool {
+        self.is_latest && !self.is_marker
+    }
+}
+
 /// One page of a listing.
 #[derive(Debug, Clone)]
 pub struct Page<T> {
@@ -334,6 +358,34 @@ pub trait Store: Send + Sync {
 
     /// Deletes an object; one that is gone already is no error.
     async fn delete(&self, key: &str) -> Result<()>;
+
+    /// Sees to it that a volume whose parts have been joined is locked, where the store's settings ask
+    /// for it: some servers lock only what is put in one request.
+    ///
+    /// # Errors
+    /// It is not locked.
+    async fn lock_joined(&self, _key: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether what is deleted is only hidden and stays as a version; `None` when the store would not
+    /// say.
+    async fn keeps_versions(&self) -> Option<bool> {
+        Some(false)
+    }
+
+    /// A page of all versions of objects whose keys begin with `prefix`; none where none are kept.
+    async fn list_versions(&self, _prefix: &str, _page: Option<String>) -> Result<Page<Version>> {
+        Ok(Page::default())
+    }
+
+    /// Deletes a version for good; one that is gone already is no error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] also when a lock is on it, which is then named with its date.
+    async fn delete_version(&self, _version: &Version) -> Result<()> {
+        Ok(())
+    }
 
     /// Reads a whole small object of at most `limit` bytes.
     ///

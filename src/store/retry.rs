@@ -16,7 +16,7 @@ use futures_util::stream::BoxStream;
 
 use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
-    Result, SharedStore, Store, StoreError, Upload, UploadInfo, Written,
+    Result, SharedStore, Store, StoreError, Upload, UploadInfo, Version, Written,
 };
 
 /// How patient to be with a store.
@@ -434,6 +434,23 @@ impl Store for PatientStore {
 
     async fn delete(&self, key: &str) -> Result<()> {
         self.retry(|| self.store.delete(key)).await
+    }
+
+    async fn lock_joined(&self, key: &str) -> Result<()> {
+        self.retry(|| self.store.lock_joined(key)).await
+    }
+
+    async fn keeps_versions(&self) -> Option<bool> {
+        self.store.keeps_versions().await
+    }
+
+    async fn list_versions(&self, prefix: &str, page: Option<String>) -> Result<Page<Version>> {
+        self.retry(|| self.store.list_versions(prefix, page.clone()))
+            .await
+    }
+
+    async fn delete_version(&self, version: &Version) -> Result<()> {
+        self.retry(|| self.store.delete_version(version)).await
     }
 
     // A connection that breaks in the body is worth a second one, too.

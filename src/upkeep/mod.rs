@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod prune;
 pub mod status;
 pub mod verify;
+pub mod versions;
 
 use std::sync::Arc;
 

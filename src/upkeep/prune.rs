@@ -12,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::{StreamExt, stream};
 
 use super::UpkeepError;
+use super::versions::{Freed, free_below};
 use crate::catalog::{
-    self, Backup, BackupId, Found, Retention, Rule, find, manifest_key, read_manifests,
+    self, Backup, BackupId, Found, Retention, Rule, backup_prefix, find, manifest_key,
+    read_manifests,
 };
 use crate::config::{ConfigError, Inventory};
 use crate::signature::TrustedSigners;
@@ -98,6 +100,34 @@ impl Plan {
             all.failures.extend(removed.failures);
         }
         all
+    }
+}
+
+impl Plan {
+    /// The stores from which something goes that a delete only hides, by name.
+    pub async fn only_hides(&self) -> Vec<&str> {
+        let mut hiding = Vec::new();
+        for (called, store, considered) in &self.stores {
+            let goes = considered.iter().any(|one| one.verdict == Verdict::Remove);
+            if goes && store.keeps_versions().await == Some(true) {
+                hiding.push(called.as_str());
+            }
+        }
+        hiding
+    }
+
+    /// Deletes the versions of what was removed.
+    pub async fn free_versions(&self) -> Freed {
+        let mut freed = Freed::default();
+        for (_, store, considered) in &self.stores {
+            for Considered { found, verdict, .. } in considered {
+                if *verdict == Verdict::Remove {
+                    let prefix = backup_prefix(&found.database, &found.id);
+                    freed.add(free_below(&**store, &prefix).await);
+                }
+            }
+        }
+        freed
     }
 }
 

@@ -22,6 +22,7 @@ steps=(
     "writer|a key that may only put objects"
     "roles|a key that may only read, one that may only read and delete"
     "lock|\`object_lock\`: what is stored cannot be deleted"
+    "versions|versions and locks: \`prune --versions\`, \`cleanup --versions\`, \`object_lock\`"
 )
 checksums=(crc64nvme crc32 none)
 compressions=(gzip zstd none)
@@ -101,7 +102,7 @@ nothing_is_left() { # nothing_is_left PREFIX
 # What the server is known not to do is in `lacks`; all else must be as AWS does it.
 step_conforms() {
     TAPLINE_TEST_S3=$AWS_ENDPOINT_URL/$BUCKET TAPLINE_TEST_S3_LACKS=${lacks:-} RUST_BACKTRACE=0 \
-        timeout 300 "$suite" --exact --ignored --nocapture store::the_server_that_is_named_conforms
+        timeout 900 "$suite" --exact --ignored --nocapture store::the_server_that_is_named_conforms
     [ -z "${lacks:-}" ] || { echo "but for: ${lacks// /, }"; return 78; }
 }
 
@@ -148,7 +149,7 @@ step_volumes() {
     others backup volumes
     [ "$(s3 left volumes/ | grep -c '^object')" = 4 ] # three volumes and the manifest
     others verify volumes
-    others restore volumes --output "$dir/restored"
+    others restore volumes --output "$dir/restored" --overwrite
     cmp "$dir/restored" "$work/big"
     s3 read volumes/ "$work/big"
 }
@@ -255,7 +256,7 @@ step_roles() {
     others backup pruned
     other list
     other verify pruned
-    other restore pruned --output "$dir/restored"
+    other restore pruned --output "$dir/restored" --overwrite
     cmp "$dir/restored" "$work/small"
     refused other backup writer
     refused other prune pruned --keep-last 1 --confirm
@@ -288,4 +289,49 @@ step_lock() {
     s3 locked locked/small/ 2
     s3 locked locked/large/ 2
     s3 locked unchecked/plain/ 2
+}
+
+# In a bucket that keeps versions and locks objects: what is said to be free is, and what is locked is
+# named with its date.
+step_versions() {
+    export BUCKET=tapline-versions
+    s3 versioned
+    {
+        run
+        store plain
+        store locked 'object_lock = { mode = "governance", days = 1 }'
+        database versioned plain "cat $work/big"
+        database small locked "cat $work/small" 'expected_size = "1kB"'
+        database large locked "cat $work/big"
+    } >"$dir/versions.toml"
+    kept() { timeout --kill-after=10 150 "$binary" --config "$dir/versions.toml" "$@"; }
+    of_versioned() { s3 versions plain/versioned/ | grep -c .; }
+    kept check versioned small
+    kept backup versioned
+    kept backup versioned
+    kept prune versioned --keep-last 1 --versions --confirm
+    [ "$(of_versioned)" = 2 ]
+    kept backup versioned
+    kept prune versioned --keep-last 1 --confirm | grep 'free only with'
+    [ "$(of_versioned)" = 6 ] # an archive and a manifest, two that are hidden, and their marks
+    local database
+    for database in small large; do
+        kept backup $database
+        kept backup $database
+        refused kept prune $database --keep-last 1 --versions --confirm 2>&1 | tee "$dir/refused"
+        grep 'locked until 20' "$dir/refused"
+        kept verify $database
+    done
+    if ! command -v faketime >/dev/null || ! [ -e "$dir/clock" ]; then
+        echo "but for what \`cleanup --versions\` does with what was hidden before: the clock cannot be moved"
+        return 78
+    fi
+    echo '+2h' >"$dir/clock"
+    sleep 2
+    faketime -f +2h "$binary" --config "$dir/versions.toml" \
+        cleanup --store plain --older-than 1h --versions --confirm
+    echo '+0' >"$dir/clock"
+    sleep 2
+    [ "$(of_versioned)" = 2 ]
+    kept verify versioned
 }

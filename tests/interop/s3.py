@@ -11,6 +11,7 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION.
     s3.py allow WHO OWNER ACTION… lets WHO do this and nothing else, and OWNER do everything
     s3.py versioned               makes the bucket, one that keeps versions and locks objects
     s3.py locked PREFIX COUNT     there are COUNT versions below PREFIX, and none can be deleted
+    s3.py versions PREFIX         prints every version and mark of deletion below PREFIX
 """
 
 import hashlib
@@ -139,6 +140,9 @@ def allow(who, owner, *actions):
 
 def versioned():
     S3.create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
+    # Where the one does not come with the other.
+    enabled = {"Status": "Enabled"}
+    S3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration=enabled)
 
 
 def locked(prefix, count):
@@ -155,6 +159,15 @@ def locked(prefix, count):
         sys.exit(f"{version['Key']} was deleted for good")
 
 
+def versions(prefix):
+    pages = S3.get_paginator("list_object_versions").paginate(Bucket=BUCKET, Prefix=prefix)
+    for page in pages:
+        for kind in ("Versions", "DeleteMarkers"):
+            for found in page.get(kind, []):
+                print(kind, found["Key"], found["VersionId"])
+
+
 if __name__ == "__main__":
-    commands = {f.__name__: f for f in (bucket, left, parts, abort, read, allow, versioned, locked)}
+    public = (bucket, left, parts, abort, read, allow, versioned, locked, versions)
+    commands = {f.__name__: f for f in public}
     commands[sys.argv[1].replace("-", "_")](*sys.argv[2:])

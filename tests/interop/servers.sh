@@ -23,8 +23,7 @@ moto_start() {
     export AWS_ACCESS_KEY_ID=moto AWS_SECRET_ACCESS_KEY=moto-secret
     clocked_daemon "$cache/venv/bin/moto_server" -H 127.0.0.1 -p "$port"
     limits[many]='|it keeps everything in memory'
-    lacks='checksums verifies upload-pages'
-    limits[lock]='large.tar.gz was deleted for good|objects that came in parts are not locked'
+    lacks='checksums verifies upload-pages gaps'
 }
 
 # --- rclone serve s3: whatever rclone can reach, as S3
@@ -33,6 +32,7 @@ rclone_version() { "$cache/venv/bin/rclone" version | sed -n 1p; }
 rclone_start() {
     lacks='checksums verifies sizes condition-of-parts condition-of-puts any-order upload-pages'
     limits[lock]='|it keeps no versions'
+    limits[versions]='|it keeps no versions'
     export AWS_ACCESS_KEY_ID=rclone AWS_SECRET_ACCESS_KEY=rclone-secret
     mkdir "$dir/data"
     daemon env RCLONE_CONFIG=/dev/null "$cache/venv/bin/rclone" serve s3 "$dir/data" \
@@ -53,7 +53,6 @@ ceph_install() {
 ceph_version() { radosgw --version | awk '{print "Ceph RGW " $3}'; }
 ceph_start() {
     lacks='checksums verifies condition-of-parts condition-of-puts'
-    limits[lock]='large.tar.gz was deleted for good|objects that came in parts are not locked'
     export CEPH_CONF=$dir/ceph.conf AWS_ACCESS_KEY_ID=tapline AWS_SECRET_ACCESS_KEY=tapline-secret
     local fsid mon osd
     fsid=$(cat /proc/sys/kernel/random/uuid) osd=$(cat /proc/sys/kernel/random/uuid)
@@ -125,6 +124,7 @@ garage_version() { "$cache/bin/garage" --version | sed -n '1s/.*:\([0-9.]*\).*/G
 garage_start() {
     lacks='checksums verifies-objects sizes condition-of-parts condition-of-puts'
     limits[lock]='|it keeps no versions'
+    limits[versions]='|it keeps no versions'
     local rpc id
     rpc=$(free_port)
     export AWS_ACCESS_KEY_ID=GK0123456789abcdef01234567

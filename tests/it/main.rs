@@ -53,5 +53,6 @@ mod stores;
 mod use_console;
 mod use_inventory;
 mod use_verbs;
+mod versions;
 mod warnings;
 mod world;

@@ -17,9 +17,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
-struct Asked {
-    method: String,
-    path: String,
+pub(super) struct Asked {
+    pub(super) method: String,
+    pub(super) path: String,
     headers: HashMap<String, String>,
     body: Vec<u8>,
 }
@@ -30,7 +30,7 @@ impl Asked {
     }
 }
 
-struct Server {
+pub(super) struct Server {
     address: String,
     log: Arc<Mutex<Vec<Asked>>>,
     _serving: AbortOnDropHandle<()>,
@@ -38,7 +38,10 @@ struct Server {
 
 impl Server {
     /// Answers what `answer` says; bodies are read at `rate` bytes per second, all at once when 0.
-    async fn start(rate: usize, answer: impl Fn(&Asked) -> String + Send + Sync + 'static) -> Self {
+    pub(super) async fn start(
+        rate: usize,
+        answer: impl Fn(&Asked) -> String + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (answer, log) = (Arc::new(answer), Arc::<Mutex<Vec<Asked>>>::default());
@@ -56,7 +59,7 @@ impl Server {
         }
     }
 
-    fn settings(&self) -> S3Settings {
+    pub(super) fn settings(&self) -> S3Settings {
         S3Settings {
             endpoint: Some(format!("http://{}", self.address)),
             region: Some("us-east-1".into()),
@@ -64,13 +67,13 @@ impl Server {
         }
     }
 
-    async fn store(&self) -> S3Store {
+    pub(super) async fn store(&self) -> S3Store {
         S3Store::open(&self.settings(), Some(Arc::new(Fixed)))
             .await
             .unwrap()
     }
 
-    fn asked(&self) -> Vec<Asked> {
+    pub(super) fn asked(&self) -> Vec<Asked> {
         self.log.lock().unwrap().clone()
     }
 }
@@ -139,13 +142,13 @@ async fn serve(
 }
 
 /// A reply with these header lines and this body.
-fn reply(status: u16, headers: &str, body: &str) -> String {
+pub(super) fn reply(status: u16, headers: &str, body: &str) -> String {
     let length = body.len();
     let separator = if headers.is_empty() { "" } else { "\r\n" };
     format!("HTTP/1.1 {status} X\r\nContent-Length: {length}{separator}{headers}\r\n\r\n{body}")
 }
 
-fn error(status: u16, code: &str) -> String {
+pub(super) fn error(status: u16, code: &str) -> String {
     reply(
         status,
         "",
@@ -154,7 +157,7 @@ fn error(status: u16, code: &str) -> String {
 }
 
 #[derive(Debug)]
-struct Fixed;
+pub(super) struct Fixed;
 
 #[async_trait::async_trait]
 impl KeySource for Fixed {

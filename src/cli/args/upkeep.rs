@@ -46,6 +46,9 @@ pub struct PruneOptions {
     /// fingerprint
     #[arg(long, value_name = "FINGERPRINT")]
     pub source: Option<String>,
+    /// Where the bucket keeps versions: delete those of what is removed, too
+    #[arg(long)]
+    pub versions: bool,
     /// Remove them; otherwise nothing is
     #[arg(long)]
     pub confirm: bool,
@@ -110,6 +113,9 @@ pub struct CleanupOptions {
     /// Only in this store of the inventory
     #[arg(long, value_name = "NAME")]
     pub store: Option<String>,
+    /// Where the bucket keeps versions: those of what was removed before, too
+    #[arg(long)]
+    pub versions: bool,
     /// Remove it; otherwise nothing is
     #[arg(long)]
     pub confirm: bool,

@@ -14,6 +14,36 @@ fn error(text: &str) -> String {
 }
 
 #[test]
+fn a_lock_that_outlasts_the_rules_is_said() {
+    let warnings = |days: u32, rules: &str| {
+        let lock = format!("object_lock = {{ mode = \"governance\", days = {days} }}\n");
+        let entry = "[databases.x]\nengine = \"sqlite\"\npath = \"x\"\n";
+        let text = format!("{STORE}{lock}{entry}{rules}");
+        Inventory::parse(Path::new("t.toml"), &text)
+            .unwrap()
+            .warnings
+    };
+    for (days, rules, is_said) in [
+        (14, "keep_daily = 14\n", false),
+        (15, "keep_daily = 14\n", true),
+        (15, "keep_daily = 14\nkeep_weekly = 4\n", false),
+        (31, "keep_within = \"1mo\"\n", false),
+        (32, "keep_within = \"1mo\"\n", true),
+        (2, "keep_hourly = 24\n", true),
+        // Everything stays, or nobody knows how long.
+        (900, "", false),
+        (900, "keep_last = 1\n", false),
+    ] {
+        let said = warnings(days, rules);
+        assert_eq!(
+            said.iter().any(|said| said.contains("object_lock")),
+            is_said,
+            "{days} {rules}"
+        );
+    }
+}
+
+#[test]
 fn the_template_is_a_valid_inventory() {
     let inventory = Inventory::parse(Path::new("tapline.toml"), crate::config::TEMPLATE).unwrap();
     assert!(!inventory.databases.is_empty());

@@ -1,19 +1,32 @@
 //! What a bucket itself is asked.
 
 use aws_sdk_s3::error::ProvideErrorMetadata;
-use aws_sdk_s3::types::{BucketVersioningStatus, ExpirationStatus, LifecycleRule};
+use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, ObjectLockEnabled};
 
 use super::S3Store;
 
 impl S3Store {
-    /// Whether what is deleted stays as a version; `None` when the bucket would not say.
-    pub async fn keeps_versions(&self) -> Option<bool> {
+    /// How long what a backup stores is locked, in days, where it is.
+    pub fn lock_days(&self) -> Option<u32> {
+        self.settings.lock.as_ref().map(|lock| lock.days)
+    }
+
+    /// Whether objects can be locked in the bucket; `None` when it would not say.
+    pub async fn locks_objects(&self) -> Option<bool> {
         let request = self
             .client
-            .get_bucket_versioning()
+            .get_object_lock_configuration()
             .bucket(&self.settings.bucket);
-        let found = request.send().await.ok()?;
-        Some(found.status() == Some(&BucketVersioningStatus::Enabled))
+        match request.send().await {
+            Ok(found) => {
+                let lock = found.object_lock_configuration()?;
+                Some(lock.object_lock_enabled() == Some(&ObjectLockEnabled::Enabled))
+            }
+            Err(error) if error.code() == Some("ObjectLockConfigurationNotFoundError") => {
+                Some(false)
+            }
+            Err(_) => None,
+        }
     }
 
     /// Whether the bucket has a rule for all of this prefix that aborts incomplete uploads; `None` when it would not say.

@@ -83,7 +83,7 @@ impl S3Store {
         })
     }
 
-    fn half_a_listing(&self, operation: &'static str) -> StoreError {
+    pub(super) fn half_a_listing(&self, operation: &'static str) -> StoreError {
         StoreError::new(
             ErrorKind::Transient,
             "the listing says that there is more, and not where",

@@ -19,7 +19,7 @@
 //! | `body` | a part on its way |
 //! | `reply` | a reply, waited for and judged |
 //! | `explain` | what an error of the SDK's means |
-//! | `upload`, `object`, `listing`, `bucket` | the operations, by what they are about |
+//! | `upload`, `object`, `listing`, `versions`, `bucket` | the operations, by what they are about |
 
 mod body;
 mod bucket;
@@ -33,6 +33,7 @@ mod reply;
 mod request;
 mod settings;
 mod upload;
+mod versions;
 mod wire;
 
 use std::collections::HashSet;
@@ -55,7 +56,7 @@ use super::pace::{Pace, Paces};
 pub use super::progress::Timeouts;
 use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
-    Result, Store, StoreError, Upload, UploadInfo, Written,
+    Result, Store, StoreError, Upload, UploadInfo, Version, Written,
 };
 use keys::Keys;
 pub use keys::{AccessKey, KeySource};
@@ -257,5 +258,21 @@ impl Store for S3Store {
 
     async fn delete(&self, key: &str) -> Result<()> {
         self.remove(key).await
+    }
+
+    async fn lock_joined(&self, key: &str) -> Result<()> {
+        self.lock_if_it_is_not(key).await
+    }
+
+    async fn keeps_versions(&self) -> Option<bool> {
+        self.versioning().await
+    }
+
+    async fn list_versions(&self, prefix: &str, page: Option<String>) -> Result<Page<Version>> {
+        self.page_of_versions(prefix, page).await
+    }
+
+    async fn delete_version(&self, version: &Version) -> Result<()> {
+        self.remove_version(version).await
     }
 }

@@ -259,8 +259,29 @@ impl StoreCheck<'_> {
         self.found("provider", Outcome::Ok, detail);
         if store.keeps_versions().await == Some(true) {
             let detail = "the bucket keeps versions: what prune and cleanup delete is hidden, and \
-                          is freed by a rule of the bucket for noncurrent versions";
+                          is free with --versions, or by a rule of the bucket for noncurrent versions";
             self.found("versions", Outcome::Warn, detail.into());
+        }
+        if let Some(days) = store.lock_days() {
+            let (result, detail) = match store.locks_objects().await {
+                Some(true) => (
+                    Outcome::Ok,
+                    format!("what a backup stores is locked for {days} days"),
+                ),
+                Some(false) => (
+                    Outcome::Fail,
+                    "object_lock is set, and the bucket was made without object lock: it refuses \
+                     every backup"
+                        .into(),
+                ),
+                None => (
+                    Outcome::Warn,
+                    "the bucket does not say whether it locks objects \
+                     (s3:GetBucketObjectLockConfiguration)"
+                        .into(),
+                ),
+            };
+            self.found("lock", result, detail);
         }
         if store.limits().in_order {
             let detail = "the server takes parts in order: an archive of more than one part has \
@@ -271,8 +292,8 @@ impl StoreCheck<'_> {
             Some(true) => (Outcome::Ok, "aborts incomplete uploads"),
             Some(false) => (
                 Outcome::Warn,
-                "no rule aborts incomplete uploads below this prefix; after a crash they cost money until they are \
-                 aborted",
+                "no rule aborts incomplete uploads below this prefix; after a crash they cost money \
+                 until they are aborted",
             ),
             None => (
                 Outcome::Warn,
