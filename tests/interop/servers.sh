@@ -120,7 +120,7 @@ garage_install() {
     CARGO_TARGET_DIR=$cache/garage cargo install garage@2.5.0 --locked --root "$cache"
     rm -r "$cache/garage"
 }
-garage_version() { "$cache/bin/garage" --version | sed -n '1s/.*:\([0-9.]*\).*/Garage \1/p'; }
+garage_version() { "$cache/bin/garage" --version | sed -n '1s/^garage [a-z]*:\([0-9.]*\).*/Garage \1/p'; }
 garage_start() {
     lacks='checksums verifies-objects sizes condition-of-parts condition-of-puts'
     limits[lock]='|it keeps no versions'

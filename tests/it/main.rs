@@ -47,6 +47,7 @@ mod store_folder;
 mod store_http;
 mod store_pace;
 mod store_profile;
+mod store_replies;
 mod store_small;
 mod store_write;
 mod stores;

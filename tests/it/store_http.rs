@@ -31,7 +31,7 @@ impl Asked {
 }
 
 pub(super) struct Server {
-    address: String,
+    pub(super) address: String,
     log: Arc<Mutex<Vec<Asked>>>,
     _serving: AbortOnDropHandle<()>,
 }
