@@ -45,7 +45,7 @@ fn page(asked: &Asked, held: &[Held]) -> String {
     let from = from.map(|rest| rest.split('&').next().unwrap());
     let start = from.map_or(0, |id| held.iter().position(|one| one.1 == id).unwrap() + 1);
     let end = held.len().min(start + 2);
-    let entries: String = held[start..end]
+    let entries: Vec<String> = held[start..end]
         .iter()
         .map(|(key, id, is_latest, is_marker)| {
             let kind = if *is_marker { "DeleteMarker" } else { "Version" };
@@ -65,7 +65,10 @@ fn page(asked: &Asked, held: &[Held]) -> String {
         }
         None => "<IsTruncated>false</IsTruncated>".into(),
     };
-    let body = format!("<ListVersionsResult>{more}{entries}</ListVersionsResult>");
+    let body = format!(
+        "<ListVersionsResult>{more}{}</ListVersionsResult>",
+        entries.concat()
+    );
     reply(200, "", &body)
 }
 
