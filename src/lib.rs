@@ -47,6 +47,7 @@
 //! | [`store`] | a bucket and prefix, or a folder; and the patience with it |
 //! | [`scratch`] | files that live for a run |
 //! | [`charts`], [`bench`](mod@bench), [`meter`], [`units`] | pictures of a run, made-up sources, counters, words for numbers |
+//! | [`core_dump`] | none of a process that holds a key |
 #![cfg_attr(
     feature = "demo",
     doc = "| [`s3_server`] | an S3 server in this process, for the demo and the tests |"
@@ -60,6 +61,7 @@ pub mod charts;
 pub mod cipher;
 pub mod cli;
 pub mod config;
+pub mod core_dump;
 pub mod deposit;
 pub mod dump;
 pub mod engine;

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{BufReader, Cursor};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use age::armor::ArmoredReader;
 use age::encrypted::EncryptedIdentity;
@@ -16,7 +16,7 @@ use age_core::format::{FileKey, Stanza};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::core_dump;
+use crate::core_dump;
 
 /// A passphrase may have been stretched on a faster machine than this: up to 2 to this many rounds,
 /// a minute and 4 GiB.
@@ -34,6 +34,15 @@ impl Ask {
     /// Nobody is there.
     pub fn nobody() -> Self {
         Self(Arc::new(|_| None))
+    }
+
+    /// The same, and what was given is remembered.
+    fn once(&self) -> Self {
+        let (question, given) = (self.0.clone(), OnceLock::new());
+        Self(Arc::new(move |what| {
+            let given: &Option<SecretString> = given.get_or_init(|| question(what));
+            given.clone()
+        }))
     }
 }
 
@@ -57,7 +66,13 @@ impl Callbacks for Ask {
     }
 
     fn request_passphrase(&self, description: &str) -> Option<SecretString> {
-        (self.0)(description)
+        let given = (self.0)(description);
+        if given.is_none() {
+            tracing::warn!(
+                "a key stays locked, because no terminal is there to ask: {description}"
+            );
+        }
+        given
     }
 }
 
@@ -93,7 +108,8 @@ impl Identities {
             if let ssh::Identity::Unsupported(_) = key {
                 return Err(wrong(&"is a kind of ssh key that age does not take"));
             }
-            self.0.push(Box::new(key.with_callbacks(ask.clone())));
+            // It is unlocked whenever an archive is opened, and a person asked once.
+            self.0.push(Box::new(key.with_callbacks(ask.once())));
             return Ok(());
         }
         let none = "holds no key: a private key of age begins with AGE-SECRET-KEY-1";

@@ -15,10 +15,8 @@
 //! | [`seal`] | one archive's header and key |
 //! | [`envelope`] | the layer between encode and part: pieces sealed on all cores |
 //! | [`identity`] | who reads: private keys, from files |
-//! | [`core_dump`] | none of a process that holds a key |
 //! | [`open`] | the way back: an archive decrypted, or looked at without a key |
 
-mod core_dump;
 mod envelope;
 mod identity;
 mod open;

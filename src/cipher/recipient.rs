@@ -9,8 +9,9 @@ use age::{NoCallbacks, scrypt, ssh, tag, tagpq, x25519};
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, Engine};
 use secrecy::SecretString;
 
-use super::{Identities, Seal, core_dump, opened, shape};
+use super::{Identities, Seal, opened, shape};
 use crate::catalog::Encryption;
+use crate::core_dump;
 
 /// So much of a public key is its fingerprint: 60 bits, and a `grep` finds it in the key's file.
 const SHOWN: usize = 12;

@@ -189,7 +189,7 @@ fn describe(plan: &Plan, found: &[(Database, Result<PreparedJob, JobError>)]) ->
 fn describe_job(
     plan: &Plan,
     entry: &Database,
-    PreparedJob { job, staged }: &PreparedJob,
+    PreparedJob { job, staged, .. }: &PreparedJob,
 ) -> String {
     let command = staged.as_ref().map_or(&job.command, StagedDump::command);
     let layout = &job.layout;

@@ -81,7 +81,8 @@ async fn copy_backup(
         let named = look_up(from, copies, name, &inventory.signatures.trusted).await?;
         let from = named.store.address();
         let stored = stored(named.store, named.manifest, &inventory.run, Arc::default());
-        Ok((from, original(stored).await?))
+        let trusted = &inventory.signatures.trusted;
+        Ok((from, original(stored, trusted).await?))
     };
     let (from, original) = session.signals.unless(work).await?;
     let manifest = &original.stored.manifest;

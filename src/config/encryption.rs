@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use toml::Spanned;
 
 use super::place::{File, Result};
@@ -107,14 +108,22 @@ impl EncryptionSettings {
     pub async fn lock(&self, limit: Duration) -> Result<Lock> {
         let from = match &self.lock {
             LockFrom::Passphrase(secret) => {
-                return Ok(Lock::of_passphrase(secret.resolve(limit).await?));
+                let passphrase = secret.resolve(limit).await?;
+                if passphrase.expose_secret().contains(char::is_control) {
+                    return Err(ConfigError(format!(
+                        "{}: the passphrase has a line break or another control character in it, \
+                         which nobody can type where age asks for it",
+                        secret.place
+                    )));
+                }
+                return Ok(Lock::of_passphrase(passphrase));
             }
             LockFrom::Recipients(from) => from,
         };
         let mut all = Vec::new();
         for from in from {
-            match from {
-                RecipientFrom::Key(recipient) => all.push(recipient.clone()),
+            let named = match from {
+                RecipientFrom::Key(recipient) => vec![recipient.clone()],
                 RecipientFrom::File { path, place } => {
                     let wrong =
                         |why: String| ConfigError(format!("{place}: {}: {why}", path.display()));
@@ -124,7 +133,13 @@ impl EncryptionSettings {
                     if listed.is_empty() {
                         return Err(wrong("names nobody".into()));
                     }
-                    all.extend(listed);
+                    listed
+                }
+            };
+            // Who is named twice is one.
+            for one in named {
+                if !all.contains(&one) {
+                    all.push(one);
                 }
             }
         }

@@ -313,7 +313,8 @@ fn charge(bills: &mut [Bill<'_>], since: &mut Instant) {
 fn too_slow(patience: Duration) -> StoreError {
     let why = format!(
         "it is too slow, or does not answer: the backup has waited for it for more than \
-         {patience:?} (run.wait_for_store) while another store had nothing to do"
+         {patience:?} (run.wait_for_store, and no longer than 10s once the run has dropped it) \
+         while another store had nothing to do"
     );
     StoreError::new(ErrorKind::Transient, why)
 }

@@ -10,7 +10,7 @@ use super::report::{self, JobOutcome, JobReport, Pruned};
 use super::{Run, hostname};
 use crate::catalog::{self, Record, RecordKind, Retention};
 use crate::config::Database;
-use crate::job::{Committed, FailureKind, StoreEnd};
+use crate::job::{Committed, FailedStep, FailureKind, StoreEnd};
 use crate::store::retry::{PatientStore, RetryPolicy};
 use crate::upkeep;
 
@@ -48,15 +48,24 @@ impl Run {
         join_all(stores.map(|store| catalog::keep(&**store, record.clone()))).await;
     }
 
-    /// A store that others have waited for in vain is not waited for so long in the jobs to come.
-    pub(super) fn note_dropped(&self, outcome: &JobOutcome) {
+    /// A store that others have waited for in vain is left out by the jobs to come.
+    pub(super) fn note_dropped(&self, entry: &Database, outcome: &JobOutcome) {
         let Ok(Committed { stores, .. }) = &outcome.result else {
             return;
         };
         for StoreEnd { name, failure, .. } in stores {
-            let kind = failure.as_ref().map(|failure| failure.kind);
-            let is_away = kind == Some(FailureKind::StoreUnreachable);
-            self.plan.dropped.note(name, is_away);
+            let dropped = &self.plan.dropped;
+            match (failure, self.plan.stores.get(name)) {
+                (None, _) => dropped.is_good(name),
+                // What was left out from the start tells nothing new.
+                (Some(failure), Some(store))
+                    if failure.kind == FailureKind::StoreUnreachable
+                        && failure.step != FailedStep::Plan =>
+                {
+                    dropped.drop_out(name, store, &entry.name);
+                }
+                (Some(_), _) => {}
+            }
         }
     }
 

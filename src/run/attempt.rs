@@ -20,7 +20,7 @@ use crate::catalog::{self, BackupId};
 use crate::config::Database;
 use crate::hooks::{self, HookPoint};
 use crate::job::places::{Places, pass};
-use crate::job::{self, Failure, FailureKind, JobError};
+use crate::job::{self, Failure, FailureKind, JobError, JobStore};
 use crate::meter::Phase;
 use crate::staged::{self, PreparedStaged, Staging};
 
@@ -46,7 +46,7 @@ impl Run {
             // Pruning takes no place from the jobs that wait.
             self.prune(entry, outcome).await
         };
-        self.note_dropped(&outcome);
+        self.note_dropped(entry, &outcome);
         tracked.meter.set_phase(Phase::Done);
         let report = outcome.report(&tracked);
         report.log();
@@ -169,6 +169,7 @@ impl Run {
             let PreparedJob {
                 job,
                 staged: Some(dump),
+                ..
             } = prepared
             else {
                 let error = JobError::Disk("this engine has no staged dump".into());
@@ -215,8 +216,9 @@ impl Run {
             if prepared.job.strict && !known.is_empty() {
                 return Err(JobError::Warned(known.clone()));
             }
-            turn.take_leases(&prepared.job, id, warnings).await?;
-            self.is_still_due(entry, &prepared).await?;
+            turn.left_out.clone_from(&prepared.left_out);
+            let leased = turn.take_leases(&prepared.job, id, warnings).await?;
+            self.is_still_due(entry, &leased).await?;
             turn.after = Some(about(entry, id));
             let before = about(entry, id);
             let called = hooks::call(&self.plan.hooks, HookPoint::Before, before, Duration::MAX);
@@ -234,13 +236,12 @@ impl Run {
     }
 
     /// What is due since an instant may have been done by another host in the meantime.
-    async fn is_still_due(&self, entry: &Database, prepared: &PreparedJob) -> Result<(), JobError> {
+    async fn is_still_due(&self, entry: &Database, stores: &[&JobStore]) -> Result<(), JobError> {
         let mut due = self.plan.due.iter();
         let of_entry = |name: &str| name == entry.name || is_below(&entry.name, name);
         let Some((_, due)) = due.find(|(name, _)| of_entry(name)) else {
             return Ok(());
         };
-        let stores = &prepared.job.stores;
         let each = stores
             .iter()
             .map(|one| catalog::find(&*one.store, Some(&entry.name)));

@@ -6,6 +6,7 @@
 //! | [`plan`] | what the inventory says is to be done |
 //! | [`memory`] | how much of it there is |
 //! | [`prepare`](mod@prepare) | from an entry to its jobs: what only the servers know |
+//! | [`dropped`] | the stores that a run goes on without |
 //! | [`lease`] | one run of a database at a time |
 //! | [`attempt`] | one database from its place in the queue to its report |
 //! | [`turn`] | a job's turn at its database: its leases, the hook after it |
@@ -17,6 +18,7 @@
 mod aftermath;
 mod attempt;
 mod board;
+mod dropped;
 mod lease;
 mod memory;
 pub mod plan;

@@ -3,13 +3,13 @@
 //! A run's memory is divided by the number of jobs that can run at once, and a job takes its whole
 //! share before it starts: jobs cannot wait for each other's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::dropped::DroppedStores;
 use super::memory;
 use crate::catalog::{Mode, Retention};
 use crate::config::{
@@ -102,28 +102,6 @@ impl Plan {
             at_once,
             memory_per_job,
         })
-    }
-}
-
-/// The stores that are not waited for any more as they were at first.
-#[derive(Debug, Default)]
-pub struct DroppedStores(Mutex<BTreeSet<String>>);
-
-impl DroppedStores {
-    /// A job went on without this one, or with it.
-    pub fn note(&self, store: &str, dropped: bool) {
-        let mut stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if dropped {
-            stores.insert(store.to_owned());
-        } else {
-            stores.remove(store);
-        }
-    }
-
-    /// Whether the last job that was to go there did not.
-    pub fn has(&self, store: &str) -> bool {
-        let stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stores.contains(store)
     }
 }
 

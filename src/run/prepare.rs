@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Plan;
+use super::dropped::PATIENCE;
 use crate::access::{access, signer};
 use crate::archive::{Compression, Cores};
 use crate::catalog::{Mode, Properties};
@@ -15,7 +16,7 @@ use crate::cipher::Lock;
 use crate::config::{Container, Database, Selection};
 use crate::engine::{self, Activity, Engine, StagedDump};
 use crate::job::{
-    FailureKind, Job, JobError, JobStore, Layout, Parallel, SIGN_OF_LIFE_AFTER, Witness,
+    FailureKind, Job, JobError, JobStore, Layout, Parallel, SIGN_OF_LIFE_AFTER, StoreEnd, Witness,
 };
 use crate::meter::Meter;
 use crate::store::Limits;
@@ -27,6 +28,8 @@ pub struct PreparedJob {
     pub job: Arc<Job>,
     /// How a staged run dumps it; `None` in a streamed one.
     pub staged: Option<StagedDump>,
+    /// The stores that it goes on without, because the run has waited for them before.
+    pub left_out: Vec<StoreEnd>,
 }
 
 /// A job's server, asked for the lock that its dump waits for.
@@ -108,36 +111,53 @@ pub async fn discover(
     Ok(made)
 }
 
-/// What a store that others have waited for in vain has left in the jobs of the same run that come
-/// after: what a good one takes for a request at its worst.
-const PATIENCE_WITH_DROPPED: Duration = Duration::from_secs(10);
-
-/// The stores of an entry, each as patient with its failures as the run says.
+/// The stores of an entry, each as patient with its failures as the run says, and those that it is
+/// to go on without.
 fn job_stores(
     plan: &Plan,
     entry: &Database,
     meter: &Arc<Meter>,
-) -> Result<Vec<JobStore>, JobError> {
-    let each = entry.stores.iter().map(|name| {
+) -> Result<(Vec<JobStore>, Vec<StoreEnd>), JobError> {
+    let (mut used, mut left_out) = (Vec::new(), Vec::new());
+    for name in &entry.stores {
         let store = plan.stores.get(name).cloned().ok_or_else(|| {
             failed(FailureKind::Inventory)(format!("the store {name} is not open"))
         })?;
-        let patience = match entry.stores.len() {
-            1 => Duration::MAX,
-            _ if plan.dropped.has(name) => PATIENCE_WITH_DROPPED,
-            _ => plan.settings.wait_for_store,
+        match plan.dropped.why_out(name) {
+            None => used.push((name, store)),
+            Some(why) => left_out.push((name, store, why)),
+        }
+    }
+    // With none left, all are waited for, as one is.
+    if used.is_empty() {
+        used.extend(left_out.drain(..).map(|(name, store, _)| (name, store)));
+    }
+    let is_alone = used.len() == 1;
+    let used = used.into_iter().map(|(name, store)| {
+        let patience = match plan.settings.wait_for_store {
+            _ if is_alone => Duration::MAX,
+            patience if plan.dropped.has(name) => patience.min(PATIENCE),
+            patience => patience,
         };
         let (counter, hurry) = (meter.clone(), Hurry::default());
         let retry = RetryPolicy::lasting(plan.settings.retry_for);
         let store = PatientStore::new(store, retry, Arc::new(move || counter.add_retry()));
-        Ok(JobStore {
+        JobStore {
             store: Arc::new(store.hurried_by(hurry.clone())),
             name: name.clone(),
             patience,
             hurry,
-        })
+        }
     });
-    each.collect()
+    let left_out = left_out.into_iter().map(|(name, store, message)| {
+        let kind = FailureKind::StoreUnreachable;
+        StoreEnd {
+            name: name.clone(),
+            address: store.address(),
+            failure: Some(JobError::Plan { kind, message }.describe(None)),
+        }
+    });
+    Ok((used.collect(), left_out.collect()))
 }
 
 /// Finds out all that a job needs before its first byte. Starts no dump and writes nothing.
@@ -146,7 +166,7 @@ pub async fn prepare(
     entry: &Database,
     meter: &Arc<Meter>,
 ) -> Result<PreparedJob, JobError> {
-    let stores = job_stores(plan, entry, meter)?;
+    let (stores, left_out) = job_stores(plan, entry, meter)?;
     let limits = Limits::common(stores.iter().map(|one| one.store.limits()));
     let engine = open(plan, entry).await?;
     let settings = &plan.settings;
@@ -277,6 +297,7 @@ pub async fn prepare(
     Ok(PreparedJob {
         job: Arc::new(job),
         staged,
+        left_out,
     })
 }
 

@@ -10,7 +10,9 @@ use super::Run;
 use super::lease::{Lease, NoLease};
 use crate::catalog::BackupId;
 use crate::hooks::{self, HookPoint};
-use crate::job::{Committed, Failure, FailureKind, Interruption, Job, JobError};
+use crate::job::{
+    Committed, Failure, FailureKind, Interruption, Job, JobError, JobStore, StoreEnd,
+};
 
 /// Of several stores, one that has not given a lease by then is passed over: three requests, and the
 /// 13 s that the race with another run may take.
@@ -22,6 +24,8 @@ pub(super) struct Turn {
     pub interruption: Interruption,
     leases: Vec<Lease>,
     watches: Vec<AbortOnDropHandle<()>>,
+    /// The stores that it is done without.
+    pub left_out: Vec<StoreEnd>,
     /// What the hook after it is told, once the one before was called.
     pub after: Option<Value>,
 }
@@ -36,43 +40,46 @@ impl Turn {
             interruption,
             leases: Vec::new(),
             watches: Vec::new(),
+            left_out: Vec::new(),
             after: None,
         }
     }
 
     /// Takes the lease in each store, in the order in which all runs take them, so that no two wait
     /// for each other. Of several stores one that does not answer at once is passed over: what
-    /// another holds is enough. One that takes no such object is a warning.
+    /// another holds is enough. One that takes no such object is a warning. Returns those that have
+    /// answered.
     ///
     /// # Errors
     /// When another run has the database, or no store answers.
-    pub async fn take_leases(
+    pub async fn take_leases<'j>(
         &mut self,
-        job: &Job,
+        job: &'j Job,
         id: &BackupId,
         warnings: &mut Vec<String>,
-    ) -> Result<(), JobError> {
+    ) -> Result<Vec<&'j JobStore>, JobError> {
         let limit = match job.stores.as_slice() {
             [_] => Duration::MAX,
             _ => AT_ONCE,
         };
-        let mut passed_over = None;
+        let (mut answered, mut passed_over) = (Vec::new(), None);
         for one in &job.stores {
             let lease = Lease::wanted(one.store.clone(), &job.database, id);
-            let answered = self.take(lease, limit, &job.database, warnings).await?;
-            if !answered {
+            if self.take(lease, limit, &job.database, warnings).await? {
+                answered.push(one);
+            } else {
                 passed_over.get_or_insert(one);
                 tracing::warn!(store = one.name, "the store does not answer");
             }
         }
         match passed_over {
             // Nobody answers: as patient as with one store.
-            Some(first) if self.watches.is_empty() => {
+            Some(first) if answered.is_empty() => {
                 let lease = Lease::wanted(first.store.clone(), &job.database, id);
-                let answered = self.take(lease, Duration::MAX, &job.database, warnings);
-                answered.await.map(drop)
+                let taken = self.take(lease, Duration::MAX, &job.database, warnings);
+                taken.await.map(|_| vec![first])
             }
-            _ => Ok(()),
+            _ => Ok(answered),
         }
     }
 
@@ -120,8 +127,11 @@ impl Turn {
     pub async fn end(
         self,
         run: &Run,
-        result: Result<Committed, Failure>,
+        mut result: Result<Committed, Failure>,
     ) -> Result<Committed, Failure> {
+        if let Ok(Committed { stores, .. }) = &mut result {
+            stores.extend(self.left_out);
+        }
         if let Some(mut about) = self.after {
             match &result {
                 Ok(Committed {

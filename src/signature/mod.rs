@@ -15,6 +15,8 @@ use minisign::{KeyPair, PublicKey, SecretKey, SignatureBox};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use crate::core_dump;
+
 /// Length of an ed25519 signature, in bytes.
 const SIGNATURE: usize = 64;
 
@@ -31,6 +33,7 @@ impl Signer {
     /// # Errors
     /// What is wrong with it; nothing of what is in it.
     pub fn new(file: SecretString) -> Result<Self, String> {
+        core_dump::forbid();
         let key = secret_key(&file)?;
         let public = PublicKey::from_secret_key(&key)
             .map_err(|_| "holds no key that minisign has made".to_owned())?;
@@ -166,6 +169,7 @@ impl TrustedSigners {
 /// # Errors
 /// When the system gives no randomness.
 pub fn new_signer() -> Result<(Zeroizing<String>, SignerName), String> {
+    core_dump::forbid();
     let failed = |error: minisign::PError| error.to_string();
     let KeyPair { pk, sk } = KeyPair::generate_unencrypted_keypair().map_err(failed)?;
     let file = sk.to_box(Some("signing key of tapline, minisign's format"));

@@ -25,8 +25,8 @@ use tokio::sync::mpsc;
 use super::UpkeepError;
 use crate::archive::Piece;
 use crate::catalog::{
-    self, BackupId, BackupName, Found, Manifest, Volume, backup_prefix, copy_lock_key,
-    read_manifest_text, read_signature,
+    self, Backup, BackupId, BackupName, Manifest, Volume, backup_prefix, copy_lock_key,
+    read_manifest_text, read_manifests, read_signature,
 };
 use crate::config::Inventory;
 use crate::deposit::{Landed, Ledger, Route, SealedVolume, Tee, Window};
@@ -34,6 +34,7 @@ use crate::job::{
     Destination, Failure, FailureKind, Interruption, JobError, Sealed, Signature, give_up, settle,
 };
 use crate::restore::{RestoreError, Stored, fetch_volume};
+use crate::signature::TrustedSigners;
 use crate::store::{
     ChecksumKind, ErrorKind, Limits, SharedStore, StoreError, list_all, list_all_uploads,
 };
@@ -319,20 +320,44 @@ async fn carry_volume(
     }
 }
 
-/// Reads a backup's manifest and signature as they are stored.
+/// Reads a backup's manifest and signature as they are stored: what is put into the other store must
+/// be what was looked at, and signed.
 ///
 /// # Errors
-/// When the store does not give them.
-pub async fn original(stored: Arc<Stored>) -> Result<Original, StoreError> {
+/// When the store does not give them, or gives others than before.
+pub async fn original(
+    stored: Arc<Stored>,
+    trusted: &TrustedSigners,
+) -> Result<Original, StoreError> {
     let (store, manifest) = (&*stored.store, &stored.manifest);
     let (database, id) = (&manifest.database, &manifest.backup_id);
     let text = read_manifest_text(store, database, id).await?;
     let signature = read_signature(store, database, id).await?;
+    let signed = signature
+        .as_ref()
+        .map(|signature| trusted.check(&text, signature));
+    let is_trusted = trusted.is_empty() || signed.is_some_and(|signed| signed.is_ok());
+    if !is_trusted || Manifest::from_json(&text).ok().as_ref() != Some(manifest) {
+        let why = "the manifest, or its signature, was changed while it was read";
+        return Err(StoreError::new(ErrorKind::Invalid, why));
+    }
     Ok(Original {
         stored,
         text,
         signature,
     })
+}
+
+/// A database's backups, by their ids.
+#[derive(Default)]
+struct Copies {
+    /// In the store that they are to be in.
+    there: BTreeSet<BackupId>,
+    /// In another one.
+    good: BTreeSet<BackupId>,
+    /// In another one, with a manifest that cannot be used. No rule counts it, so that what somebody
+    /// else has put there is in no good one's way; that it is there is told when it is to be copied.
+    bad: BTreeSet<BackupId>,
 }
 
 /// What a store lacks of the backups that are to be in it, oldest first: of the databases whose
@@ -347,46 +372,50 @@ pub async fn missing(
     (called, to): (&str, &SharedStore),
     name: Option<&str>,
 ) -> Result<Vec<BackupName>, UpkeepError> {
-    let ids = async |called: &str, store: &SharedStore| {
-        let found = catalog::find(&**store, None).await;
-        let mut found = found.map_err(UpkeepError::of_store(called, &**store))?;
-        found.retain(Found::is_committed);
-        Ok::<_, UpkeepError>(found)
-    };
-    let mut there = BTreeMap::<String, BTreeSet<BackupId>>::new();
-    for Found { database, id, .. } in ids(called, to).await? {
-        there.entry(database).or_default().insert(id);
-    }
     let goes_there = |database: &str| match name {
         Some(name) => inventory.means(name, database),
         None => inventory
             .entry(database)
             .is_some_and(|entry| entry.goes_to(called)),
     };
-    let mut all = BTreeMap::<String, BTreeSet<BackupId>>::new();
+    let read = async |called: &str, store: &SharedStore| {
+        let found = catalog::find(&**store, None).await;
+        let mut found = found.map_err(UpkeepError::of_store(called, &**store))?;
+        found.retain(|found| goes_there(&found.database));
+        let trusted = &inventory.signatures.trusted;
+        Ok::<_, UpkeepError>(read_manifests(&**store, found, trusted).await)
+    };
+    let mut all = BTreeMap::<String, Copies>::new();
+    for Backup { found, manifest } in read(called, to).await? {
+        let of_one = all.entry(found.database).or_default();
+        // A key that may list need not be allowed to read.
+        let is_bad = manifest.is_err_and(|error| error.kind() == ErrorKind::Invalid);
+        if !is_bad {
+            of_one.there.insert(found.id);
+        }
+    }
     for (called, store) in from {
-        for Found { database, id, .. } in ids(called, store).await? {
-            if goes_there(&database) {
-                all.entry(database).or_default().insert(id);
-            }
+        for Backup { found, manifest } in read(called, store).await? {
+            let of_one = all.entry(found.database).or_default();
+            match manifest {
+                Ok(_) => of_one.good.insert(found.id),
+                Err(_) => of_one.bad.insert(found.id),
+            };
         }
     }
     let mut missing = Vec::new();
-    for (database, mut ids) in all {
-        let there = there.remove(&database).unwrap_or_default();
-        ids.extend(there.iter().cloned());
-        let ids: Vec<BackupId> = ids.into_iter().collect();
+    for (database, Copies { there, good, bad }) in all {
+        let ids: Vec<BackupId> = there.union(&good).cloned().collect();
         let entry = inventory.entry(&database);
         let rules = entry.map(|entry| inventory.retention(entry, called));
         let decisions = catalog::plan(&rules.unwrap_or_default(), &ids, jiff::Timestamp::now());
         let kept = decisions.into_iter().filter(|one| !one.kept_by.is_empty());
-        missing.extend(
-            kept.filter(|one| !there.contains(&one.id))
-                .map(|one| BackupName {
-                    database: database.clone(),
-                    id: Some(one.id),
-                }),
-        );
+        let wanted = kept.map(|one| one.id).chain(bad.difference(&good).cloned());
+        let lacks = wanted.filter(|id| !there.contains(id));
+        missing.extend(lacks.map(|id| BackupName {
+            database: database.clone(),
+            id: Some(id),
+        }));
     }
     missing.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(missing)

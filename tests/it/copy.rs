@@ -133,6 +133,36 @@ fn what_is_damaged_or_not_signed_is_not_copied() {
     assert_eq!(objects(&world, "offsite"), []);
 }
 
+/// One who can write to a store must not be able to keep the good backups out of the other.
+#[test]
+fn a_forged_backup_is_in_no_good_ones_way_and_is_told() {
+    let world = World::new("");
+    let signing = world.run(&["keygen", "--signing", "-o", "sign.key"]).stdout;
+    let more = format!("keep_last = 1\n[signatures]\n{signing}");
+    inventory(&world, "seq 1000", &more, "");
+    let text = std::fs::read_to_string(world.path("tapline.toml")).unwrap();
+    let both = text.replace("store = \"s3\"", "stores = [\"s3\", \"offsite\"]");
+    assert_eq!(world.quietly(&["backup"]).code, Some(0));
+    world.write("tapline.toml", both);
+    let good = objects(&world, "backups");
+    let store = world.server.store();
+    let forged = tapline::catalog::BackupId::at("2030-01-01T00:00:00Z".parse().unwrap());
+    let id = world.manifest("x").backup_id.to_string();
+    // Newer than the good one, which one alone is kept.
+    for (key, bytes) in &good {
+        let key = key.replace(&id, forged.as_str());
+        store.overwrite(&format!("backups/{key}"), bytes.clone().into());
+    }
+    let copied = world.run(&["copy", "--all", "--to", "offsite"]);
+    assert_eq!(copied.code, Some(5), "{}", copied.words());
+    assert!(
+        copied.words().contains("somebody has moved it"),
+        "{}",
+        copied.words()
+    );
+    assert!(objects(&world, "offsite") == good, "{}", copied.words());
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     let world = world("seq 1000");

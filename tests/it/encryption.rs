@@ -1,8 +1,9 @@
 //! Backups that only the owner of a key can read, and stock age with ours.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
+use tapline::s3_server::{ACCESS_KEY, SECRET_KEY};
 use tapline::store::{Checksum, ChecksumKind};
 
 use super::servers::{PASSWORD, Postgres};
@@ -146,6 +147,18 @@ fn whoever_has_no_key_is_told_whose_is_needed_and_what_could_be_verified() {
         "{}",
         refused.stderr
     );
+    // Of several one is enough.
+    let key = identity_file(&world);
+    let several = [
+        "restore",
+        "x",
+        "--stdout",
+        "--identity",
+        &other,
+        "--identity",
+        &key,
+    ];
+    assert_eq!(world.run(&several).stdout.lines().count(), 1000);
     let verified = world.run(&["verify"]);
     good(&verified);
     assert!(
@@ -234,7 +247,33 @@ fn keys_of_ssh_and_files_of_recipients_and_locked_identities_work() {
         world.write("plain", decrypt(&world, key));
         assert_eq!(untar(&world.path("plain")).len(), 3893);
     }
-    // One that is read with a passphrase needs a person.
+    // So does one of ssh that is behind a passphrase, and it is said that nobody was there.
+    let behind = world.path("behind");
+    let mut keygen = Command::new("ssh-keygen");
+    tool(
+        keygen
+            .args(["-q", "-p", "-P", "", "-N", "open sesame", "-f"])
+            .arg(&ssh),
+    );
+    std::fs::rename(&ssh, &behind).unwrap();
+    let behind = behind.display().to_string();
+    let refused = world.run(&["restore", "x", "--stdout", "--identity", &behind]);
+    assert_eq!(refused.code, Some(3), "{}", refused.words());
+    assert!(
+        refused.stderr.contains("no terminal is there"),
+        "{}",
+        refused.stderr
+    );
+    answered(
+        &world,
+        "restore x --output behind.back --identity behind",
+        "open sesame",
+    );
+    assert_eq!(
+        std::fs::read(world.path("behind.back")).unwrap().len(),
+        3893
+    );
+    // One of age's that is read with a passphrase needs a person.
     let locked = world.path("locked").display().to_string();
     let mut age = Command::new("sh");
     let script = "script -qec \"age -p -o locked key\" /dev/null <in >/dev/null";
@@ -242,12 +281,35 @@ fn keys_of_ssh_and_files_of_recipients_and_locked_identities_work() {
     tool(age.arg("-c").arg(script).current_dir(world.folder.path()));
     let refused = world.run(&["restore", "x", "--stdout", "--identity", &locked]);
     assert_eq!(refused.code, Some(3), "{}", refused.words());
-    let mut asked = Command::new("sh");
-    let script = format!(
-        "(sleep 1; echo open sesame) | script -qec \"{TAPLINE} restore x --output back --identity locked\" /dev/null"
-    );
-    tool(asked.arg("-c").arg(script).current_dir(world.folder.path()));
+    let restore = "restore x --output back --identity locked";
+    answered(&world, restore, "open sesame");
     assert_eq!(std::fs::read(world.path("back")).unwrap().len(), 3893);
+}
+
+/// Runs `tapline ARGS` on a terminal, at which somebody types `answer` when asked for a passphrase.
+fn answered(world: &World, args: &str, answer: &str) {
+    let mut script = Command::new("script");
+    let mut running = script
+        .args(["-qec", &format!("{TAPLINE} {args}"), "/dev/null"])
+        .current_dir(world.folder.path())
+        .env("AWS_SHARED_CREDENTIALS_FILE", world.path("credentials"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut shown, mut said) = (running.stdout.take().unwrap(), Vec::new());
+    let mut byte = [0];
+    // What is typed before the question is thrown away.
+    while !String::from_utf8_lossy(&said).contains("assphrase") {
+        assert_eq!(shown.read(&mut byte).unwrap(), 1, "nobody was asked");
+        said.push(byte[0]);
+    }
+    let mut typed = running.stdin.take().unwrap();
+    writeln!(typed, "{answer}").unwrap();
+    shown.read_to_end(&mut said).unwrap();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(running.wait().unwrap().success(), "{said}");
+    assert!(!said.contains(answer), "the terminal shows it: {said}");
 }
 
 #[test]
@@ -260,6 +322,13 @@ fn one_recipient_alone_is_warned_of_and_both_ways_are_refused() {
         "{}",
         checked.words()
     );
+    // Named twice, it is one all the same.
+    world.write("twice", format!("{public}\n{public}\n"));
+    let twice = inventory("[\"seq\", \"9\"]", &public, "")
+        .replace("encrypt_to = [", "encrypt_to = [{ file = \"twice\" }, ");
+    world.inventory(&twice);
+    let checked = world.run(&["check"]).words();
+    assert!(checked.contains("for nobody else"), "{checked}");
     world.inventory(&inventory(
         "[\"seq\"]",
         &public,
@@ -309,6 +378,22 @@ fn a_passphrase_locks_and_opens_and_stock_age_reads_it() {
     let mut asked = world.tapline(&["restore", "x", "--stdout", "--passphrase-env", "PHRASE"]);
     let asked = Run::from(asked.env("PHRASE", "open sesame").output().unwrap());
     assert_eq!(asked.stdout.lines().count(), 1000, "{}", asked.stderr);
+    // On another host nothing but the bucket is there, and a person.
+    let from = "restore x --output asked --from s3://bucket/backups --region us-east-1";
+    let from = format!("{from} --endpoint {}", world.server.endpoint());
+    world.write(
+        "credentials",
+        format!("[default]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key={SECRET_KEY}\n"),
+    );
+    std::fs::rename(world.path("tapline.toml"), world.path("elsewhere")).unwrap();
+    answered(&world, &from, "open sesame");
+    assert_eq!(std::fs::read(world.path("asked")).unwrap().len(), 3893);
+    std::fs::rename(world.path("elsewhere"), world.path("tapline.toml")).unwrap();
+    // What age could not be given on a terminal locks nothing.
+    world.write("phrase", "open\nsesame\n");
+    let refused = world.run(&["backup"]);
+    assert_eq!(refused.code, Some(3), "{}", refused.words());
+    assert!(refused.stderr.contains("line break") && !refused.words().contains("sesame"));
     world.download("x");
     let script = "(sleep 1; echo open sesame) | script -qec 'age -d -o plain archive' /dev/null";
     let mut age = Command::new("sh");
@@ -499,7 +584,6 @@ fn of_two_hundred_flipped_bits_each_is_found_and_no_more_is_given_away_than_age_
 
 /// As much as a gzip stream that ends anywhere gives.
 fn ungzip(bytes: &[u8]) -> Vec<u8> {
-    use std::io::Read;
     let (mut all, mut some) = (Vec::new(), [0; 4096]);
     let mut gzip = flate2::read::GzDecoder::new(bytes);
     while let Ok(read) = gzip.read(&mut some) {

@@ -243,12 +243,18 @@ fn who_holds_a_key_or_a_passphrase_leaves_no_core_dump() {
     let by_key = world(&format!("encrypt_to = [\"{public}\"]"));
     std::fs::copy(pair.path("age.key"), by_key.path("age.key")).unwrap();
     let by_phrase = world("passphrase = { file = \"phrase\" }");
+    let signing = world(&format!("encrypt_to = [\"{public}\"]"));
+    let made = signing.run(&["keygen", "--signing", "-o", "sign.key"]);
+    let inventory = std::fs::read_to_string(signing.path("tapline.toml")).unwrap();
+    let inventory = format!("{inventory}[signatures]\n{}", made.stdout);
+    signing.write("tapline.toml", inventory);
     let restore = ["restore", "x", "--identity", "age.key"];
     for (world, args, holds) in [
         // Who only locks with a public key holds nothing that opens.
         (&by_key, &["backup"][..], false),
         (&by_key, &restore, true),
         (&by_phrase, &["backup"], true),
+        (&signing, &["backup"], true),
     ] {
         let mut running = Command::new("sh")
             .args([

@@ -264,11 +264,11 @@ impl Store for MemoryStore {
     }
 
     async fn head(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        Ok(self
-            .state()
-            .objects
-            .get(key)
-            .map(|object| describe(key, object)))
+        let state = self.state();
+        if state.away {
+            return Err(StoreError::new(ErrorKind::Transient, "it is away"));
+        }
+        Ok(state.objects.get(key).map(|object| describe(key, object)))
     }
 
     async fn list(&self, prefix: &str, after: Option<String>) -> Result<Page<ObjectInfo>> {

@@ -5,7 +5,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 
 /// From now on this process leaves none, nor do the children that it starts leave a file. What the
 /// kernel refuses is said; it fails nothing.
-pub(super) fn forbid() {
+pub fn forbid() {
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
