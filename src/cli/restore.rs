@@ -272,6 +272,11 @@ impl Place {
                 match contents {
                     Contents::Absent => ("is not there and would be made".into(), false),
                     Contents::Empty => ("is there and empty".into(), false),
+                    Contents::Unknown if !how.replace => (
+                        "cannot be asked what it holds: without --overwrite nothing would be done"
+                            .into(),
+                        false,
+                    ),
                     Contents::Unknown => (
                         "is asked for nothing: what it holds cannot be told".into(),
                         true,

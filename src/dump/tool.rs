@@ -242,8 +242,11 @@ pub(super) fn package(program: &str) -> &'static str {
         "pg_dump" | "pg_dumpall" | "psql" | "pg_restore" => {
             "; install it with `apt-get install postgresql-client`"
         }
-        name if name.starts_with("mariadb") || name.starts_with("mysql") => {
-            "; install it with `apt-get install mariadb-client`"
+        name if name.starts_with("mariadb") => "; install it with `apt-get install mariadb-client`",
+        // MariaDB's programs of this name dump no server of Oracle's since 8.4.
+        name if name.starts_with("mysql") => {
+            "; it is in Oracle's packages (https://dev.mysql.com/downloads/repo/apt/: `apt-get \
+             install mysql-client`); for MariaDB say engine = \"mariadb\""
         }
         _ => "",
     }

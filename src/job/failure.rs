@@ -28,6 +28,7 @@ const FINAL_WORDS: &[&str] = &[
     "unknown variable",
     "Access denied",
     "Unknown database",
+    "references invalid",
 ];
 
 /// Why there is no backup.

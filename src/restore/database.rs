@@ -90,6 +90,14 @@ pub async fn restore_into(
              another target"
         )));
     }
+    // What its program replaces, only a command knows.
+    if contents == Contents::Unknown && !is_of_server && !options.replace {
+        return Err(RestoreError::Target(
+            "what the target of a command holds is not known, and its restore program may replace \
+             it: nothing was done; --overwrite lets it"
+                .into(),
+        ));
+    }
     let work = Work {
         stored,
         options,

@@ -352,6 +352,26 @@ fn check_says_what_a_mariadb_dump_will_lack() {
     assert!(unknown.code != Some(0) && unknown.stdout.contains("foo"));
     server.sql("create table shop.old (id int) engine = myisam");
     assert!(check("").stdout.contains("such as old"));
+    // A store that is away for longer than the server waits for its reader.
+    assert!(good.stdout.contains("net_write_timeout is 60 s"));
+    server.sql("set global net_write_timeout = 900");
+    assert!(!check("").stdout.contains("net_write_timeout"));
+    // Views that no dump gets past.
+    server.sql(
+        "create view shop.good as select id from shop.t; create table shop.g (a int);
+         create view shop.broken as select a from shop.g; drop table shop.g",
+    );
+    let broken = check("");
+    assert!(
+        broken.code != Some(0)
+            && broken
+                .stdout
+                .contains("1 views, such as broken, read what is gone")
+    );
+    assert_eq!(world.run(&["backup"]).code, Some(1));
+    let left_out = "options = [\"--ignore-table=shop.broken\"]";
+    assert_eq!(check(left_out).code, Some(0));
+    assert_eq!(world.run(&["backup"]).code, Some(0));
     world.write("password", "x");
     world.write("tapline.toml", {
         let text = std::fs::read_to_string(world.path("tapline.toml")).unwrap();

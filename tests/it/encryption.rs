@@ -454,7 +454,14 @@ fn no_plaintext_key_or_passphrase_is_left_anywhere() {
     let mut backup = world.tapline(&["-vv", "backup", "--report", "report.json"]);
     let backup = Run::from(backup.env("PHRASE", phrase).output().unwrap());
     good(&backup);
-    let mut restore = world.tapline(&["-vv", "restore", "x", "--passphrase-env", "PHRASE"]);
+    let mut restore = world.tapline(&[
+        "-vv",
+        "restore",
+        "x",
+        "--overwrite",
+        "--passphrase-env",
+        "PHRASE",
+    ]);
     let restore = Run::from(restore.env("PHRASE", phrase).output().unwrap());
     good(&restore);
     let restored = std::fs::read_to_string(world.path("back")).unwrap();
@@ -554,7 +561,7 @@ fn of_two_hundred_flipped_bits_each_is_found_and_no_more_is_given_away_than_age_
             .overwrite(manifest_key, manifest.to_json().into());
         world.server.store().overwrite(volume, bytes.clone().into());
         let _ = std::fs::remove_file(world.path("given"));
-        let refused = world.quietly(&["restore", "x", "--identity", &identity]);
+        let refused = world.quietly(&["restore", "x", "--overwrite", "--identity", &identity]);
         assert!(
             [Some(3), Some(5)].contains(&refused.code),
             "byte {at}: {}",

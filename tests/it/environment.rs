@@ -149,3 +149,32 @@ fn no_childs_environment_holds_what_is_not_its_own() {
     let other = String::from_utf8(untar(&world.download("other"))).unwrap();
     assert_eq!(other.matches("sesame").count(), 1, "{other}");
 }
+
+#[test]
+fn a_service_is_looked_up_where_an_entry_names_one() {
+    let server = Postgres::start();
+    server.sql("postgres", "create database shop");
+    server.sql("shop", "create table t as select 1 as x");
+    let world = World::new(
+        "[databases.shop]\nengine = \"postgres\"\nservice = \"mine\"\n\
+         password = { file = \"password\" }\n",
+    );
+    world.write("password", PASSWORD);
+    std::fs::create_dir(world.path("home")).unwrap();
+    let service = format!(
+        "[mine]\nhost=127.0.0.1\nport={}\nuser=admin\n",
+        server.port()
+    );
+    world.write("home/.pg_service.conf", service);
+    for args in [
+        &["check"][..],
+        &["backup"],
+        &["restore", "shop", "--to", "copy"],
+    ] {
+        let mut command = world.tapline(args);
+        let output = command.env("HOME", world.path("home")).output().unwrap();
+        let words = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{args:?}: {words}");
+    }
+    assert_eq!(server.sql("copy", "select x from t").trim(), "1");
+}

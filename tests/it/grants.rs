@@ -1,7 +1,11 @@
 //! The users that the README makes can do what it says, with those rights and no others.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
 use super::servers::{Mariadb, PASSWORD, Postgres};
-use super::world::World;
+use super::world::{Run, World};
 
 /// The statements that the README gives under a sentence.
 pub fn statements(sentence: &str) -> String {
@@ -123,4 +127,49 @@ fn the_users_of_the_readme_back_mariadb_up_and_restore_it() {
     assert_eq!(again.code, Some(0));
     let rows = "select count(*) from shop.v; call shop.p()";
     assert_eq!(server.sql(rows).trim(), "1\n1");
+}
+
+/// Whose bits on files hold, root's, too.
+fn without_privileges(tapline: &Command) -> Command {
+    let mut command = Command::new("setpriv");
+    if rustix::process::geteuid().is_root() {
+        command.arg("--bounding-set=-dac_override,-dac_read_search");
+    }
+    command.arg(tapline.get_program()).args(tapline.get_args());
+    command.current_dir(tapline.get_current_dir().unwrap());
+    command
+}
+
+#[test]
+fn who_backs_sqlite_up_reads_the_file_and_one_in_wal_mode_takes_its_folder_too() {
+    let world = World::new("[databases.app]\nengine = \"sqlite\"\npath = \"shut/app.db\"\n");
+    let folder = world.path("shut");
+    std::fs::create_dir(&folder).unwrap();
+    let mode = |mode| std::fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+    let run = |args: &[&str]| {
+        mode(0o555);
+        let output = without_privileges(&world.tapline(args)).output().unwrap();
+        mode(0o755);
+        let run = Run::from(output);
+        println!("{}{:?}", run.words(), run.code);
+        run
+    };
+    let database = rusqlite::Connection::open(folder.join("app.db")).unwrap();
+    database.execute_batch("create table t (x)").unwrap();
+    drop(database);
+    assert_eq!(run(&["backup"]).code, Some(0));
+    let database = rusqlite::Connection::open(folder.join("app.db")).unwrap();
+    database.pragma_update(None, "journal_mode", "wal").unwrap();
+    drop(database);
+    for verb in ["check", "backup"] {
+        let refused = run(&[verb]);
+        assert!(
+            refused.code != Some(0) && refused.words().contains("write to its folder, too"),
+            "{verb}"
+        );
+    }
+    // As long as its application has it open, what it takes is there.
+    let database = rusqlite::Connection::open(folder.join("app.db")).unwrap();
+    database.execute_batch("insert into t values (1)").unwrap();
+    assert_eq!(run(&["backup"]).code, Some(0));
 }

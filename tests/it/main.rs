@@ -4,6 +4,7 @@
 mod archive;
 mod bench;
 mod cleanup;
+mod clients;
 mod copy;
 mod corpus;
 mod databases;
@@ -27,6 +28,7 @@ mod prune;
 mod readers;
 mod readme;
 mod restore;
+mod restore_in_place;
 mod restore_kills;
 mod restore_mariadb;
 mod restore_parts;

@@ -68,7 +68,11 @@ impl Desk {
     /// A line as it is typed, with the id of the backup that is there.
     fn typed(&self, line: &str) -> String {
         let id = self.id().unwrap_or_default();
-        let line = line.replace(ID, &id);
+        // What a command's target holds nobody can tell but the command.
+        let overwrite = "tapline restore shop --overwrite ";
+        let line = line
+            .replace(ID, &id)
+            .replace("tapline restore shop ", overwrite);
         println!("$ {line}");
         let path = std::env::var("PATH").unwrap();
         let path = format!("{}:{path}", self.0.path("bin").display());

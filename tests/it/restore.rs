@@ -399,8 +399,13 @@ fn a_command_stdout_and_a_file_take_a_dump_and_none_takes_a_broken_one_for_whole
     fastrand::Rng::with_seed(3).fill(&mut dump);
     world.write("dump", &dump);
     assert_eq!(world.run(&["backup"]).code, Some(0));
+    // What its target holds only a command knows: nothing is replaced unasked.
+    world.write("restored", "precious");
+    let refused = world.run(&["restore", "x"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("--overwrite lets it"));
+    assert_eq!(std::fs::read(world.path("restored")).unwrap(), b"precious");
     for name in ["x", "zstd", "none"] {
-        assert_eq!(world.run(&["restore", name]).code, Some(0));
+        assert_eq!(world.run(&["restore", name, "--overwrite"]).code, Some(0));
         assert!(
             std::fs::read(world.path("restored")).unwrap() == dump,
             "{name}"
@@ -461,7 +466,7 @@ fn a_client_that_fails_is_a_failure_with_its_last_words() {
     ] {
         let world = World::new(&command("head -c 9000000 /dev/urandom", restore));
         assert_eq!(world.run(&["backup", "x"]).code, Some(0));
-        let run = world.run(&["restore", "x"]);
+        let run = world.run(&["restore", "x", "--overwrite"]);
         assert!(run.code == Some(1) && run.stderr.contains(words), "{words}");
     }
 }
@@ -474,7 +479,7 @@ fn an_interrupted_restore_ends_its_client_before_the_end_of_its_input() {
     ));
     assert_eq!(world.run(&["backup", "x"]).code, Some(0));
     let mut running = world
-        .tapline(&["restore", "x"])
+        .tapline(&["restore", "x", "--overwrite"])
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
@@ -734,7 +739,7 @@ fn an_archive_that_somebody_else_wrote_is_refused() {
         manifest["archive"]["size"] = tar.len().into();
     });
     world.server.store().overwrite(&key, tar.into());
-    let run = world.run(&["restore", "x"]);
+    let run = world.run(&["restore", "x", "--overwrite"]);
     assert!(run.code == Some(5) && run.stderr.contains("not one that tapline writes"));
 }
 
@@ -748,7 +753,7 @@ fn a_connection_cut_every_5_mb_does_not_stop_a_restore() {
         .on(Op::Get)
         .key("tar.gz")
         .meets(Fault::CutReply { after: 5_000_000 });
-    assert_eq!(world.run(&["restore", "x"]).code, Some(0));
+    assert_eq!(world.run(&["restore", "x", "--overwrite"]).code, Some(0));
     let sum = std::fs::read_to_string(world.path("sum")).unwrap();
     assert!(sum.starts_with(&world.manifest("x").entries[0].sha256));
     // Without a single byte there is an end to patience.
@@ -790,7 +795,7 @@ fn memory_of_a_restore_does_not_grow_with_the_dump() {
         };
         for name in ["x", "zstd"] {
             assert!(tapline(&["backup", name]).status().unwrap().success());
-            let peak = peak_rss(tapline(&["restore", name]));
+            let peak = peak_rss(tapline(&["restore", name, "--overwrite"]));
             println!(
                 "{megabytes} MB of dump, {name}: peak RSS {} MiB",
                 peak >> 20

@@ -466,3 +466,28 @@ fn in_whatever_mode_a_server_is_by_default_all_comes_back() {
     server.sql("drop database `co``p\\y`");
     assert_eq!(server.sql(LEFT).trim(), "0");
 }
+
+/// A blob is twice as long in the dump, and may be too long for the server that it came from.
+#[test]
+fn a_row_that_its_server_does_not_take_back_costs_nothing_and_the_way_out_is_said() {
+    let server = Mariadb::start();
+    server.sql(
+        "set global max_allowed_packet = 16 << 20; create database shop;
+         create table shop.t (id int primary key, x longblob)",
+    );
+    server.sql("insert into shop.t values (1, repeat(x'00ff', 5 << 20))");
+    let sum = "select id, length(x), md5(x) from shop.t order by id";
+    let before = server.sql(sum);
+    let world = world(&server, "[databases.shop]\n");
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    server.sql("insert into shop.t values (2, 'precious')");
+    let held = server.sql(sum);
+    let failed = world.run(&["restore", "shop", "--overwrite"]);
+    assert_eq!(failed.code, Some(1));
+    assert!(failed.stderr.contains("raise its max_allowed_packet"));
+    assert_eq!(server.sql(sum), held, "the old content");
+    assert_eq!(server.sql(LEFT).trim(), "0");
+    server.sql("set global max_allowed_packet = 1 << 30");
+    assert_eq!(world.run(&["restore", "shop", "--overwrite"]).code, Some(0));
+    assert_eq!(server.sql(sum), before);
+}

@@ -170,7 +170,14 @@ fn no_plaintext_and_no_private_key_is_where_it_must_not_be() {
     let (backup, seen) = watched(&world, &backup, &secrets);
     assert_eq!(backup.code, Some(0), "{}", backup.words());
     assert!(seen >= 3, "tapline, sh and sleep at least: {seen}");
-    let restore = ["-vv", "restore", "x", "--identity", "age.key"];
+    let restore = [
+        "-vv",
+        "restore",
+        "x",
+        "--overwrite",
+        "--identity",
+        "age.key",
+    ];
     let (restore, seen) = watched(&world, &restore, &secrets);
     assert_eq!(restore.code, Some(0), "{}", restore.words());
     assert!(seen >= 3, "{seen}");
@@ -226,7 +233,14 @@ fn no_passphrase_is_where_it_must_not_be() {
     let (backup, seen) = watched(&world, &backup, &secrets);
     assert_eq!(backup.code, Some(0), "{}", backup.words());
     assert!(seen >= 3, "{seen}");
-    let restore = ["-vv", "restore", "x", "--passphrase-file", "phrase"];
+    let restore = [
+        "-vv",
+        "restore",
+        "x",
+        "--overwrite",
+        "--passphrase-file",
+        "phrase",
+    ];
     let (restore, _) = watched(&world, &restore, &secrets);
     assert_eq!(restore.code, Some(0), "{}", restore.words());
     for run in [&backup, &restore] {
@@ -248,7 +262,7 @@ fn who_holds_a_key_or_a_passphrase_leaves_no_core_dump() {
     let inventory = std::fs::read_to_string(signing.path("tapline.toml")).unwrap();
     let inventory = format!("{inventory}[signatures]\n{}", made.stdout);
     signing.write("tapline.toml", inventory);
-    let restore = ["restore", "x", "--identity", "age.key"];
+    let restore = ["restore", "x", "--overwrite", "--identity", "age.key"];
     for (world, args, holds) in [
         // Who only locks with a public key holds nothing that opens.
         (&by_key, &["backup"][..], false),

@@ -31,12 +31,17 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long definitions may take to be read.
 const DEFINITIONS: Duration = Duration::from_mins(10);
 
+/// As many tables are named to a tool, so that a command line does not become too long.
+const MANY: usize = 1000;
+
 /// What a database holds, by name.
 #[derive(Debug, Default)]
 struct Inside {
     tables: Vec<String>,
     views: Vec<String>,
     triggers: Vec<String>,
+    /// The tables that have triggers.
+    triggered: Vec<String>,
     routines: Vec<(String, String)>,
     events: Vec<String>,
 }
@@ -90,9 +95,9 @@ pub(super) async fn switch(pair: &mut Pair) -> Result<(), ToolError> {
     };
     let is = inside(new, only, &mut pair.session).await?;
     // What would be lost if the tables could not move after all.
-    let triggers = definitions(target, target, &was, Part::Triggers, only).await?;
-    let programs = definitions(new, target, &is, Part::Programs, None).await?;
-    let views = definitions(new, target, &is, Part::Views, None).await?;
+    let triggers = definitions(target, target, &was, Part::Triggers).await?;
+    let programs = definitions(new, target, &is, Part::Programs).await?;
+    let views = definitions(new, target, &is, Part::Views).await?;
 
     let defaults = sequence_defaults(target, new, &mut pair.session).await?;
     let grants = routine_grants(target, &is).await;
@@ -225,12 +230,15 @@ async fn inside(
            where table_schema = {name} and table_name <> '{MARK}' {of_table}
          union all select 'TRIGGER', {} from information_schema.triggers
            where trigger_schema = {name} {of_trigger}
+         union all select distinct 'TRIGGERED', {} from information_schema.triggers
+           where trigger_schema = {name} {of_trigger}
          union all select routine_type, {} from information_schema.routines
            where routine_schema = {name} {all}
          union all select 'EVENT', {} from information_schema.events
            where event_schema = {name} {all}",
         hex("table_name"),
         hex("trigger_name"),
+        hex("event_object_table"),
         hex("routine_name"),
         hex("event_name"),
         of_table = only("table_name"),
@@ -245,6 +253,7 @@ async fn inside(
         match kind {
             "VIEW" | "SYSTEM VIEW" => inside.views.push(name),
             "TRIGGER" => inside.triggers.push(name),
+            "TRIGGERED" => inside.triggered.push(name),
             "EVENT" => inside.events.push(name),
             "PROCEDURE" | "FUNCTION" | "PACKAGE" => inside.routines.push((kind.into(), name)),
             // Goes with its package.
@@ -381,7 +390,6 @@ async fn definitions(
     to: &Mysql,
     inside: &Inside,
     part: Part,
-    table: Option<&str>,
 ) -> Result<String, ToolError> {
     let none = match part {
         Part::Triggers => inside.triggers.is_empty(),
@@ -405,14 +413,14 @@ async fn definitions(
         Part::Views => &["--skip-triggers"],
     };
     command = command.args(options.iter().copied()).args([from.name()?]);
-    if part == Part::Views {
-        command = command.args(inside.views.iter().cloned());
-    } else {
-        let mark = format!("--ignore-table={}.{MARK}", from.name()?);
-        let at = command.args.len() - 1;
-        command.args.insert(at, mark);
-        command.args.extend(table.map(str::to_owned));
-    }
+    // The tool looks at each table that it is told of, and at all when it is told of none: minutes,
+    // where there are thousands.
+    command.args.extend(match part {
+        Part::Views => inside.views.clone(),
+        _ if inside.triggered.len() > MANY => Vec::new(),
+        Part::Programs if inside.triggered.is_empty() => vec![MARK.to_owned()],
+        Part::Programs | Part::Triggers => inside.triggered.clone(),
+    });
     let text = command.query(DEFINITIONS).await?;
     let mut rules = Changes::new(to.identifier()?);
     rules.wake = Some(from.events.clone());

@@ -79,7 +79,8 @@ impl Engine for Sqlite {
     async fn check_login(&self) -> Result<(), ToolError> {
         let path = self.path()?.to_owned();
         let check = move || {
-            image::open(&path)
+            let opened = image::open(&path).map_err(image::SqliteError::from);
+            opened
                 .map(drop)
                 .map_err(|error| ToolError::Cannot(format!("{}: {error}", path.display())))
         };
