@@ -66,7 +66,7 @@ cargo fmt --check
 cargo clippy --locked --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --locked --all-features --no-deps --document-private-items
 # Nearly every test waits most of its time, for a server, a process or the end of somebody's patience.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc)))}
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 # As it is by default, and what ISA-L has a part in once more with that.
 suite --locked --features demo
 cargo test --locked --all-features --lib archive::

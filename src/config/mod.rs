@@ -32,6 +32,8 @@ mod store;
 mod target;
 mod validate;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use crate::catalog::Retention;
@@ -76,7 +78,7 @@ impl Inventory {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = read_text(path).map_err(|error| {
             ConfigError(format!(
                 "{}: {error}; `tapline init` writes one to start from",
                 path.display()
@@ -209,6 +211,20 @@ impl Database {
                     .strip_prefix(&self.name)
                     .is_some_and(|rest| rest.starts_with('/'))
     }
+}
+
+/// The largest inventory, in bytes: some 100,000 databases. What is larger is a dump, or /dev/zero.
+const MOST_TEXT: u64 = 64 << 20;
+
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path)?
+        .take(MOST_TEXT + 1)
+        .read_to_string(&mut text)? as u64;
+    if read > MOST_TEXT {
+        return Err(std::io::Error::other("it has more than 64 MiB"));
+    }
+    Ok(text)
 }
 
 /// The line, from 1, of a byte of `text`.

@@ -1,5 +1,7 @@
 //! An inventory that makes no sense: what is said of it, and what never is.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -175,6 +177,33 @@ fn files_that_others_may_write_or_read_are_warned_about() {
     assert!(run.stdout.contains("chmod o-w") && run.stdout.contains("chmod o-rw"));
     let run = world.run(&["backup"]);
     assert!(run.code == Some(0) && run.stderr.contains("can be written by everybody"));
+}
+
+#[test]
+fn an_inventory_without_an_end_is_refused_while_it_is_small() {
+    let world = World::new("");
+    let run = world.run(&["list", "--config", "/dev/zero"]);
+    assert!(
+        run.code == Some(3) && run.stderr.contains("more than 64 MiB"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_word_that_is_not_utf_8_names_nothing_and_is_no_panic() {
+    let world = World::new("");
+    for before in [
+        &["backup"][..],
+        &["--log-format", "json", "backup", "--no-such"],
+    ] {
+        let mut command = world.tapline(before);
+        let run = command
+            .arg(OsStr::from_bytes(b"\xff\xfe"))
+            .output()
+            .unwrap();
+        assert_eq!(run.status.code(), Some(2), "{run:?}");
+    }
 }
 
 #[test]

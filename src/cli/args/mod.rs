@@ -105,9 +105,14 @@ fn without_empty(command: Command) -> Command {
         .mut_subcommands(without_empty)
 }
 
+/// The command line. A word that is not UTF-8 stays one, and is none of ours.
+fn words() -> impl Iterator<Item = String> {
+    std::env::args_os().map(|word| word.to_string_lossy().into_owned())
+}
+
 /// The log format, when the command line is too wrong to be parsed.
 fn json_is_asked_for() -> bool {
-    let words: Vec<_> = std::env::args().collect();
+    let words: Vec<_> = words().collect();
     let flag = words.iter().any(|word| word == "--log-format=json")
         || words
             .windows(2)
@@ -121,7 +126,7 @@ fn variable_at_fault(command: &Command, error: &clap::Error) -> Option<String> {
         return None;
     };
     let flag = shown.split([' ', '=']).next()?;
-    if std::env::args().any(|word| word.split('=').next() == Some(flag)) {
+    if words().any(|word| word.split('=').next() == Some(flag)) {
         return None;
     }
     let tasks = std::iter::once(command).chain(command.get_subcommands());

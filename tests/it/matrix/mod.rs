@@ -14,7 +14,7 @@ mod signals;
 pub use backup::dump;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::world::is_long_run;
@@ -29,8 +29,30 @@ fn chosen<C>(share: usize, cells: impl IntoIterator<Item = (usize, C)>) -> Vec<C
     chosen.map(|(_, cell)| cell).collect()
 }
 
-/// Cells at once: nearly all of a cell's time is waiting for patience to end.
+/// Cells at once, of all matrices together: nearly all of a cell's time is waiting for patience to end.
 const AT_ONCE: usize = 16;
+static UNDER_WAY: Mutex<usize> = Mutex::new(0);
+static ONE_LESS: Condvar = Condvar::new();
+
+/// A cell's place among those that run at once.
+struct Place;
+
+impl Place {
+    fn wait() -> Self {
+        let taken = UNDER_WAY.lock().unwrap();
+        *ONE_LESS
+            .wait_while(taken, |taken| *taken >= AT_ONCE)
+            .unwrap() += 1;
+        Self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *UNDER_WAY.lock().unwrap() -= 1;
+        ONE_LESS.notify_one();
+    }
+}
 
 /// What takes longer is a hang.
 const PATIENCE: Duration = Duration::from_secs(80);
@@ -64,6 +86,7 @@ fn run_all<C: Send>(
                 loop {
                     let next = waiting.lock().unwrap().pop();
                     let Some(cell) = next else { return };
+                    let _place = Place::wait();
                     let begin = Instant::now();
                     match run(&cell) {
                         Ok(outcome) => *outcomes.lock().unwrap().entry(outcome).or_default() += 1,
