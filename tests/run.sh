@@ -65,6 +65,15 @@ fi
 cargo fmt --check
 cargo clippy --locked --all-features --all-targets -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --locked --all-features --no-deps --document-private-items
+# The other reader of age's format is in no package: it is built once, and kept with what is built here.
+tools=$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools
+PATH=$tools/bin:$PATH
+if ! command -v rage >/dev/null; then
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        cargo install --quiet --locked --root "$tools" --target-dir "$tools/build" rage@0.12.1 ||
+        echo "tests/run.sh: rage could not be built: only age reads what we encrypt in these tests" >&2
+    rm -rf "$tools/build"
+fi
 # Nearly every test waits most of its time, for a server, a process or the end of somebody's patience.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 # As it is by default, and what ISA-L has a part in once more with that.

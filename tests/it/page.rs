@@ -123,7 +123,9 @@ fn every_reply_is_as_the_api_describes_it() {
 #[test]
 fn what_is_under_way_is_told_while_it_is_and_its_run_is_shown_when_it_is_over() {
     let soon = "schedule = \"*/2 * * * * *\"\n";
-    let world = World::new(&slow("shop", soon));
+    // Longer than the second between two events, which may be in step with the schedule.
+    let long = slow("shop", soon).replace("sleep 0.5", "sleep 3");
+    let world = World::new(&long);
     world.run(&["backup"]);
     let (running, address) = listening(&world, &["127.0.0.1:0"]);
     let mut socket = TcpStream::connect(&address).unwrap();

@@ -33,6 +33,46 @@ fn readers() -> Vec<&'static str> {
     found
 }
 
+/// Lets a stock program read the archive of `database` in the folder, and encrypt what it has read
+/// anew, in place of ours: what is restored then has been through its hands in both directions.
+fn by_other_hands(world: &World, program: &str, public: &str, folder: &Path, database: &str) {
+    let archive = file_in(folder, database, ".age");
+    let sealed = std::fs::read(&archive).unwrap();
+    assert!(sealed.starts_with(b"age-encryption.org/v1\n"));
+    let mut decrypt = Command::new(program);
+    let decrypt = decrypt.arg("-d").arg("-i").arg(world.path("age.key"));
+    world.write("plain", tool(decrypt.arg(&archive)));
+    // Stock tar takes the dump out of it.
+    assert!(untar(&world.path("plain")).len() > 100_000, "{database}");
+    std::fs::remove_file(&archive).unwrap();
+    let mut encrypt = Command::new(program);
+    let encrypt = encrypt.args(["-r", public, "-o"]).arg(&archive);
+    tool(encrypt.arg(world.path("plain")));
+    let theirs = std::fs::read(&archive).unwrap();
+    assert!(theirs != sealed);
+    let file = file_in(folder, database, "/manifest.json");
+    let mut manifest = Manifest::from_json(&std::fs::read(&file).unwrap()).unwrap();
+    std::fs::write(&file, fitted(&mut manifest, &theirs)).unwrap();
+}
+
+/// The manifest as it is of an archive of these bytes.
+fn fitted(manifest: &mut Manifest, archive: &[u8]) -> Vec<u8> {
+    let volume = &mut manifest.archive.volumes[0];
+    volume.size = archive.len() as u64;
+    volume.crc64nvme = Checksum::of(ChecksumKind::Crc64Nvme, archive).to_base64();
+    volume.digest = None;
+    manifest.archive.size = volume.size;
+    manifest.to_json()
+}
+
+/// All rows of an SQLite database.
+fn rows_of(file: &Path) -> Vec<(i64, String)> {
+    let file = rusqlite::Connection::open(file).unwrap();
+    let mut all = file.prepare("select id, note from t order by id").unwrap();
+    let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
 #[test]
 fn every_engine_comes_back_from_a_bucket_and_a_folder_streamed_and_staged_and_parallel() {
     let (postgres, mariadb) = (Postgres::start(), Mariadb::start());
@@ -85,60 +125,45 @@ fn every_engine_comes_back_from_a_bucket_and_a_folder_streamed_and_staged_and_pa
             let drill = [&["verify", "--drill", "--store", store][..], &identity].concat();
             good(&world.run(&drill));
         }
-        for name in all {
-            let archive = file_in(&nas, name, ".age");
-            let sealed = std::fs::read(&archive).unwrap();
-            assert!(sealed.starts_with(b"age-encryption.org/v1\n"));
-            for reader in readers() {
-                let mut age = Command::new(reader);
-                let age = age.arg("-d").arg("-i").arg(world.path("age.key"));
-                world.write("plain", tool(age.arg(&archive)));
-                let dump = untar(&world.path("plain"));
-                assert!(dump.len() > 100_000, "{name}, {mode}: {}", dump.len());
+        let restore = |args: &[&str]| {
+            let more = ["--overwrite", "--yes", "--store", "nas"];
+            good(&world.run(&[&["restore"], args, &more, &identity].concat()));
+        };
+        for reader in readers() {
+            for name in all {
+                by_other_hands(&world, reader, &public, &nas, name);
             }
+            restore(&["shop", "--to", "copy"]);
+            restore(&["wide", "--to", "wide_copy"]);
+            restore(&["events", "--to", "events_copy"]);
+            restore(&["app", "--to", "copy.db"]);
+            let of_command = ["restore", "x", "--output", "x.back", "--store", "nas"];
+            good(&world.run(&[&of_command[..], &identity].concat()));
+            let digest = "select count(*), md5(string_agg(note, '' order by id)) from t";
+            let shop = postgres.sql("shop", digest);
+            assert!(shop.starts_with("60000"));
+            assert_eq!(postgres.sql("copy", digest), shop, "{mode}, {reader}");
+            assert_eq!(postgres.sql("wide_copy", digest), shop, "{mode}, {reader}");
+            let sum = |name: &str| {
+                mariadb
+                    .sql(&format!("checksum table {name}.t"))
+                    .replace(name, "")
+            };
+            assert_eq!(sum("events_copy"), sum("events"), "{mode}, {reader}");
+            assert_eq!(
+                rows_of(&world.path("copy.db")),
+                rows_of(&world.path("app.db"))
+            );
+            let back = std::fs::read_to_string(world.path("x.back")).unwrap();
+            assert_eq!(back.lines().count(), 30000);
+            // The next ones are to be new.
+            std::fs::remove_file(world.path("x.back")).unwrap();
+            std::fs::remove_file(world.path("copy.db")).unwrap();
+            for name in ["copy", "wide_copy"] {
+                postgres.sql("postgres", &format!("drop database {name}"));
+            }
+            mariadb.sql("drop database events_copy");
         }
-        let restore = |args: &[&str]| good(&world.run(&[&["restore"], args, &identity].concat()));
-        restore(&[
-            "shop",
-            "--to",
-            "copy",
-            "--overwrite",
-            "--yes",
-            "--store",
-            "nas",
-        ]);
-        restore(&["wide", "--to", "wide_copy", "--overwrite", "--yes"]);
-        restore(&[
-            "events",
-            "--to",
-            "events_copy",
-            "--overwrite",
-            "--yes",
-            "--store",
-            "nas",
-        ]);
-        restore(&["app", "--to", "copy.db", "--overwrite", "--yes"]);
-        restore(&["x", "--output", "x.back", "--store", "nas"]);
-        let digest = "select count(*), md5(string_agg(note, '' order by id)) from t";
-        let shop = postgres.sql("shop", digest);
-        assert!(shop.starts_with("60000"));
-        assert_eq!(postgres.sql("copy", digest), shop);
-        assert_eq!(postgres.sql("wide_copy", digest), shop);
-        let sum = |name: &str| {
-            mariadb
-                .sql(&format!("checksum table {name}.t"))
-                .replace(name, "")
-        };
-        assert_eq!(sum("events_copy"), sum("events"));
-        let rows = |name: &str| -> i64 {
-            let file = rusqlite::Connection::open(world.path(name)).unwrap();
-            file.query_row("select count(*) from t", [], |row| row.get(0))
-                .unwrap()
-        };
-        assert_eq!(rows("copy.db"), rows("app.db"));
-        let back = std::fs::read_to_string(world.path("x.back")).unwrap();
-        assert_eq!(back.lines().count(), 30000);
-        std::fs::remove_file(world.path("x.back")).unwrap();
         // The next one is to be the only one.
         std::fs::remove_dir_all(&nas).unwrap();
         std::fs::create_dir(&nas).unwrap();
@@ -182,14 +207,9 @@ fn age_and_rage_read_what_we_encrypt_and_we_what_they_do() {
                 tool(age.arg(world.path("cut")));
                 let theirs = std::fs::read(world.path("theirs")).unwrap();
                 let _ = std::fs::remove_file(world.path("theirs"));
-                let mut manifest: Manifest = world.manifest("x");
-                let volume = &mut manifest.archive.volumes[0];
-                volume.size = theirs.len() as u64;
-                volume.crc64nvme = Checksum::of(ChecksumKind::Crc64Nvme, &theirs).to_base64();
-                volume.digest = None;
-                manifest.archive.size = volume.size;
+                let manifest = fitted(&mut world.manifest("x"), &theirs);
                 let store = world.server.store();
-                store.overwrite(key_of("/manifest.json"), manifest.to_json().into());
+                store.overwrite(key_of("/manifest.json"), manifest.into());
                 store.overwrite(key_of(".age"), theirs.into());
                 let verified = world.run(&["verify", "x", "--identity", "age.key"]);
                 let is_whole = length == plain.len();
@@ -276,10 +296,7 @@ fn flipped_bits_in_a_folder_are_each_found() {
             bytes[at] ^= 1 << random.u8(..8);
             let text = std::fs::read(&manifest).unwrap();
             let mut forged = Manifest::from_json(&text).unwrap();
-            let volume = &mut forged.archive.volumes[0];
-            volume.crc64nvme = Checksum::of(ChecksumKind::Crc64Nvme, &bytes).to_base64();
-            volume.digest = None;
-            std::fs::write(&manifest, forged.to_json()).unwrap();
+            std::fs::write(&manifest, fitted(&mut forged, &bytes)).unwrap();
             std::fs::write(&archive, bytes).unwrap();
             let read = world.quietly(&["verify", "x", "--identity", "age.key"]);
             assert!(
