@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::agenda::Agenda;
 use crate::access::open_stores;
@@ -18,8 +19,29 @@ pub(super) struct House {
     pub stores: BTreeMap<String, SharedStore>,
     /// The same, which try again what may pass.
     pub patient: BTreeMap<String, SharedStore>,
+    /// The same, for what is asked again in a minute anyway and must not wait for one that is away.
+    pub asked: BTreeMap<String, SharedStore>,
     /// Places and cores, shared by all runs of it.
     pub workshop: Workshop,
+}
+
+/// How long a request of those is tried again.
+const ASKED_FOR: Duration = Duration::from_secs(10);
+
+/// The stores, which try again for so long what may pass.
+fn patient(
+    stores: &BTreeMap<String, SharedStore>,
+    patience: Duration,
+) -> BTreeMap<String, SharedStore> {
+    let policy = RetryPolicy::lasting(patience);
+    let patient = |store: &SharedStore| {
+        let patient = PatientStore::new(store.clone(), policy, Arc::new(|| ()));
+        Arc::new(patient) as SharedStore
+    };
+    let stores = stores.iter();
+    stores
+        .map(|(name, store)| (name.clone(), patient(store)))
+        .collect()
 }
 
 impl House {
@@ -34,20 +56,13 @@ impl House {
             .into_iter()
             .map(|(name, store)| (name, store.shared()))
             .collect();
-        let patience = RetryPolicy::lasting(inventory.run.retry_for);
-        let patient = |store: &SharedStore| {
-            let patient = PatientStore::new(store.clone(), patience, Arc::new(|| ()));
-            Arc::new(patient) as SharedStore
-        };
-        let patient = stores
-            .iter()
-            .map(|(name, store)| (name.clone(), patient(store)))
-            .collect();
+        let retry_for = inventory.run.retry_for;
         let house = Self {
             workshop: Workshop::new(&inventory.run, 1),
             inventory,
+            patient: patient(&stores, retry_for),
+            asked: patient(&stores, retry_for.min(ASKED_FOR)),
             stores,
-            patient,
         };
         let at_once = house.plan()?.at_once;
         let workshop = Workshop::new(&house.inventory.run, at_once);

@@ -21,7 +21,7 @@ pub(super) async fn ask(
     names: &[String],
 ) -> Result<Vec<(Chore, Timestamp)>, String> {
     let now = Timestamp::now();
-    let asked = status(&house.inventory, &house.patient, names, None, now).await;
+    let asked = status(&house.inventory, &house.asked, names, None, now).await;
     let status = asked.map_err(|error| error.to_string())?;
     for remark in &status.remarks {
         tracing::warn!("{remark}");
@@ -89,7 +89,7 @@ async fn of_stores(house: &House, now: Timestamp) -> Vec<(Chore, Timestamp)> {
     let mut marks = Vec::new();
     for (chore, _) in wanted.into_iter().filter(|(_, at)| at.is_some()) {
         let (name, mut oldest) = (chore.describe(), Some(now));
-        for (called, store) in &house.patient {
+        for (called, store) in &house.asked {
             match read_chore(&**store, &name).await {
                 Ok(Some(began)) => oldest = oldest.min(Some(began)),
                 Ok(None) => keep_chore(&**store, &name, now).await,
@@ -134,10 +134,7 @@ async fn backed_up(
         let known = standings.iter().filter_map(in_store).max();
         let known = known.or_else(|| standings.iter().filter_map(|one| one.awaited).min());
         if known.is_none() {
-            let stores = entry
-                .stores
-                .iter()
-                .filter_map(|name| house.patient.get(name));
+            let stores = entry.stores.iter().filter_map(|name| house.asked.get(name));
             for store in stores {
                 let kind = RecordKind::Awaited;
                 keep(&**store, Record::new(kind, database, hostname(), now)).await;

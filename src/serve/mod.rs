@@ -41,7 +41,7 @@ pub use page::Page;
 use systemd::Manager;
 
 /// When the store did not tell what was done last, it is asked again after so long: after
-/// `retry_for`, which it has just been tried for, but within these.
+/// `retry_for`, but within these.
 const ASK_AGAIN: [Duration; 2] = [Duration::from_secs(2), Duration::from_mins(1)];
 
 /// What the loop is told from outside.

@@ -126,6 +126,31 @@ fn what_was_missed_is_done_at_once_and_once() {
 }
 
 #[test]
+fn a_second_store_that_is_away_from_the_start_holds_up_nothing_that_is_due() {
+    let world = World::new("");
+    let offsite = super::world::store(&world.server.endpoint())
+        .replace("[stores.s3]", "[stores.offsite]")
+        .replace("s3://bucket/backups", "s3://bucket/offsite");
+    let more = "schedule = \"*/2 * * * * *\"\nstores = [\"s3\", \"offsite\"]\n";
+    world.inventory(&format!(
+        "{offsite}[run]\nwait_for_store = \"1s\"\n{}",
+        slow("shop", more)
+    ));
+    let away = world.server.faults().on_any().key("offsite/");
+    away.meets(Fault::InternalError);
+    let running = serve(&world);
+    // A quarter of an hour (retry_for) is what each request to a single store would be worth.
+    let start = Instant::now();
+    while manifests(&world, "shop") < 1 {
+        assert!(start.elapsed() < Duration::from_mins(5), "{}", log(&world));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    wait_until(|| log(&world).contains("stored in s3; offsite failed"));
+    world.server.faults().clear();
+    end(&world, running);
+}
+
+#[test]
 fn a_service_that_is_killed_at_any_instant_misses_nothing_and_does_nothing_twice() {
     const KILLS: u64 = 20;
     std::thread::scope(|scope| {

@@ -413,6 +413,7 @@ mod tests {
         let house = Arc::new(House {
             workshop: Workshop::new(&inventory.run, 1),
             patient: stores.clone(),
+            asked: stores.clone(),
             stores,
             inventory,
         });
