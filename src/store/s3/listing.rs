@@ -27,13 +27,8 @@ impl S3Store {
                 backup_id: None,
             })
         });
-        let next = match found.next_continuation_token() {
-            Some(token) if found.is_truncated().unwrap_or_default() => Some(token.to_owned()),
-            None if found.is_truncated().unwrap_or_default() => {
-                return Err(self.half_a_listing("ListObjectsV2"));
-            }
-            _ => None,
-        };
+        let token = found.next_continuation_token().map(str::to_owned);
+        let next = self.next("ListObjectsV2", found.is_truncated(), token)?;
         Ok(Page {
             items: items.collect(),
             next,
@@ -45,11 +40,7 @@ impl S3Store {
         prefix: &str,
         page: Option<String>,
     ) -> Result<Page<OpenUpload>> {
-        // A page is named by a key and an upload id; neither holds a line break.
-        let (key, id) = match page.as_deref().and_then(|page| page.split_once('\n')) {
-            Some((key, id)) => (Some(key.to_owned()), Some(id.to_owned())),
-            None => (None, None),
-        };
+        let (key, id) = markers(page.as_deref());
         let request = self
             .client
             .list_multipart_uploads()
@@ -67,28 +58,47 @@ impl S3Store {
                 initiated: upload.initiated().map_or(0, DateTime::secs),
             })
         });
-        let next = match found.next_key_marker() {
-            Some(key) if found.is_truncated().unwrap_or_default() => {
-                let id = found.next_upload_id_marker().unwrap_or_default();
-                Some(format!("{key}\n{id}"))
-            }
-            None if found.is_truncated().unwrap_or_default() => {
-                return Err(self.half_a_listing("ListMultipartUploads"));
-            }
-            _ => None,
-        };
+        let next = token(found.next_key_marker(), found.next_upload_id_marker());
+        let next = self.next("ListMultipartUploads", found.is_truncated(), next)?;
         Ok(Page {
             items: items.collect(),
             next,
         })
     }
 
-    pub(super) fn half_a_listing(&self, operation: &'static str) -> StoreError {
-        StoreError::new(
-            ErrorKind::Transient,
-            "the listing says that there is more, and not where",
-        )
-        .with_request(operation, None)
-        .with_store(&*self.place)
+    /// The page after this one; `token` is what the server says of it.
+    ///
+    /// # Errors
+    /// It says that there is one, and not where.
+    pub(super) fn next(
+        &self,
+        operation: &'static str,
+        is_truncated: Option<bool>,
+        token: Option<String>,
+    ) -> Result<Option<String>> {
+        if !is_truncated.unwrap_or_default() {
+            return Ok(None);
+        }
+        token.map(Some).ok_or_else(|| {
+            StoreError::new(
+                ErrorKind::Transient,
+                "the listing says that there is more, and not where",
+            )
+            .with_request(operation, None)
+            .with_store(&*self.place)
+        })
     }
+}
+
+/// A page that a server names by a key and an id, of an upload or a version, as one token; neither
+/// holds a line break.
+pub(super) fn token(key: Option<&str>, id: Option<&str>) -> Option<String> {
+    Some(format!("{}\n{}", key?, id.unwrap_or_default()))
+}
+
+/// The key and the id of such a page.
+pub(super) fn markers(page: Option<&str>) -> (Option<String>, Option<String>) {
+    page.and_then(|page| page.split_once('\n'))
+        .map(|(key, id)| (key.to_owned(), id.to_owned()))
+        .unzip()
 }

@@ -7,6 +7,7 @@ use aws_sdk_s3::types::{
 };
 
 use super::S3Store;
+use super::listing::{markers, token};
 use crate::store::{ErrorKind, Page, Result, Version};
 
 impl S3Store {
@@ -33,12 +34,7 @@ impl S3Store {
         prefix: &str,
         page: Option<String>,
     ) -> Result<Page<Version>> {
-        // A page is named by a key and a version; neither holds a line break.
-        let (key, version) = page
-            .as_deref()
-            .and_then(|page| page.split_once('\n'))
-            .map(|(key, version)| (key.to_owned(), version.to_owned()))
-            .unzip();
+        let (key, version) = markers(page.as_deref());
         let request = self
             .client
             .list_object_versions()
@@ -70,16 +66,8 @@ impl S3Store {
             })
         });
         let items = versions.chain(markers).collect();
-        let next = match found.next_key_marker() {
-            Some(key) if found.is_truncated().unwrap_or_default() => {
-                let version = found.next_version_id_marker().unwrap_or_default();
-                Some(format!("{key}\n{version}"))
-            }
-            None if found.is_truncated().unwrap_or_default() => {
-                return Err(self.half_a_listing("ListObjectVersions"));
-            }
-            _ => None,
-        };
+        let next = token(found.next_key_marker(), found.next_version_id_marker());
+        let next = self.next("ListObjectVersions", found.is_truncated(), next)?;
         Ok(Page { items, next })
     }
 
