@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
 
 use super::{BackupId, Manifest, database_prefix, locate, manifest_key, signature_key};
 use crate::signature::TrustedSigners;
@@ -16,6 +17,8 @@ use crate::store::{ErrorKind, ObjectInfo, Store, StoreError, get_small, objects}
 const AT_ONCE: usize = 32;
 /// A manifest is some hundred bytes for each volume; a larger object is something else.
 const LONGEST_MANIFEST: usize = 16 << 20;
+/// By so much may clocks differ that are right.
+pub const CLOCKS_AGREE: SignedDuration = SignedDuration::from_mins(1);
 /// A signature is two lines in base64 and two comments.
 const LONGEST_SIGNATURE: usize = 16 << 10;
 
@@ -35,6 +38,29 @@ impl Found {
     pub fn is_committed(&self) -> bool {
         let manifest = manifest_key(&self.database, &self.id);
         self.objects.iter().any(|object| object.key == manifest)
+    }
+
+    /// When it began: by its id, which the clock of its host has given it, unless that is later than
+    /// its manifest arrived by the store's clock. Then the host's was ahead, by days perhaps, and a
+    /// backup of a right clock would be older than it for as long.
+    pub fn begun(&self) -> Timestamp {
+        self.arrived()
+            .filter(|_| self.is_ahead())
+            .unwrap_or(self.id.time())
+    }
+
+    /// Whether it says of itself that it began after it was there.
+    pub fn is_ahead(&self) -> bool {
+        self.arrived()
+            .is_some_and(|arrived| self.id.time() > arrived + CLOCKS_AGREE)
+    }
+
+    /// When its manifest came, by the store's clock, where that says.
+    fn arrived(&self) -> Option<Timestamp> {
+        let key = manifest_key(&self.database, &self.id);
+        let manifest = self.objects.iter().find(|object| object.key == key)?;
+        let told = Some(manifest.modified).filter(|modified| *modified > 0)?;
+        Timestamp::from_second(told).ok()
     }
 
     /// Size of its objects, in bytes.
@@ -61,7 +87,7 @@ impl Found {
     }
 }
 
-/// Lists what backups of `database` (of all when `None`) have in the store, by database and id.
+/// Lists what backups of `database` (of all when `None`) have in the store, by database and begin.
 /// Objects whose keys are no backup's are left out.
 ///
 /// # Errors
@@ -70,7 +96,7 @@ pub async fn find(store: &dyn Store, database: Option<&str>) -> Result<Vec<Found
     find_under(store, &database.map(database_prefix).unwrap_or_default()).await
 }
 
-/// Lists what backups have under a prefix of keys, by database and id.
+/// Lists what backups have under a prefix of keys, by database and begin: the newest is the last.
 ///
 /// # Errors
 /// When the store cannot be listed.
@@ -85,14 +111,16 @@ pub async fn find_under(store: &dyn Store, prefix: &str) -> Result<Vec<Found>, S
                 .push(object);
         }
     }
-    Ok(found
+    let mut found: Vec<Found> = found
         .into_iter()
         .map(|((database, id), objects)| Found {
             database,
             id,
             objects,
         })
-        .collect())
+        .collect();
+    found.sort_by_cached_key(|one| (one.database.clone(), one.begun()));
+    Ok(found)
 }
 
 /// A backup that exists, with its manifest or why that cannot be used.

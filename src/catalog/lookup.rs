@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use super::{
     BackupId, BackupName, Found, Manifest, StoredSource, describe_sources, find, read_manifest,
     read_manifests, stored_sources,
@@ -104,10 +106,11 @@ struct Holder<'a> {
     called: &'a String,
     store: &'a SharedStore,
     id: BackupId,
+    begun: Timestamp,
 }
 
 /// Looks for `name` in `stores`, which are called as in the inventory. The latest backup is the
-/// newest whose manifest is there; when that manifest cannot be used it is an error, and never an
+/// newest (see [`Found::begun`]) whose manifest is there; when that manifest cannot be used it is an error, and never an
 /// older backup instead. `copies` are the stores that the database's backups go to together: the
 /// newest in one of them is the newest of all, and what one does not give another may.
 ///
@@ -141,9 +144,24 @@ pub async fn look_up(
         let wanted = |found: &Found| {
             found.is_committed() && name.id.as_ref().is_none_or(|id| *id == found.id)
         };
-        if let Some(Found { id, .. }) = found.into_iter().rfind(wanted) {
-            holders.push(Holder { called, store, id });
+        let mut fitting = found.into_iter().filter(wanted);
+        let Some(newest) = fitting.next_back() else {
+            continue;
+        };
+        if let Some(ahead) = fitting.find(|found| found.id > newest.id) {
+            let (database, begun) = (&ahead.database, ahead.begun());
+            tracing::warn!(
+                "{database}@{} is not the latest: a clock that was ahead has named it, and it has \
+                 been there since {begun:.0}",
+                ahead.id
+            );
         }
+        holders.push(Holder {
+            called,
+            store,
+            begun: newest.begun(),
+            id: newest.id,
+        });
     }
     match (holders.is_empty(), silent) {
         (true, None) => {
@@ -158,7 +176,10 @@ pub async fn look_up(
     let place = |holder: &Holder<'_>| copies.iter().position(|copy| copy == holder.called);
     holders.sort_by_key(|holder| place(holder).unwrap_or(usize::MAX));
     if holders.iter().all(|holder| place(holder).is_some()) {
-        let newest = holders.iter().map(|holder| holder.id.clone()).max();
+        let newest = holders
+            .iter()
+            .max_by_key(|holder| (holder.begun, &holder.id));
+        let newest = newest.map(|holder| holder.id.clone());
         holders.retain(|holder| Some(&holder.id) == newest.as_ref());
     }
     // Copies of one backup are one backup.
@@ -172,7 +193,10 @@ pub async fn look_up(
         });
     }
     let mut first = None;
-    for Holder { called, store, id } in holders {
+    for Holder {
+        called, store, id, ..
+    } in holders
+    {
         match read_manifest(&**store, &name.database, &id, trusted).await {
             Ok(manifest) => {
                 return Ok(Named {

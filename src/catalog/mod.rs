@@ -21,8 +21,8 @@ pub use key::{
     signature_key, volume_name,
 };
 pub use listing::{
-    Backup, BackupName, Found, find, find_under, read_manifest, read_manifest_text, read_manifests,
-    read_signature,
+    Backup, BackupName, CLOCKS_AGREE, Found, find, find_under, read_manifest, read_manifest_text,
+    read_manifests, read_signature,
 };
 pub use lookup::{LookupError, Named, look_up, look_up_one_source};
 pub use manifest::{
@@ -30,4 +30,4 @@ pub use manifest::{
 };
 pub use properties::{Grant, MysqlProperties, PostgresProperties, Properties, Setting};
 pub use record::{Record, RecordKind, Records, keep, keep_chore, read_chore, read_records};
-pub use retention::{Decision, Retention, Rule, Within, plan};
+pub use retention::{Retention, Rule, Within, plan};

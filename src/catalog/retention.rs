@@ -1,4 +1,4 @@
-//! Which backups of one database to keep: [`plan`], from a policy and the backups' ids alone.
+//! Which backups of one database to keep: [`plan`], from a policy and when the backups began alone.
 //!
 //! - `last` keeps the newest N.
 //! - `hourly`, `daily`, `weekly`, `monthly` and `yearly` keep the newest backup of each of the N
@@ -8,6 +8,7 @@
 //!   whose backups have stopped loses nothing more.
 //! - A backup stays when any rule keeps it, and the newest always does. No rule at all keeps
 //!   everything.
+//! - One from the future stays and takes no other's place: a clock is wrong, and nobody knows whose.
 //!
 //! Only good backups are given to [`plan`], so that a broken one never takes the place of one that
 //! can be restored.
@@ -20,8 +21,6 @@ use jiff::Timestamp;
 use jiff::civil::{DateTime, date};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanFieldwise};
-
-use super::BackupId;
 
 /// A policy: the rules that are set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -86,54 +85,41 @@ pub enum Rule {
     Yearly,
     /// `keep_within`
     Within,
+    /// It began in the future.
+    Future,
 }
 
-/// What becomes of one backup.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// The backup.
-    pub id: BackupId,
-    /// The rules that keep it; with none it is to be removed.
-    pub kept_by: Vec<Rule>,
-}
-
-/// Applies `policy` to the good backups of one database, ascending. A backup from behind `now`,
-/// made by a clock that is wrong, is not what `within` counts from. The decisions are in the same
-/// order.
-pub fn plan(policy: &Retention, good: &[BackupId], now: Timestamp) -> Vec<Decision> {
-    let Some(newest) = good.iter().rfind(|id| id.time() <= now).or(good.last()) else {
-        return Vec::new();
-    };
-    let oldest_within = policy.within.map(|within| within.before(begun(newest)));
+/// Applies `policy` to the good backups of one database, of which it is told when they began,
+/// ascending. Says of each, in the same order, which rules keep it; with none it is to be removed.
+pub fn plan(policy: &Retention, begun: &[Timestamp], now: Timestamp) -> Vec<Vec<Rule>> {
+    let (past, future) = begun.split_at(begun.partition_point(|begun| *begun <= now));
     let mut counted = policy.counted();
-    let mut decisions: Vec<Decision> = Vec::with_capacity(good.len());
-    for (age, id) in good.iter().rev().enumerate() {
-        let mut kept_by = Vec::new();
+    let newest = past.last().map(|newest| civil(*newest));
+    let within = policy.within.zip(newest);
+    let oldest_within = within.map(|(within, newest)| within.before(newest));
+    let mut kept_by = vec![vec![Rule::Future]; future.len()];
+    for (age, begun) in past.iter().rev().enumerate() {
+        let begun = civil(*begun);
+        let mut rules = Vec::new();
         if age == 0 {
-            kept_by.push(Rule::Newest);
+            rules.push(Rule::Newest);
         }
         if policy.is_empty() {
-            kept_by.push(Rule::NoPolicy);
+            rules.push(Rule::NoPolicy);
         }
-        kept_by.extend(
-            counted
-                .iter_mut()
-                .filter_map(|counted| counted.keeps(age, id)),
-        );
-        if oldest_within.is_some_and(|oldest| begun(id) >= oldest) {
-            kept_by.push(Rule::Within);
+        let counted = counted.iter_mut();
+        rules.extend(counted.filter_map(|counted| counted.keeps(age, begun)));
+        if oldest_within.is_some_and(|oldest| begun >= oldest) {
+            rules.push(Rule::Within);
         }
-        decisions.push(Decision {
-            id: id.clone(),
-            kept_by,
-        });
+        kept_by.push(rules);
     }
-    decisions.reverse();
-    decisions
+    kept_by.reverse();
+    kept_by
 }
 
-fn begun(id: &BackupId) -> DateTime {
-    TimeZone::UTC.to_datetime(id.time())
+fn civil(time: Timestamp) -> DateTime {
+    TimeZone::UTC.to_datetime(time)
 }
 
 /// A rule with a number, and what it has kept so far, from the newest on.
@@ -144,8 +130,8 @@ struct Counted {
 }
 
 impl Counted {
-    fn keeps(&mut self, age: usize, id: &BackupId) -> Option<Rule> {
-        let period = period(self.rule, age, id);
+    fn keeps(&mut self, age: usize, begun: DateTime) -> Option<Rule> {
+        let period = period(self.rule, age, begun);
         if self.left == 0 || self.latest == Some(period) {
             return None;
         }
@@ -156,8 +142,7 @@ impl Counted {
 }
 
 /// Of which hour, day, … a backup is; for `keep_last` each is of its own.
-fn period(rule: Rule, age: usize, id: &BackupId) -> (i64, i64) {
-    let begun = begun(id);
+fn period(rule: Rule, age: usize, begun: DateTime) -> (i64, i64) {
     let (year, day) = (begun.year().into(), i64::from(begun.day_of_year()));
     match rule {
         Rule::Hourly => (year, day * 24 + i64::from(begun.hour())),
@@ -168,7 +153,7 @@ fn period(rule: Rule, age: usize, id: &BackupId) -> (i64, i64) {
         }
         Rule::Monthly => (year, begun.month().into()),
         Rule::Yearly => (year, 0),
-        Rule::Last | Rule::Newest | Rule::NoPolicy | Rule::Within => {
+        Rule::Last | Rule::Newest | Rule::NoPolicy | Rule::Within | Rule::Future => {
             (0, i64::try_from(age).unwrap_or(i64::MAX))
         }
     }
@@ -232,6 +217,7 @@ impl fmt::Display for Rule {
             Rule::Monthly => "monthly",
             Rule::Yearly => "yearly",
             Rule::Within => "within",
+            Rule::Future => "a clock that is ahead",
         })
     }
 }
@@ -272,6 +258,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::catalog::BackupId;
 
     const PERIODS: [Rule; 5] = [
         Rule::Hourly,
@@ -295,15 +282,21 @@ mod tests {
             Rule::Weekly => &mut policy.weekly,
             Rule::Monthly => &mut policy.monthly,
             Rule::Yearly => &mut policy.yearly,
-            Rule::Newest | Rule::NoPolicy | Rule::Within => panic!("{rule} has no number"),
+            Rule::Newest | Rule::NoPolicy | Rule::Within | Rule::Future => {
+                panic!("{rule} has no number")
+            }
         }
     }
 
     fn kept(policy: &Retention, good: &[BackupId]) -> Vec<BackupId> {
-        let decisions = plan(policy, good, Timestamp::MAX)
-            .into_iter()
-            .filter(|decision| !decision.kept_by.is_empty());
-        decisions.map(|decision| decision.id).collect()
+        let kept_by = plan(policy, &times(good), Timestamp::MAX);
+        let all = good.iter().zip(kept_by);
+        let kept = all.filter(|(_, kept_by)| !kept_by.is_empty());
+        kept.map(|(id, _)| id.clone()).collect()
+    }
+
+    fn times(good: &[BackupId]) -> Vec<Timestamp> {
+        good.iter().map(BackupId::time).collect()
     }
 
     fn ids(times: &[&str]) -> Vec<BackupId> {
@@ -372,11 +365,11 @@ mod tests {
     proptest! {
         #[test]
         fn every_decision_is_what_the_words_of_the_rules_say(policy in policy(), good in backups()) {
-            let decisions = plan(&policy, &good, Timestamp::MAX);
-            prop_assert_eq!(decisions.iter().map(|decision| &decision.id).collect::<Vec<_>>(), good.iter().collect::<Vec<_>>());
-            for (at, decision) in decisions.iter().enumerate() {
+            let kept_by = plan(&policy, &times(&good), Timestamp::MAX);
+            prop_assert_eq!(kept_by.len(), good.len());
+            for (at, kept_by) in kept_by.iter().enumerate() {
                 for rule in [Rule::Newest, Rule::NoPolicy, Rule::Last, Rule::Within].into_iter().chain(PERIODS) {
-                    prop_assert_eq!(decision.kept_by.contains(&rule), says(&policy, rule, &good, at), "{} {}", rule, &decision.id);
+                    prop_assert_eq!(kept_by.contains(&rule), says(&policy, rule, &good, at), "{} {}", rule, &good[at]);
                 }
             }
         }
@@ -386,6 +379,16 @@ mod tests {
             let once = kept(&policy, &good);
             prop_assert_eq!(once.last(), good.last());
             prop_assert_eq!(&kept(&policy, &once), &once);
+        }
+
+        #[test]
+        fn what_is_from_the_future_stays_and_takes_nobodys_place(policy in policy(), good in backups(), past in 0..60usize) {
+            let times = times(&good);
+            let now = times.get(past).copied().unwrap_or(Timestamp::MIN);
+            let past = times.partition_point(|time| *time <= now);
+            let kept_by = plan(&policy, &times, now);
+            prop_assert_eq!(&kept_by[..past], plan(&policy, &times[..past], Timestamp::MAX));
+            prop_assert!(kept_by[past..].iter().all(|kept_by| *kept_by == [Rule::Future]));
         }
 
         #[test]

@@ -16,7 +16,7 @@ use super::report::{JobOutcome, JobReport, Pruned};
 use super::turn::Turn;
 use super::{Pipeline, Run, hostname};
 use crate::archive::Cores;
-use crate::catalog::{self, BackupId};
+use crate::catalog::{self, BackupId, Found};
 use crate::config::Database;
 use crate::hooks::{self, HookPoint};
 use crate::job::places::{Places, pass};
@@ -251,7 +251,8 @@ impl Run {
             return answers.swap_remove(0).map(drop).map_err(JobError::from);
         }
         let mut found = answers.into_iter().flatten().flatten();
-        match found.find(|found| found.is_committed() && found.id.time() >= *due) {
+        let is_since = |found: &Found| found.id.time() >= *due && !found.is_ahead();
+        match found.find(|found| found.is_committed() && is_since(found)) {
             None => Ok(()),
             Some(found) => Err(JobError::Plan {
                 kind: FailureKind::Busy,

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::UpkeepError;
@@ -348,13 +349,13 @@ pub async fn original(
     })
 }
 
-/// A database's backups, by their ids.
+/// A database's backups, by their ids, and when they began.
 #[derive(Default)]
 struct Copies {
     /// In the store that they are to be in.
-    there: BTreeSet<BackupId>,
+    there: BTreeMap<BackupId, Timestamp>,
     /// In another one.
-    good: BTreeSet<BackupId>,
+    good: BTreeMap<BackupId, Timestamp>,
     /// In another one, with a manifest that cannot be used. No rule counts it, so that what somebody
     /// else has put there is in no good one's way; that it is there is told when it is to be copied.
     bad: BTreeSet<BackupId>,
@@ -387,31 +388,44 @@ pub async fn missing(
     };
     let mut all = BTreeMap::<String, Copies>::new();
     for Backup { found, manifest } in read(called, to).await? {
+        let begun = found.begun();
         let of_one = all.entry(found.database).or_default();
         // A key that may list need not be allowed to read.
         let is_bad = manifest.is_err_and(|error| error.kind() == ErrorKind::Invalid);
         if !is_bad {
-            of_one.there.insert(found.id);
+            of_one.there.insert(found.id, begun);
         }
     }
     for (called, store) in from {
         for Backup { found, manifest } in read(called, store).await? {
+            let begun = found.begun();
             let of_one = all.entry(found.database).or_default();
-            match manifest {
-                Ok(_) => of_one.good.insert(found.id),
-                Err(_) => of_one.bad.insert(found.id),
-            };
+            if manifest.is_ok() {
+                let known = of_one.good.entry(found.id).or_insert(begun);
+                *known = begun.min(*known);
+            } else {
+                of_one.bad.insert(found.id);
+            }
         }
     }
     let mut missing = Vec::new();
     for (database, Copies { there, good, bad }) in all {
-        let ids: Vec<BackupId> = there.union(&good).cloned().collect();
+        let mut all: Vec<_> = good.iter().chain(&there).collect();
+        // A copy is younger than what it is of.
+        all.sort_by_key(|(id, begun)| (*id, *begun));
+        all.dedup_by_key(|(id, _)| *id);
+        all.sort_by_key(|(_, begun)| *begun);
+        let begun: Vec<Timestamp> = all.iter().map(|(_, begun)| **begun).collect();
         let entry = inventory.entry(&database);
         let rules = entry.map(|entry| inventory.retention(entry, called));
-        let decisions = catalog::plan(&rules.unwrap_or_default(), &ids, jiff::Timestamp::now());
-        let kept = decisions.into_iter().filter(|one| !one.kept_by.is_empty());
-        let wanted = kept.map(|one| one.id).chain(bad.difference(&good).cloned());
-        let lacks = wanted.filter(|id| !there.contains(id));
+        let kept_by = catalog::plan(&rules.unwrap_or_default(), &begun, Timestamp::now());
+        let kept = all
+            .iter()
+            .zip(kept_by)
+            .filter(|(_, kept_by)| !kept_by.is_empty());
+        let kept = kept.map(|((id, _), _)| *id);
+        let wanted = kept.chain(bad.iter().filter(|id| !good.contains_key(id)));
+        let lacks = wanted.filter(|id| !there.contains_key(id)).cloned();
         missing.extend(lacks.map(|id| BackupName {
             database: database.clone(),
             id: Some(id),

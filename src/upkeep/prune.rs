@@ -10,11 +10,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
 
 use super::UpkeepError;
 use super::versions::{Freed, free_below};
 use crate::catalog::{
-    self, Backup, BackupId, Found, Retention, Rule, backup_prefix, find, manifest_key,
+    self, Backup, CLOCKS_AGREE, Found, Retention, Rule, backup_prefix, find, manifest_key,
     read_manifests,
 };
 use crate::config::{ConfigError, Inventory};
@@ -225,7 +226,7 @@ fn policy(
     }
 }
 
-/// Decides about the backups of one database, given what it has in the store by id. What has no
+/// Decides about the backups of one database, given what it has in the store by begin. What has no
 /// manifest is no backup and is left out. `source` chooses one of several sources by the beginning
 /// of its fingerprint; where several have stored and none is chosen, all of it stays. For `formerly`
 /// see [`catalog::stored_sources`].
@@ -281,28 +282,24 @@ pub async fn consider(
         }
         return Ok(considered);
     }
-    let ids: Vec<BackupId> = considered
+    let begun: Vec<Timestamp> = considered
         .iter_mut()
         .filter(good)
-        .map(|good| good.found.id.clone())
+        .map(|good| good.found.begun())
         .collect();
-    for (considered, decision) in
-        considered
-            .iter_mut()
-            .filter(good)
-            .zip(catalog::plan(policy, &ids, present(store)))
-    {
-        if !decision.kept_by.is_empty() {
-            considered.verdict = Verdict::Keep(decision.kept_by);
+    let kept_by = catalog::plan(policy, &begun, present(store) + CLOCKS_AGREE);
+    for (considered, kept_by) in considered.iter_mut().filter(good).zip(kept_by) {
+        if !kept_by.is_empty() {
+            considered.verdict = Verdict::Keep(kept_by);
         }
     }
     Ok(considered)
 }
 
 /// The present by the store's clock, where it has told: this host's may be wrong by days.
-fn present(store: &dyn Store) -> jiff::Timestamp {
-    let offset = jiff::SignedDuration::from_secs(store.clock_offset().unwrap_or_default());
-    let now = jiff::Timestamp::now();
+fn present(store: &dyn Store) -> Timestamp {
+    let offset = SignedDuration::from_secs(store.clock_offset().unwrap_or_default());
+    let now = Timestamp::now();
     now.checked_add(offset).unwrap_or(now)
 }
 

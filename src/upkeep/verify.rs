@@ -143,7 +143,7 @@ pub async fn candidates(
     Ok(Candidates { backups, missing })
 }
 
-/// Of backups sorted by database and id, the newest of each database.
+/// Of backups sorted by database and begin, the newest of each database.
 fn latest_of_each(found: Vec<Found>) -> Vec<Found> {
     let mut latest: Vec<Found> = Vec::new();
     for next in found {

@@ -55,16 +55,33 @@ pub async fn free_below(store: &dyn Store, prefix: &str) -> Freed {
     }
 }
 
-/// Deletes these versions; when one cannot be, the others are all the same.
+/// Deletes these versions; when one cannot be, those of other keys are all the same.
 pub async fn free(store: &dyn Store, doomed: Vec<Version>) -> Freed {
-    let deleted = doomed.into_iter().map(async |version| {
-        let deleted = store.delete_version(&version).await;
-        (version, deleted)
-    });
-    let mut results = stream::iter(deleted).buffer_unordered(AT_ONCE);
+    let mut by_key = BTreeMap::<String, Vec<Version>>::new();
+    for version in doomed {
+        by_key.entry(version.key.clone()).or_default().push(version);
+    }
+    let each = by_key
+        .into_values()
+        .map(|versions| free_key(store, versions));
+    let mut results = stream::iter(each).buffer_unordered(AT_ONCE);
     let mut freed = Freed::default();
-    while let Some((version, deleted)) = results.next().await {
-        match deleted {
+    while let Some(of_key) = results.next().await {
+        freed.add(of_key);
+    }
+    freed
+}
+
+/// Deletes versions of one key, one after the other: of two at once moto forgets one. What hides them
+/// goes last, and stays with any of them that does, or that one would be in the list again.
+async fn free_key(store: &dyn Store, mut versions: Vec<Version>) -> Freed {
+    versions.sort_by_key(|version| version.is_marker);
+    let mut freed = Freed::default();
+    for version in versions {
+        if version.is_marker && !freed.failures.is_empty() {
+            break;
+        }
+        match store.delete_version(&version).await {
             Ok(()) => {
                 freed.versions += 1;
                 freed.bytes += version.size;

@@ -144,13 +144,15 @@ fn of_2500_backups_exactly_those_stay_that_the_rules_keep() {
     let mut expected: BTreeSet<String> = stranger.into_iter().chain(free).chain([half]).collect();
     let mut gone = 0;
     for (database, policy) in &policies {
-        for decision in plan(policy, &made[database], jiff::Timestamp::now()) {
-            if decision.kept_by.is_empty() {
+        let begun: Vec<_> = made[database].iter().map(BackupId::time).collect();
+        let kept_by = plan(policy, &begun, jiff::Timestamp::now());
+        for (id, kept_by) in made[database].iter().zip(kept_by) {
+            if kept_by.is_empty() {
                 gone += 1;
             } else {
                 let (volume, manifest) = (
-                    archive_key(database, &decision.id, "tar.gz"),
-                    manifest_key(database, &decision.id),
+                    archive_key(database, id, "tar.gz"),
+                    manifest_key(database, id),
                 );
                 expected.extend([volume, manifest].map(|key| format!("backups/{key}")));
             }
@@ -213,6 +215,97 @@ fn of_2500_backups_exactly_those_stay_that_the_rules_keep() {
     let again = world.run(&["prune", "--confirm"]);
     assert!(again.stdout.contains("0 of"));
     assert_eq!(world.server.store().keys().len(), expected.len());
+}
+
+/// A host whose clock was a day ahead made a backup, and after that others with a right one.
+#[test]
+fn a_backup_of_a_clock_that_was_ahead_is_not_the_latest_and_pushes_no_real_one_out() {
+    let world = World::new(
+        "[databases.x]\nengine = \"command\"\ncommand = [\"echo\", \"x\"]\nexpect_every = \"1h\"\n",
+    );
+    let now = Timestamp::now();
+    put_backup(
+        &world,
+        "x",
+        &BackupId::at(now - SignedDuration::from_hours(2)),
+    );
+    let ahead = BackupId::at(now + SignedDuration::from_hours(24));
+    put_backup(&world, "x", &ahead);
+    // As long as it is the newest it is the latest, and its age is told by the store's clock.
+    let shown = || world.run(&["show", "x", "--json"]).stdout;
+    assert!(shown().contains(ahead.as_str()));
+    let status = world.run(&["status"]);
+    assert_eq!(status.code, Some(0));
+    let said = format!("the clock of the host that made {ahead} is ahead");
+    assert!(status.words().contains(&said));
+
+    let real = BackupId::at(now + SignedDuration::from_secs(5));
+    put_backup(&world, "x", &real);
+    assert!(shown().contains(real.as_str()));
+    let latest = world.run(&["verify", "--quick"]);
+    assert!(latest.words().contains(real.as_str()));
+    assert!(
+        world
+            .run(&["show", "x"])
+            .stderr
+            .contains("is not the latest")
+    );
+    let prune = world.run(&["prune", "x", "--keep-last", "1", "--confirm"]);
+    assert_eq!(prune.code, Some(0));
+    let left = world.keys("x");
+    assert!(
+        left.len() == 2 && left[0].contains(real.as_str()),
+        "{left:?}"
+    );
+}
+
+/// Where the store tells no times this host's clock is all there is: of two that differ nobody knows
+/// which is wrong, and nothing goes for the sake of what is from the future.
+#[test]
+fn what_is_from_the_future_takes_no_other_backups_place() {
+    let world = World::new(
+        "[databases.x]\nengine = \"command\"\ncommand = [\"echo\", \"x\"]\nkeep_last = 1\n",
+    );
+    let folder = world.path("disk");
+    std::fs::create_dir(&folder).unwrap();
+    world.write(
+        "tapline.toml",
+        format!(
+            "[stores.disk]\nurl = \"file://{}\"\n[databases.x]\nengine = \"command\"\n\
+             command = [\"echo\", \"x\"]\nkeep_last = 1\n",
+            folder.display()
+        ),
+    );
+    for _ in 0..2 {
+        assert_eq!(world.run(&["backup"]).code, Some(0));
+    }
+    // The disk's host had the same wrong clock.
+    let future = BackupId::at(Timestamp::now() + SignedDuration::from_hours(24));
+    let mut backups: Vec<_> = std::fs::read_dir(folder.join("x"))
+        .unwrap()
+        .flatten()
+        .collect();
+    backups.sort_by_key(std::fs::DirEntry::path);
+    let old = backups[0].file_name().into_string().unwrap();
+    let moved = folder.join("x").join(future.as_str());
+    std::fs::rename(backups[0].path(), &moved).unwrap();
+    let manifest = std::fs::read_to_string(moved.join("manifest.json")).unwrap();
+    std::fs::write(
+        moved.join("manifest.json"),
+        manifest.replace(&old, future.as_str()),
+    )
+    .unwrap();
+    for name in ["manifest.json", "x.tar.gz"] {
+        let file = std::fs::File::options()
+            .append(true)
+            .open(moved.join(name))
+            .unwrap();
+        let tomorrow = std::time::SystemTime::now() + std::time::Duration::from_hours(24);
+        file.set_modified(tomorrow).unwrap();
+    }
+    let prune = world.run(&["prune", "--confirm"]);
+    assert!(prune.stdout.contains("a clock that is ahead"));
+    assert_eq!(std::fs::read_dir(folder.join("x")).unwrap().count(), 2);
 }
 
 #[test]

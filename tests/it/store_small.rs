@@ -56,6 +56,28 @@ fn a_reply_that_proves_nothing_is_looked_into() {
     assert_eq!(asked(&world), [Op::Put, Op::Head, Op::Put, Op::Head]);
 }
 
+/// Where nothing proves that it was read, and where a proof is usual and this once there is none.
+#[test]
+fn a_small_manifest_that_is_answered_and_not_written_is_no_backup() {
+    for (world, fault) in [
+        (World::new(""), Fault::WithoutEffect),
+        (World::new(""), Fault::EmptyWithoutEffect),
+        (proving(""), Fault::EmptyWithoutEffect),
+        (proving(""), Fault::Garbage),
+    ] {
+        let databases = databases(&world, 1);
+        world.inventory(&format!("[run]\nretry_for = \"1s\"\n{databases}"));
+        let faults = world.server.faults();
+        faults.on(Op::Put).key("manifest.json").meets(fault);
+        let run = world.run(&["backup"]);
+        assert_eq!(run.code, Some(4), "{fault:?}");
+        assert!(!run.stdout.contains("1 of 1 stored"), "{fault:?}");
+        faults.clear();
+        world.assert_store_is_clean();
+        assert!(world.run(&["list"]).stdout.contains("no backups"));
+    }
+}
+
 #[test]
 fn a_dump_that_was_thought_small_and_is_not_is_stored_all_the_same() {
     let script = "head -c 30000000 /dev/urandom";

@@ -101,8 +101,9 @@ impl Quirks {
         self.0.in_order.load(Ordering::Relaxed)
     }
 
-    /// The reply with its root called `root`, when what it is called differs in the ending alone.
-    pub(super) fn mended(&self, body: Vec<u8>, root: &str) -> Vec<u8> {
+    /// The reply with its root called as it must be, when what it is called means the same.
+    pub(super) fn mended(&self, body: Vec<u8>, root: Root) -> Vec<u8> {
+        let Root(root, stem) = root;
         let Some(text) = std::str::from_utf8(&body).ok() else {
             return body;
         };
@@ -112,7 +113,6 @@ impl Quirks {
         if found == IN_ORDER_ROOT {
             self.0.in_order.store(true, Ordering::Relaxed);
         }
-        let stem = root.trim_end_matches("Result");
         if found == root || !found.starts_with(stem) {
             return body;
         }
@@ -125,22 +125,32 @@ impl Quirks {
     }
 }
 
-/// What the root of the reply must be called.
-pub(super) fn root_of(method: &str, uri: &str) -> Option<&'static str> {
+/// What the root of a reply must be called, and with what one begins that means the same.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Root(&'static str, &'static str);
+
+/// The root of the reply to such a request.
+pub(super) fn root_of(method: &str, uri: &str) -> Option<Root> {
     let (_, query) = uri.split_once('?')?;
     let has = |name| {
         query
             .split('&')
             .any(|pair| pair.split('=').next() == Some(name))
     };
-    match method {
-        "POST" if has("uploads") => Some("InitiateMultipartUploadResult"),
-        "POST" if has("uploadId") => Some("CompleteMultipartUploadResult"),
-        "GET" if has("uploadId") => Some("ListPartsResult"),
-        "GET" if has("uploads") => Some("ListMultipartUploadsResult"),
-        "GET" if has("list-type") => Some("ListBucketResult"),
-        _ => None,
-    }
+    Some(match method {
+        "POST" if has("uploads") => {
+            Root("InitiateMultipartUploadResult", "InitiateMultipartUpload")
+        }
+        "POST" if has("uploadId") => {
+            Root("CompleteMultipartUploadResult", "CompleteMultipartUpload")
+        }
+        "GET" if has("uploadId") => Root("ListPartsResult", "ListParts"),
+        "GET" if has("uploads") => Root("ListMultipartUploadsResult", "ListMultipartUploads"),
+        "GET" if has("list-type") => Root("ListBucketResult", "ListBucket"),
+        "GET" if has("versions") => Root("ListVersionsResult", "ListVersions"),
+        "GET" if has("versioning") => Root("VersioningConfiguration", "GetBucketVersioning"),
+        _ => return None,
+    })
 }
 
 /// Name of the first element, declarations and comments left aside.
@@ -162,10 +172,13 @@ mod tests {
     #[test]
     fn a_root_of_another_name_is_renamed_and_nothing_else() {
         let quirks = Quirks::default();
-        for (found, root) in [
-            ("InitiateMultipartUpload", "InitiateMultipartUploadResult"),
-            ("ListPartsResponse", "ListPartsResult"),
+        for (found, method, query) in [
+            ("InitiateMultipartUpload", "POST", "uploads"),
+            ("ListPartsResponse", "GET", "uploadId=u"),
+            ("GetBucketVersioningResponse", "GET", "versioning"),
         ] {
+            let root = root_of(method, &format!("http://host/bucket?{query}")).unwrap();
+            let Root(called, _) = root;
             let reply = |name: &str| {
                 format!(
                     "<?xml version=\"1.0\"?>\n<{name} xmlns=\"x\"><Key>{found}</Key></{name}>\n"
@@ -173,9 +186,9 @@ mod tests {
             };
             assert_eq!(
                 quirks.mended(reply(found).into(), root),
-                reply(root).into_bytes()
+                reply(called).into_bytes()
             );
-            for other in [root, "Error", "html"] {
+            for other in [called, "Error", "html"] {
                 assert_eq!(
                     quirks.mended(reply(other).into(), root),
                     reply(other).into_bytes()
@@ -190,7 +203,8 @@ mod tests {
             "no xml at all",
             "<ListParts/>",
         ] {
-            assert_eq!(quirks.mended(odd.into(), "ListPartsResult"), odd.as_bytes());
+            let root = Root("ListPartsResult", "ListParts");
+            assert_eq!(quirks.mended(odd.into(), root), odd.as_bytes());
         }
     }
 
@@ -243,8 +257,9 @@ mod tests {
     #[test]
     fn only_rclones_reply_tells_that_parts_are_taken_in_order() {
         let quirks = Quirks::default();
-        let root = "InitiateMultipartUploadResult";
-        quirks.mended(format!("<{root}></{root}>").into(), root);
+        let root = root_of("POST", "http://host/key?uploads").unwrap();
+        let Root(called, _) = root;
+        quirks.mended(format!("<{called}></{called}>").into(), root);
         assert!(!quirks.in_order());
         quirks.mended(format!("<{IN_ORDER_ROOT}></{IN_ORDER_ROOT}>").into(), root);
         assert!(quirks.in_order());

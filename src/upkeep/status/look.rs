@@ -9,7 +9,7 @@ use super::judge::{change, judge, longest_wait, seconds, words};
 use super::{AT_ONCE, Health, LastBackup, OpenBackup, Standing};
 use crate::catalog::{
     BackupId, Found, Manifest, Record, Records, fan_out_prefix, find, find_under, locate,
-    manifest_key, read_manifest,
+    read_manifest,
 };
 use crate::config::{Database, Selection};
 use crate::signature::TrustedSigners;
@@ -162,6 +162,13 @@ impl Look<'_> {
                 _ => {}
             }
         }
+        if let Some((found, _)) = newest.good.first().filter(|(found, _)| found.is_ahead()) {
+            warnings.push(format!(
+                "the clock of the host that made {} is ahead: it was there by {:.0} already",
+                found.id,
+                found.begun()
+            ));
+        }
         if let Some(last) = last.as_ref().filter(|last| last.warnings > 0) {
             warnings.push(format!(
                 "its last backup had {}; they are in its run's log and report",
@@ -201,21 +208,11 @@ impl Look<'_> {
     }
 
     fn last(&self, found: &Found, manifest: &Manifest) -> LastBackup {
-        let key = manifest_key(&found.database, &found.id);
-        let stored = found.objects.iter().find(|object| object.key == key);
-        // 0 is not known.
-        let stored = stored.map_or(0, |object| object.modified);
-        let began = found.id.time();
-        let oldest = if stored > 0 {
-            began.as_second().min(stored)
-        } else {
-            began.as_second()
-        };
         let took = manifest.finished.as_second() - manifest.started.as_second();
         LastBackup {
             backup_id: found.id.clone(),
-            began,
-            age_seconds: seconds(self.now - oldest),
+            began: found.id.time(),
+            age_seconds: seconds(self.now - found.begun().as_second()),
             took_seconds: seconds(took),
             dump_bytes: manifest.dump_size(),
             archive_bytes: manifest.archive.size,
@@ -263,7 +260,7 @@ struct Newest {
     flaws: Vec<String>,
 }
 
-/// Reads the newest manifests, `committed` being sorted by id: two, and on until one is good.
+/// Reads the newest manifests, `committed` being sorted by begin: two, and on until one is good.
 async fn newest_good(
     store: &dyn Store,
     committed: &[Found],
