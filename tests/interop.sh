@@ -108,7 +108,7 @@ run_server() { # run_server NAME-OR-URL
     server=${1%%://*}
     case $1 in http://* | https://*) server=url title=$1 ;; esac
     declare -gA limits=()
-    lacks=
+    lacks='' checks_no_signatures=''
     dir=$work/$server
     mkdir "$dir"
     port=$(free_port)

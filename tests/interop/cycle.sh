@@ -23,6 +23,7 @@ steps=(
     "roles|a key that may only read, one that may only read and delete"
     "lock|\`object_lock\`: what is stored cannot be deleted"
     "versions|versions and locks: \`prune --versions\`, \`cleanup --versions\`, \`object_lock\`"
+    "lines|the lines of \"Keys and networks\", as they stand there"
 )
 checksums=(crc64nvme crc32 none)
 compressions=(gzip zstd none)
@@ -334,4 +335,161 @@ step_versions() {
     sleep 2
     [ "$(of_versioned)" = 2 ]
     kept verify versioned
+}
+
+# The lines of README's "Keys and networks": nginx speaks TLS before the server, tinyproxy stands between.
+step_lines() {
+    local front proxy line lines rest=() skipped=()
+    command -v nginx tinyproxy >/dev/null || apt_install nginx-light tinyproxy
+    pip_install awscli
+    front=$(free_port) proxy=$(free_port)
+    mkdir "$dir/lines" "$dir/lines/bin"
+    ln -s "$binary" "$dir/lines/bin/tapline"
+    make_authority "$dir/lines"
+    front_server "$front" "$proxy"
+    {
+        run
+        echo '[stores.main]'
+        echo "url = \"s3://$BUCKET/lines\""
+        database lines main "cat $work/big; until [ -e $dir/lines/go ]; do sleep 0.1; done; cat $work/big" \
+            'compression = "none"'
+    } >"$dir/lines/tapline.toml"
+    login() { # login PROFILE KEY SECRET
+        printf '[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$@" >>"$dir/lines/credentials"
+    }
+    login default "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY"
+    mapfile -t lines < <(sed -n '/^### Keys and networks/,/^### What/{/^```sh/,/^```$/{/^```/!p}}' README.md)
+    [ ${#lines[@]} -ge 7 ]
+    touch "$dir/lines/go"
+    for line in "${lines[@]}"; do
+        case $line in
+        AWS_PROFILE=writer*)
+            declare -F "${server}_allow" >/dev/null || { skipped+=("a key that may only put objects"); continue; }
+            "${server}_allow" s3:PutObject
+            grep -q writer "$dir/lines/credentials" || login writer "$OTHER_KEY" "$OTHER_SECRET"
+            type_line "$line"
+            ;;
+        AWS_CA_BUNDLE=*)
+            refused type_line "${line#* }" AWS_CA_BUNDLE=
+            type_line "$line" AWS_CA_BUNDLE=
+            ;;
+        HTTPS_PROXY=*)
+            type_line "$line"
+            grep -q "CONNECT 127.0.0.1:$front" "$dir/lines/proxy.log"
+            ;;
+        AWS_ENDPOINT_URL=*)
+            # What nginx takes away from a path has been signed.
+            [ -n "${checks_no_signatures:-}" ] || { skipped+=("an endpoint with a path"); continue; }
+            type_line "$line"
+            grep -q '/storage/v1/s3/' "$dir/lines/access.log"
+            ;;
+        aws*) rest+=("$line") ;;
+        *) type_line "$line" ;;
+        esac
+    done
+    if declare -F "${server}_key" >/dev/null; then
+        keys_change "${rest[@]}"
+    else
+        skipped+=("keys that change")
+    fi
+    type_line "tapline verify --all"
+    [ ${#skipped[@]} = 0 ] && return
+    echo "but for: $(printf '%s\n' "${skipped[@]}" | sort -u | paste -sd , | sed 's/,/, /g')"
+    return 78
+}
+
+# A dump goes on when its key is another in the middle of it, and the old one means nothing any more.
+keys_change() {
+    local line status=0
+    "${server}_key"
+    login backup "$OLD_KEY" "$OLD_SECRET"
+    rm "$dir/lines/go"
+    type_line "AWS_PROFILE=backup tapline backup" >"$dir/lines/turn.log" 2>&1 &
+    local pid=$!
+    s3 parts lines/lines/ || { touch "$dir/lines/go"; return 1; }
+    "${server}_turn"
+    for line; do
+        line=${line/NEW-KEY/$NEW_KEY}
+        type_line "${line/NEW-SECRET/$NEW_SECRET}"
+    done
+    touch "$dir/lines/go"
+    wait $pid || status=$?
+    cat "$dir/lines/turn.log"
+    return $status
+}
+
+type_line() { # type_line LINE [VARIABLE=VALUE…]: as it stands in the README, but for what is where
+    local line=$1
+    shift
+    line=${line//https:\/\/s3.example.com/https://127.0.0.1:$front}
+    line=${line//proxy.example.com:3128/127.0.0.1:$proxy}
+    line=${line//\/etc\/ssl\/our-ca.pem/$dir/lines/ca.pem}
+    echo "\$ $line"
+    (
+        cd "$dir/lines"
+        unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
+        export PATH=$dir/lines/bin:$cache/venv/bin:$PATH AWS_SHARED_CREDENTIALS_FILE=$dir/lines/credentials
+        export AWS_ENDPOINT_URL=https://127.0.0.1:$front AWS_CA_BUNDLE=$dir/lines/ca.pem
+        [ $# = 0 ] || export "$@"
+        timeout --kill-after=10 150 bash -c "$line"
+    )
+}
+
+make_authority() { # make_authority FOLDER: ca.pem, and server.pem of its own
+    (
+        cd "$1"
+        local new='-newkey rsa:2048 -nodes -days 2'
+        openssl req -x509 $new -subj /CN=authority -keyout ca.key -out ca.pem
+        openssl req $new -subj /CN=store -keyout server.key -out server.csr
+        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out server.pem \
+            -extfile <(echo subjectAltName=IP:127.0.0.1)
+    ) 2>/dev/null
+}
+
+front_server() { # front_server PORT PROXY-PORT
+    cat >"$dir/lines/nginx.conf" <<CONF
+user root;
+daemon off;
+worker_processes 1;
+pid $dir/lines/nginx.pid;
+error_log $dir/lines/error.log;
+events {}
+http {
+    access_log $dir/lines/access.log;
+    client_body_temp_path $dir/lines/body;
+    proxy_temp_path $dir/lines/proxied;
+    fastcgi_temp_path $dir/lines/f;
+    uwsgi_temp_path $dir/lines/u;
+    scgi_temp_path $dir/lines/s;
+    client_max_body_size 0;
+    proxy_request_buffering off;
+    proxy_http_version 1.1;
+    proxy_set_header Host \$http_host;
+    server {
+        listen 127.0.0.1:$1 ssl;
+        ssl_certificate $dir/lines/server.pem;
+        ssl_certificate_key $dir/lines/server.key;
+        location /storage/v1/s3/ { proxy_pass http://127.0.0.1:$port/; }
+        location / { proxy_pass http://127.0.0.1:$port; }
+    }
+}
+CONF
+    printf '%s\n' "Port $2" 'Listen 127.0.0.1' 'Timeout 600' 'MaxClients 100' "LogFile \"$dir/lines/proxy.log\"" \
+        'LogLevel Connect' "PidFile \"$dir/lines/proxy.pid\"" >"$dir/lines/proxy.conf"
+    : >"$dir/lines/proxy.log"
+    chmod a+rw "$dir/lines/proxy.log"
+    setpriv --pdeathsig KILL -- nginx -e stderr -p "$dir/lines" -c "$dir/lines/nginx.conf" &
+    setpriv --pdeathsig KILL -- tinyproxy -d -c "$dir/lines/proxy.conf" >"$dir/lines/proxy.log" 2>&1 &
+    python3 - "$1" "$2" <<'PYTHON'
+import socket, sys, time
+for port in sys.argv[1:]:
+    for _ in range(100):
+        try:
+            socket.create_connection(("127.0.0.1", int(port)), 1).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    else:
+        sys.exit(f"nobody listens on {port}")
+PYTHON
 }

@@ -16,6 +16,15 @@ pip_install() { # pip_install PACKAGE…: into an environment of its own, once
     touch "$mark"
 }
 
+apt_install() { # apt_install PACKAGE…: as root on Debian and its kin, or exits with 77 and says what is missing
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "not tried: install $*"
+        exit 77
+    fi
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
 # --- moto: a Python model of AWS; checks no signatures
 moto_install() { pip_install 'moto[server]'; }
 moto_version() { echo "moto $("$cache/venv/bin/pip" show moto | sed -n 's/^Version: //p')"; }
@@ -23,6 +32,7 @@ moto_start() {
     export AWS_ACCESS_KEY_ID=moto AWS_SECRET_ACCESS_KEY=moto-secret
     clocked_daemon "$cache/venv/bin/moto_server" -H 127.0.0.1 -p "$port"
     limits[many]='|it keeps everything in memory'
+    checks_no_signatures=1
     lacks='checksums verifies upload-pages gaps'
 }
 
@@ -41,14 +51,7 @@ rclone_start() {
 
 # --- Ceph RGW: a monitor, one OSD on a sparse file and the gateway
 ceph_install() {
-    command -v radosgw ceph-mon ceph-osd ceph >/dev/null && return
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        echo "not tried: install ceph-mon ceph-osd radosgw ceph-common"
-        return 77
-    fi
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        ceph-mon ceph-osd radosgw ceph-common
+    command -v radosgw ceph-mon ceph-osd ceph >/dev/null || apt_install ceph-mon ceph-osd radosgw ceph-common
 }
 ceph_version() { radosgw --version | awk '{print "Ceph RGW " $3}'; }
 ceph_start() {
@@ -109,6 +112,18 @@ ceph_allow() { # ceph_allow ACTION…: a key that may do this alone, in OTHER_KE
             --access-key="$OTHER_KEY" --secret-key="$OTHER_SECRET"
     s3 allow arn:aws:iam:::user/other arn:aws:iam:::user/tapline "$@"
 }
+ceph_key() { # a key that may do everything, in OLD_KEY and OLD_SECRET
+    OLD_KEY=turning OLD_SECRET=turning-secret
+    timeout 60 radosgw-admin user create --uid=turning --display-name=turning \
+        --access-key="$OLD_KEY" --secret-key="$OLD_SECRET"
+    s3 allow arn:aws:iam:::user/turning arn:aws:iam:::user/tapline 's3:*'
+}
+ceph_turn() { # another in its place, in NEW_KEY and NEW_SECRET
+    NEW_KEY=turned NEW_SECRET=turned-secret
+    timeout 60 radosgw-admin key create --uid=turning --key-type=s3 \
+        --access-key="$NEW_KEY" --secret-key="$NEW_SECRET"
+    timeout 60 radosgw-admin key rm --uid=turning --key-type=s3 --access-key="$OLD_KEY"
+}
 
 # --- Garage: built from source, which takes a quarter of an hour
 garage_install() {
@@ -152,6 +167,19 @@ CONF
     "${garage[@]}" layout apply --version 1
     "${garage[@]}" key import --yes -n tapline "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY"
     "${garage[@]}" key allow --create-bucket tapline
+}
+garage_key() {
+    OLD_KEY=GK111111111111111111111111
+    OLD_SECRET=$(printf 'ef%.0s' {1..32})
+    "$cache/bin/garage" key import --yes -n before "$OLD_KEY" "$OLD_SECRET"
+    "$cache/bin/garage" bucket allow --read --write "$BUCKET" --key "$OLD_KEY"
+}
+garage_turn() {
+    NEW_KEY=GK222222222222222222222222
+    NEW_SECRET=$(printf '12%.0s' {1..32})
+    "$cache/bin/garage" key import --yes -n after "$NEW_KEY" "$NEW_SECRET"
+    "$cache/bin/garage" bucket allow --read --write "$BUCKET" --key "$NEW_KEY"
+    "$cache/bin/garage" key delete --yes "$OLD_KEY"
 }
 
 # --- any other that runs already: its address is the name
