@@ -274,18 +274,20 @@ fn a_manifest_that_has_come_since_saves_its_volumes_and_a_failure_is_told() {
 
 #[test]
 fn the_memory_of_a_look_at_a_bucket_does_not_grow_with_what_others_have_in_it() {
-    let peak = |strangers: usize| {
+    let peak = |task: &str, strangers: usize| {
         let world = World::new(INVENTORY);
         put_backup(&world, "x", &id("20260101T000000Z"));
         for n in 0..strangers {
             let key = format!("backups/of somebody else/{n:0200}");
             world.server.store().overwrite(&key, "x".into());
         }
-        let mut command = world.tapline(&["cleanup"]);
+        let mut command = world.tapline(&[task]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         peak_rss(command)
     };
-    let (few, many) = (peak(1000), peak(60_000));
-    // A listing that is held is some 300 bytes for each, and more while it grows.
-    assert!(many < few + (8 << 20), "{few} and {many} bytes");
+    for task in ["cleanup", "list"] {
+        let (few, many) = (peak(task, 1000), peak(task, 60_000));
+        // A listing that is held is some 300 bytes for each, and more while it grows.
+        assert!(many < few + (8 << 20), "{task}: {few} and {many} bytes");
+    }
 }
