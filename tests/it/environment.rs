@@ -71,6 +71,59 @@ fn round(world: &World, all: &str) {
     run(world, &["verify", "--drill", all]);
 }
 
+/// The variables of a list as `env` prints it whose names begin so.
+fn beginning<'a>(list: &'a str, prefixes: &[&str]) -> Vec<&'a str> {
+    let of_them = |line: &&str| prefixes.iter().any(|prefix| line.starts_with(prefix));
+    let mut found: Vec<&str> = list.lines().filter(of_them).collect();
+    found.sort_unstable();
+    found
+}
+
+/// Arguments are stronger than any variable and any file; and each file that a client would read
+/// besides is one that is not there, its password's and Oracle's login file too.
+#[test]
+fn whom_to_connect_to_is_said_in_arguments_and_no_other_file_is_named() {
+    let world = World::new(
+        "[defaults]\nhost = \"127.0.0.1\"\nport = 1\nuser = \"admin\"\ndatabase = \"shop\"\n\
+         [databases.pg]\nengine = \"postgres\"\ndump_tool = \"./pg\"\n\
+         [databases.my]\nengine = \"mysql\"\ndump_tool = \"./my\"\n",
+    );
+    for name in ["pg", "my"] {
+        let tool = "#!/bin/sh\ncase \"$*\" in *--version*) echo it 1; exit;; esac\n\
+                    printf '%s\\n' \"$@\" >\"$0.args\"; env >\"$0.env\"\n\
+                    echo -- PostgreSQL database dump complete; echo -- Dump completed\n";
+        world.write(name, tool);
+        world.executable(name);
+    }
+    run(&world, &["backup"]);
+    let read = |name: &str| std::fs::read_to_string(world.path(name)).unwrap();
+    let has = |name: &str, args: &[&str]| {
+        let given = read(name);
+        for arg in args {
+            assert!(given.lines().any(|line| line == *arg), "{arg}: {given}");
+        }
+    };
+    let whom = ["--host=127.0.0.1", "--port=1"];
+    has("pg.args", &whom);
+    has("pg.args", &["--username=admin", "--dbname=shop"]);
+    assert_eq!(
+        beginning(&read("pg.env"), &["PG"]),
+        [
+            "PGAPPNAME=tapline",
+            "PGCONNECT_TIMEOUT=15",
+            "PGPASSFILE=/dev/null/nowhere"
+        ]
+    );
+    has("my.args", &whom);
+    has("my.args", &["--user=admin", "--protocol=tcp", "shop"]);
+    // Where it is not the first, it is none.
+    assert!(read("my.args").starts_with("--defaults-file=/proc/self/fd/3\n"));
+    assert_eq!(
+        beginning(&read("my.env"), &["MYSQL", "MARIADB"]),
+        ["MYSQL_TEST_LOGIN_FILE=/dev/null"]
+    );
+}
+
 #[test]
 fn postgres_is_the_one_of_the_inventory() {
     let server = Postgres::start();

@@ -10,16 +10,21 @@ fn command(script: &str) -> String {
     format!("[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", '''{script}''']\n")
 }
 
-/// Whether a process of exactly this command line is there.
-fn is_running(line: &str) -> bool {
+/// The number of a process of exactly this command line.
+fn process_of(line: &str) -> Option<String> {
     let line: Vec<u8> = line
         .split(' ')
         .flat_map(|word| [word.as_bytes(), b"\0"].concat())
         .collect();
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .any(|process| std::fs::read(process.path().join("cmdline")).is_ok_and(|it| it == line))
+    let is_it = |process: &std::fs::DirEntry| {
+        std::fs::read(process.path().join("cmdline")).is_ok_and(|it| it == line)
+    };
+    let found = std::fs::read_dir("/proc").unwrap().flatten().find(is_it);
+    found.map(|process| process.file_name().into_string().unwrap())
+}
+
+fn is_running(line: &str) -> bool {
+    process_of(line).is_some()
 }
 
 #[track_caller]
@@ -169,27 +174,69 @@ fn a_program_that_is_not_there() {
 }
 
 #[test]
-fn a_dump_without_its_end_marker_although_its_tool_exits_0() {
+fn a_dump_that_does_not_look_like_one_although_its_tool_exits_0() {
+    for (engine, keys, lacks) in [
+        (
+            "postgres",
+            "",
+            "end with \"-- PostgreSQL database dump complete",
+        ),
+        (
+            "postgres",
+            "globals = true\n",
+            "end with \"-- PostgreSQL database cluster dump complete",
+        ),
+        ("postgres", "format = \"custom\"\n", "begin with \"PGDMP\""),
+        ("mariadb", "", "end with \"-- Dump completed"),
+    ] {
+        let world = World::new(&format!(
+            "[databases.x]\nengine = \"{engine}\"\ndump_tool = \"./fake\"\nhost = \"127.0.0.1\"\n\
+             port = 1\n{keys}"
+        ));
+        let tool =
+            "#!/bin/sh\n[ \"$1\" = --version ] && echo fake 1 && exit\nhead -c 3000000 /dev/zero\n";
+        world.write("fake", tool);
+        world.executable("fake");
+        let run = world.run(&["backup"]);
+        assert_eq!(run.code, Some(1), "{engine} {keys}");
+        let words = format!("exited 0, but its dump does not {lacks}");
+        assert!(run.stdout.contains(&words), "{words}");
+        world.assert_store_is_clean();
+    }
+}
+
+/// Another user's process (`sudo`), one that waits for a dead disk: no signal ends it, and it keeps
+/// nobody from ending.
+#[test]
+fn a_tool_that_nobody_can_end_is_left_behind_with_a_word() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("only root can make a process that nobody can end: nothing was tried");
+    }
     let world = World::new(
-        "[databases.x]\nengine = \"postgres\"\ndump_tool = \"fake\"\nhost = \"127.0.0.1\"\nport = 1\n",
+        "[run]\nstall_timeout = \"1s\"\n[databases.x]\nengine = \"command\"\n\
+         command = [\"setpriv\", \"--reuid=65534\", \"--clear-groups\", \"sleep\", \"1234.25\"]\n",
     );
-    world.write(
-        "fake",
-        "#!/bin/sh\n[ \"$1\" = --version ] && echo fake 1 && exit\nhead -c 3000000 /dev/zero\n",
-    );
-    world.write(
-        "tapline.toml",
-        std::fs::read_to_string(world.path("tapline.toml"))
-            .unwrap()
-            .replace("\"fake\"", &format!("{:?}", world.path("fake"))),
-    );
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(world.path("fake"), mode).unwrap();
-    let run = world.run(&["backup"]);
-    assert_eq!(run.code, Some(1));
+    // root without the right to signal others.
+    let output = std::process::Command::new("timeout")
+        .args(["--foreground", "--signal=KILL", "100"])
+        .args(["setpriv", "--bounding-set=-kill", "--inh-caps=-kill"])
+        .args([super::world::TAPLINE, "backup"])
+        .current_dir(world.folder.path())
+        .output()
+        .unwrap();
+    let words = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let left = process_of("sleep 1234.25");
+    if let Some(left) = &left {
+        let killed = std::process::Command::new("kill")
+            .args(["-KILL", left])
+            .status();
+        assert!(killed.unwrap().success());
+    }
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(left.is_some(), "no signal has reached it");
     assert!(
-        run.stdout
-            .contains("exited 0, but its dump does not end with")
+        words.contains("cannot be ended") && words.contains("nothing moved for 1s"),
+        "{words}"
     );
     world.assert_store_is_clean();
 }

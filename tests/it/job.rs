@@ -25,23 +25,32 @@ use super::world::{World, wait_until};
 enum Mishap {
     /// Done, and the reply is lost.
     ReplyLost,
+    /// The same the first time, and then all is well.
+    ReplyLostOnce,
+    /// Not done, and no reply: it may be on its way for a long time.
+    Unheard,
     /// Refused for want of rights.
     Denied,
+    /// The same where the key ends so.
+    DeniedAt(&'static str),
     /// Answered after so long.
     Slow(Duration),
 }
 
-/// One operation meets a mishap, each time.
+/// Some operations meet mishaps, each time.
 #[derive(Clone)]
 struct Unlucky {
-    operation: &'static str,
-    mishap: Mishap,
-    /// Set when the operation begins for the first time.
+    mishaps: Vec<(&'static str, Mishap)>,
+    /// Set when one of them begins for the first time.
     begun: Arc<AtomicBool>,
 }
 
 impl Unlucky {
     fn new(operation: &'static str, mishap: Mishap) -> Meddled<Self> {
+        Self::all(&[(operation, mishap)])
+    }
+
+    fn all(mishaps: &[(&'static str, Mishap)]) -> Meddled<Self> {
         let limits = Limits {
             min_part: 1,
             max_part: 5 << 30,
@@ -51,8 +60,7 @@ impl Unlucky {
         Meddled {
             store: MemoryStore::new(limits, Some(ChecksumKind::Crc64Nvme)),
             meddler: Self {
-                operation,
-                mishap,
+                mishaps: mishaps.to_vec(),
                 begun: Arc::default(),
             },
         }
@@ -63,23 +71,30 @@ impl Meddler for Unlucky {
     async fn meet<T: Send>(
         &self,
         operation: &'static str,
-        _: &str,
+        key: &str,
         _: Option<T>,
         carry_out: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        if operation != self.operation {
+        let mut mishaps = self.mishaps.iter();
+        let Some((_, mishap)) = mishaps.find(|(met, _)| *met == operation) else {
             return carry_out.await;
-        }
-        self.begun.store(true, Ordering::Relaxed);
-        match self.mishap {
-            Mishap::Denied => Err(StoreError::new(ErrorKind::Denied, "AccessDenied")),
+        };
+        let is_first = !self.begun.swap(true, Ordering::Relaxed);
+        let lost = || StoreError::new(ErrorKind::Transient, "the reply is lost").maybe_done(true);
+        match *mishap {
+            Mishap::DeniedAt(end) if !key.ends_with(end) => carry_out.await,
+            Mishap::Denied | Mishap::DeniedAt(_) => {
+                Err(StoreError::new(ErrorKind::Denied, "AccessDenied"))
+            }
+            Mishap::Unheard => Err(lost().maybe_coming(true)),
+            Mishap::ReplyLostOnce if !is_first => carry_out.await,
             Mishap::Slow(time) => {
                 tokio::time::sleep(time).await;
                 carry_out.await
             }
-            Mishap::ReplyLost => {
+            Mishap::ReplyLost | Mishap::ReplyLostOnce => {
                 carry_out.await?;
-                Err(StoreError::new(ErrorKind::Transient, "the reply is lost").maybe_done(true))
+                Err(lost())
             }
         }
     }
@@ -129,12 +144,29 @@ async fn lost_replies_leave_either_a_backup_or_nothing() {
     }
 }
 
+/// What is tried again has two uploads then, of which one becomes the archive.
+#[tokio::test]
+async fn one_lost_reply_costs_no_backup_and_leaves_nothing_beside_it() {
+    for operation in ["create", "part", "complete", "put"] {
+        let store = Unlucky::new(operation, Mishap::ReplyLostOnce);
+        let mut job = job(&store, DUMP, Duration::from_secs(10));
+        // The upload that is a sign of life during the commit is begun, too.
+        job.sign_of_life_after = Duration::ZERO;
+        let (id, cores) = (BackupId::now(), Cores::all());
+        let result = back_up(Arc::new(job), id.clone(), &cores, &Interruption::default()).await;
+        assert!(result.is_ok(), "{operation}: {result:?}");
+        let manifest = format!("{}manifest.json", backup_prefix("x", &id));
+        assert!(store.store.keys().contains(&manifest), "{operation}");
+        assert_eq!(store.store.open_uploads(), 0, "{operation}");
+    }
+}
+
 #[tokio::test]
 async fn a_key_that_may_only_write_backs_up_and_what_it_cannot_take_away_is_said() {
+    let interruption = Interruption::default();
     for operation in ["head", "list"] {
         let store = Unlucky::new(operation, Mishap::Denied);
         let good = Arc::new(job(&store, DUMP, NO_PATIENCE));
-        let interruption = Interruption::default();
         back_up(good, BackupId::now(), &Cores::all(), &interruption)
             .await
             .unwrap();
@@ -149,6 +181,13 @@ async fn a_key_that_may_only_write_backs_up_and_what_it_cannot_take_away_is_said
             "{operation}"
         );
     }
+    // What it has completed, it knows by itself.
+    let store = Unlucky::all(&[("list", Mishap::Denied), ("put", Mishap::Denied)]);
+    let bad = Arc::new(job(&store, DUMP, NO_PATIENCE));
+    let failed = back_up(bad, BackupId::now(), &Cores::all(), &interruption).await;
+    let left = failed.unwrap_err().left.expect("nobody could look");
+    assert!(left.contains("could not be looked up") && is_clean(&store.store));
+
     let store = Unlucky::new("abort", Mishap::Denied);
     let bad = Arc::new(job(&store, &format!("{DUMP}; exit 1"), NO_PATIENCE));
     let failed = back_up(
@@ -165,19 +204,50 @@ async fn a_key_that_may_only_write_backs_up_and_what_it_cannot_take_away_is_said
 #[tokio::test]
 async fn a_refused_delete_does_not_keep_the_other_traces() {
     let store = Unlucky::new("delete", Mishap::Denied);
-    let job = Arc::new(job(
-        &store,
-        "head -c 200000 /dev/urandom; exit 1",
-        NO_PATIENCE,
-    ));
+    let script = "head -c 200000 /dev/urandom; exit 1";
+    let bad = Arc::new(job(&store, script, NO_PATIENCE));
     let failed = back_up(
-        job,
+        bad,
         BackupId::now(),
         &Cores::all(),
         &Interruption::default(),
     )
     .await;
     assert!(failed.is_err() && store.store.open_uploads() == 0);
+
+    // Of several volumes one is locked.
+    let store = Unlucky::all(&[
+        ("put", Mishap::Denied),
+        ("delete", Mishap::DeniedAt(".v002")),
+    ]);
+    let bad = Arc::new(job(&store, "head -c 200000 /dev/urandom", NO_PATIENCE));
+    let (id, cores) = (BackupId::now(), Cores::all());
+    let failed = back_up(bad, id, &cores, &Interruption::default()).await;
+    let left = failed.unwrap_err().left.expect("a volume is left");
+    let keys = store.store.keys();
+    assert!(
+        keys.len() == 1 && keys[0].contains("/x.tar.gz.v002"),
+        "{keys:?}"
+    );
+    assert!(left.contains(&keys[0]) && !left.contains(".v003"), "{left}");
+}
+
+/// It may arrive when the job has ended, and would be a backup without volumes, the newest.
+#[tokio::test]
+async fn what_a_manifest_that_may_still_come_is_of_is_left_and_that_is_said() {
+    let store = Unlucky::new("put", Mishap::Unheard);
+    let job = Arc::new(job(&store, DUMP, NO_PATIENCE));
+    let (id, cores) = (BackupId::now(), Cores::all());
+    let failed = back_up(job, id.clone(), &cores, &Interruption::default()).await;
+    let left = failed.unwrap_err().left.expect("the archive is left");
+    let command = format!("tapline verify x@{id}");
+    assert!(left.contains(&command) && left.contains("tapline cleanup"));
+    let keys = store.store.keys();
+    assert!(
+        keys.iter().any(|key| key.ends_with("/x.tar.gz")),
+        "{keys:?}"
+    );
+    assert!(keys.len() > 1, "all of its volumes: {keys:?}");
 }
 
 #[tokio::test]

@@ -46,6 +46,7 @@ mod staged;
 mod status;
 mod store;
 mod store_folder;
+mod store_hiccups;
 mod store_http;
 mod store_pace;
 mod store_profile;

@@ -504,7 +504,7 @@ fn an_interrupted_restore_ends_its_client_before_the_end_of_its_input() {
 }
 
 /// Backs up `dump` into a store that keeps no checksums.
-async fn stored(dump: &Path, compression: Compression) -> (MemoryStore, Manifest) {
+pub async fn stored(dump: &Path, compression: Compression) -> (MemoryStore, Manifest) {
     let store = MemoryStore::new(
         Limits {
             min_part: 20_000,

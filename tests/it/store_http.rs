@@ -25,7 +25,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 }
@@ -170,7 +170,7 @@ impl KeySource for Fixed {
     }
 }
 
-fn upload() -> Upload {
+pub(super) fn upload() -> Upload {
     Upload {
         key: "x/archive".into(),
         id: "u".into(),
@@ -188,7 +188,7 @@ fn part() -> PartReceipt {
     }
 }
 
-fn patient(store: S3Store, time: Duration) -> PatientStore {
+pub(super) fn patient(store: S3Store, time: Duration) -> PatientStore {
     let policy = RetryPolicy {
         for_at_most: time,
         first: Duration::from_millis(5),

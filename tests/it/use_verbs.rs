@@ -233,13 +233,20 @@ fn check_tries_what_a_backup_will_ask_of_the_store() {
     let words = "FAIL  store s3 complete: no backup without it, which takes s3:PutObject";
     assert!(run.stdout.contains(words), "{}", run.stdout);
     world.assert_store_is_clean();
+    // It gives the whole object whatever is asked for: there would be no restore.
+    faults.clear();
+    faults.on(Op::Get).meets(Fault::RangeIgnored);
+    let run = world.run(&["check"]);
+    assert!(run.code == Some(5) && run.stdout.contains("FAIL  store s3 read: "));
     // A key that may only write makes backups.
     faults.clear();
     faults.on(Op::Get).meets(Fault::Denied);
+    faults.on(Op::Head).meets(Fault::Denied);
     faults.on(Op::List).meets(Fault::Denied);
     let run = world.run(&["check"]);
     assert_eq!(run.code, Some(0));
     for words in [
+        "warn  store s3 head: these credentials may not, which takes s3:GetObject",
         "warn  store s3 read: these credentials may not, which takes s3:GetObject",
         "warn  store s3 list: these credentials may not, which takes s3:ListBucket",
         "there is no restore, verify or prune from here",
