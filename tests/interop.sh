@@ -2,7 +2,8 @@
 # tests/interop.sh [--readme] [SERVER…]: the whole cycle against S3 servers that are products of
 # their own, on loopback. SERVER is moto, rclone, ceph or garage (by default all), or the http(s)
 # address of one that runs already, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of it, in a
-# bucket that is made when it is not there (INTEROP_BUCKET).
+# bucket that is made when it is not there (INTEROP_BUCKET). What such a server does otherwise than
+# AWS is found out, and said in the table.
 #
 # What is installed goes into ~/.cache/tapline-interop. Prints a table of what worked; with
 # --readme it goes into README.md, too. Exit code 1 when something failed that is no known limit.
@@ -71,6 +72,14 @@ note() { # note SERVER STEP WORDS: its number, which stands in the table
 # The last thing that was said, on one line.
 last_words() { grep -v '^ *$' "$1" | tail -n "${2:-1}" | tr '\n' ' ' | sed 's/ *$//'; }
 
+# What a server says in the log that it cannot do at all, by tapline's words or the other client's.
+missing_operation() {
+    local refusal='(NotImplemented|MethodNotAllowed)'
+    sed -nE "s/.*\($refusal\) when calling the ([A-Za-z]+) operation.*/\2/p
+        s/.*\b([A-Z][A-Za-z]+) (of [^ ]+ )?in s3:[^ ]+ at [^ ]+: $refusal.*/\1/p
+        s/.*operation: Some\(.([A-Za-z]+).\).* code: Some\(.$refusal.*/\1/p" "$1" | head -n 1
+}
+
 run_step() { # run_step STEP: as a program of its own, so that whatever fails in it ends it
     local step=$1 log=$dir/$1.log status start=$SECONDS pattern words
     IFS='|' read -r pattern words <<<"${limits[$step]:-}"
@@ -87,8 +96,12 @@ run_step() { # run_step STEP: as a program of its own, so that whatever fails in
     77) note "$title" "$step" "$(last_words "$log")" - ;;
     78) note "$title" "$step" "$(last_words "$log")" ok ;;
     *)
+        local lacking
+        lacking=$(missing_operation "$log")
         if [ -n "$words" ] && grep -q -- "$pattern" "$log"; then
             note "$title" "$step" "$words"
+        elif [ "$server" = url ] && [ -n "$lacking" ]; then
+            note "$title" "$step" "the server has no $lacking"
         else
             failed=1
             note "$title" "$step" "$(last_words "$log" 3)" FAILED

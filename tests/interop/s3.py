@@ -42,6 +42,8 @@ def patiently(seconds, what, attempt):
             why = "not yet"
         except (BotoCoreError, ClientError) as error:
             why = error
+            if "NotImplemented" in str(error):
+                sys.exit(f"{what}: {why}")
         if time.monotonic() > end:
             sys.exit(f"{what}: {why}, after {seconds} s")
         time.sleep(0.2)

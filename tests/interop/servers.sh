@@ -186,6 +186,7 @@ garage_turn() {
 url_install() { :; }
 url_version() { echo "$AWS_ENDPOINT_URL"; }
 url_start() {
+    lacks='?'
     if [ -z "${AWS_ACCESS_KEY_ID:-}" ] || [ -z "${AWS_SECRET_ACCESS_KEY:-}" ]; then
         echo "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         return 1

@@ -353,6 +353,16 @@ async fn a_server_without_conditions_is_asked_without_from_then_on() {
     assert_eq!(conditions, ["*", "", ""]);
 }
 
+/// s3rver can end no upload: `check` warns, and backups work.
+#[tokio::test]
+async fn a_method_that_is_not_allowed_is_one_that_the_server_does_not_have() {
+    let server = Server::start(0, |_| error(405, "MethodNotAllowed")).await;
+    let refused = server.store().await.abort_upload(&upload()).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    assert!(!refused.may_pass(), "{refused}");
+}
+
 /// Backblaze B2 and others refuse the headers of the checksums that AWS added later.
 #[tokio::test]
 async fn a_server_without_the_newer_checksums_gets_an_md5_to_check() {

@@ -141,7 +141,7 @@ fn unsent<E: Error + 'static>(error: &SdkError<E>) -> (ErrorKind, Option<&'stati
 fn answered(code: &str, status: u16) -> (ErrorKind, Option<&'static str>) {
     let kind = match (code, status) {
         ("PreconditionFailed", _) | (_, 412) => ErrorKind::AlreadyExists,
-        ("NotImplemented", _) | (_, 501) => ErrorKind::Unsupported,
+        ("NotImplemented" | "MethodNotAllowed", _) | (_, 405 | 501) => ErrorKind::Unsupported,
         (_, 404) => ErrorKind::NotFound,
         (code, _) if CREDENTIALS.contains(&code) => ErrorKind::Denied,
         (_, 401 | 403 | 407) => ErrorKind::Denied,
