@@ -33,6 +33,8 @@ enum Mishap {
     Denied,
     /// The same where the key ends so.
     DeniedAt(&'static str),
+    /// The same after so long.
+    DeniedLate(Duration),
     /// Answered after so long.
     Slow(Duration),
 }
@@ -84,6 +86,10 @@ impl Meddler for Unlucky {
         match *mishap {
             Mishap::DeniedAt(end) if !key.ends_with(end) => carry_out.await,
             Mishap::Denied | Mishap::DeniedAt(_) => {
+                Err(StoreError::new(ErrorKind::Denied, "AccessDenied"))
+            }
+            Mishap::DeniedLate(time) => {
+                tokio::time::sleep(time).await;
                 Err(StoreError::new(ErrorKind::Denied, "AccessDenied"))
             }
             Mishap::Unheard => Err(lost().maybe_coming(true)),
@@ -317,7 +323,9 @@ async fn an_interruption_while_an_upload_is_begun_leaves_no_upload() {
 #[tokio::test]
 async fn a_part_that_fails_ends_a_dump_that_is_silent() {
     let store = Unlucky::new("part", Mishap::Denied);
-    let script = "head -c 200000 /dev/urandom; exec sleep 60";
+    // The second part is the first that is sent, and there is no third at which its failure would be
+    // seen.
+    let script = "head -c 40000 /dev/urandom; exec sleep 60";
     let job = Arc::new(job(&store, script, NO_PATIENCE));
     let start = Instant::now();
     let result = back_up(
@@ -344,7 +352,8 @@ async fn a_part_that_fails_ends_a_dump_that_is_silent() {
 async fn the_tool_starts_only_when_the_store_has_accepted_the_upload() {
     let folder = tempfile::tempdir().unwrap();
     let started = folder.path().join("started");
-    let store = Unlucky::new("create", Mishap::Denied);
+    // Time enough to start.
+    let store = Unlucky::new("create", Mishap::DeniedLate(Duration::from_secs(2)));
     let job = Arc::new(job(
         &store,
         &format!("touch {}", started.display()),

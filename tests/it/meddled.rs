@@ -22,6 +22,11 @@ pub trait Meddler: Send + Sync {
         lie: Option<T>,
         carry_out: impl Future<Output = Result<T>> + Send,
     ) -> impl Future<Output = Result<T>> + Send;
+
+    /// The store is asked for its limits, which is no request.
+    fn limits(&self, limits: Limits) -> Limits {
+        limits
+    }
 }
 
 #[derive(Clone)]
@@ -37,7 +42,7 @@ impl<M: Meddler> Store for Meddled<M> {
     }
 
     fn limits(&self) -> Limits {
-        self.store.limits()
+        self.meddler.limits(self.store.limits())
     }
 
     fn checksum_kind(&self) -> Option<ChecksumKind> {

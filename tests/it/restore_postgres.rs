@@ -319,6 +319,20 @@ fn globals_are_judged_by_every_error_and_need_no_superuser() {
     let superuser = ["restore", "roles"];
     let run = world.run(&superuser);
     assert_eq!(run.code, Some(0), "that all is there already is no error");
+    // The first one fails, and all that is heard behind it is harmless.
+    let inventory = std::fs::read_to_string(world.path("tapline.toml")).unwrap();
+    world.write("tapline.toml", format!("{inventory}tools = \"tools\"\n"));
+    std::fs::create_dir(world.path("tools")).unwrap();
+    let psql = "#!/bin/sh\n{ echo 'drop role nobody_is_called_so;'; cat; } | psql \"$@\"\n";
+    world.write("tools/psql", psql);
+    world.executable("tools/psql");
+    let run = world.run(&superuser);
+    assert!(
+        run.code == Some(1) && run.stderr.contains(":  42704: "),
+        "{}",
+        run.stderr
+    );
+    assert!(run.stderr.contains("1 statements failed"), "{}", run.stderr);
 }
 
 #[test]

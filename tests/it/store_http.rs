@@ -506,7 +506,7 @@ async fn a_small_object_is_read_again_when_its_connection_breaks() {
         *tries += 1;
         match *tries {
             1 => error(500, "InternalError"),
-            2 => "HTTP/1.1 200 X\r\nContent-Length: 8\r\nConnection: close\r\n\r\nmani".into(),
+            2 => "HTTP/1.1 200 X\r\nContent-Length: 8\r\nETag: \"e\"\r\nConnection: close\r\n\r\nmani".into(),
             _ => reply(200, "ETag: \"e\"", "manifest"),
         }
     })

@@ -48,6 +48,12 @@ fn a_stderr_that_cannot_be_written_costs_no_backup() {
         assert_eq!(world.keys("bad"), Vec::<String>::new());
         assert_eq!(world.server.store().open_uploads(), 0);
     }
+    // What ends the program before it has begun is its exit code's to tell.
+    let world = World::new(GOOD);
+    for stderr in [full().into(), gone()] {
+        let status = world.tapline(&["backup", "nope"]).stderr(stderr).status();
+        assert_eq!(status.unwrap().code(), Some(3));
+    }
 }
 
 #[test]

@@ -235,6 +235,9 @@ fn huge_numbers_are_errors_and_never_panics() {
             assert!(run.stderr.contains(&format!("{table}.{key}")) || number.len() > 19);
         }
     }
+    world.inventory("[run]\nmemory = \"2PiB\"\n");
+    let run = world.run(&["backup", "--dry-run"]);
+    assert!(run.code == Some(3) && run.stderr.contains("run.memory"));
     for flag in ["--memory=16EiB", "--retry-for=99999999999h", "--jobs=70000"] {
         assert_eq!(world.run(&["backup", flag]).code, Some(2), "{flag}");
     }
