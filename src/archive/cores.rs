@@ -90,6 +90,15 @@ impl Lane {
     }
 }
 
+#[cfg(test)]
+impl Lane {
+    /// How much of it has not begun.
+    pub fn waiting(&self) -> usize {
+        let mut state = self.cores.threads.queue.state();
+        state.lane(self.id).map_or(0, |lane| lane.work.len())
+    }
+}
+
 /// What has not begun is given up; what has begun goes on, and holds what it was given.
 impl Drop for Lane {
     fn drop(&mut self) {

@@ -363,3 +363,60 @@ impl Drop for Buffer {
         self.shelf.put(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn until(holds: impl Fn() -> bool) {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// A job that is given up leaves workers at its segments: what they work in is not free, and
+    /// another job's memory is not so much more.
+    #[tokio::test]
+    async fn room_is_free_when_the_last_who_works_in_it_is_done() {
+        for hashing in [true, false] {
+            let meter = Arc::<Meter>::default();
+            let encoding = Encoding {
+                compression: Compression::Gzip,
+                level: 1,
+                segment: 1000,
+                workers: 1,
+                feeds: 1,
+                checksum: None,
+                sha256: true,
+            };
+            let (mut inlet, mut outlet) = encoder(&Cores::new(2), encoding, &meter);
+            let (memory, hash) = (inlet.rooms.memory.clone(), inlet.hash.clone().unwrap());
+            let codecs = inlet.codecs.clone();
+            // One of the two gets no further than this.
+            let hash = hashing.then(|| hash.lock().unwrap());
+            let codec = (!hashing).then(|| codecs.0.lock().unwrap());
+            let mut room = inlet.room().await;
+            room.segment().resize(1000, 7);
+            inlet.put(room).await;
+            let lanes = &inlet.lanes;
+            until(|| lanes.hash.waiting() + lanes.encode.waiting() == 0).await;
+            let Some(Pending {
+                encoded, hashed, ..
+            }) = outlet.pending.recv().await
+            else {
+                panic!("it was put");
+            };
+            if hashing {
+                encoded.await.unwrap().unwrap();
+            } else {
+                hashed.unwrap().await.unwrap();
+            }
+            drop((inlet, outlet));
+            assert_eq!(memory.available_permits(), 1, "hashing: {hashing}");
+            drop((hash, codec));
+            until(|| memory.available_permits() == 2).await;
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tapline::config::Inventory;
@@ -189,6 +190,40 @@ fn a_dry_run_prints_the_plan_without_secrets_and_starts_nothing() {
     world.assert_store_is_clean();
 }
 
+/// Servers that take a connection and say nothing: none is asked only when another has had its time.
+#[test]
+fn a_dry_run_asks_all_servers_at_once() {
+    let silent = ["a", "b", "c"].map(|name| {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        (name, server)
+    });
+    let mut databases = String::from("[run]\nconnect_timeout = \"10m\"\n");
+    for (name, server) in &silent {
+        let port = server.local_addr().unwrap().port();
+        databases += &format!(
+            "[databases.{name}]\nengine = \"postgres\"\nhost = \"127.0.0.1\"\nport = {port}\n"
+        );
+        server.set_nonblocking(true).unwrap();
+    }
+    let world = World::new(&databases);
+    let mut running = world
+        .tapline(&["backup", "--dry-run"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut asked = BTreeMap::new();
+    wait_until(|| {
+        for (name, server) in &silent {
+            if let Ok(connection) = server.accept() {
+                asked.insert(*name, connection);
+            }
+        }
+        asked.len() == silent.len()
+    });
+    running.kill().unwrap();
+    running.wait().unwrap();
+}
+
 #[test]
 fn exit_codes_are_those_of_the_table() {
     let world = World::new("[databases.x]\nengine = \"sqlite\"\npath = \"missing.db\"\n");
@@ -307,6 +342,8 @@ fn a_synthetic_source_and_no_store_need_no_inventory() {
 struct Broken {
     at: &'static str,
     lists: bool,
+    /// How often it was asked for its limits: first by the plan, then on the job's way.
+    asked: AtomicUsize,
 }
 
 impl Meddler for Broken {
@@ -324,11 +361,24 @@ impl Meddler for Broken {
         }
         carry_out.await
     }
+
+    fn limits(&self, limits: Limits) -> Limits {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        assert!(
+            self.at != "plan" && (self.at != "way" || asked == 0),
+            "it breaks down"
+        );
+        limits
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_panics_is_reported_and_erased_and_costs_the_others_nothing() {
     for (operation, mode, lists) in [
+        ("plan", "streamed", true),
+        ("plan", "staged", true),
+        ("way", "streamed", true),
+        ("way", "staged", true),
         ("create", "streamed", true),
         ("part", "streamed", true),
         ("part", "streamed", false),
@@ -358,6 +408,7 @@ async fn a_job_that_panics_is_reported_and_erased_and_costs_the_others_nothing()
                     meddler: Broken {
                         at: operation,
                         lists,
+                        asked: AtomicUsize::new(0),
                     },
                 }),
             ),

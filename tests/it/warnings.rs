@@ -99,6 +99,24 @@ fn what_a_good_tool_complains_of_is_a_failure_where_nothing_may_be_missing() {
 }
 
 #[test]
+fn a_database_whose_writers_wait_for_its_dump_is_named() {
+    let world = World::new("[databases.app]\nengine = \"sqlite\"\npath = \"app.db\"\n");
+    let database = rusqlite::Connection::open(world.path("app.db")).unwrap();
+    let rows = "create table t (x); insert into t values (zeroblob(40000000))";
+    database.execute_batch(rows).unwrap();
+    let words = "journal_mode is not WAL: whoever writes to this database waits until it is dumped";
+    let check = world.run(&["check"]);
+    assert!(check.code == Some(0) && check.stdout.contains(words));
+    let run = world.run(&["backup", "--report", "report.json"]);
+    assert!(run.code == Some(0) && run.stdout.contains(words));
+    let said = report(&world)["jobs"][0]["warnings"].to_string();
+    assert!(said.contains(words), "{said}");
+    database.pragma_update(None, "journal_mode", "wal").unwrap();
+    let run = world.run(&["backup"]);
+    assert!(run.code == Some(0) && !run.stdout.contains("journal_mode"));
+}
+
+#[test]
 fn a_dump_that_fails_is_run_again_as_often_as_is_allowed() {
     let script =
         "echo x >> tries; echo rows; [ $(wc -l < tries) -gt 2 ] || { echo went away >&2; exit 1; }";

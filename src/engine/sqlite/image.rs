@@ -81,6 +81,14 @@ impl State {
         })
     }
 
+    /// The same, where it can be dumped.
+    fn checked(self) -> Result<Self, SqliteError> {
+        if !self.has_pages && self.size > WITHOUT_PAGES {
+            return Err(SqliteError::NoPages(self.size));
+        }
+        Ok(self)
+    }
+
     /// What the dump does to others.
     pub(super) fn warning(&self) -> Option<&'static str> {
         (!self.is_wal && self.size > AT_ONCE).then_some(
@@ -93,10 +101,7 @@ impl State {
 /// whole.
 pub(super) fn check(path: &Path) -> Result<State, SqliteError> {
     let database = open(path)?;
-    let state = State::of(&database)?;
-    if !state.has_pages && state.size > WITHOUT_PAGES {
-        return Err(SqliteError::NoPages(state.size));
-    }
+    let state = State::of(&database)?.checked()?;
     if state.size <= WITHOUT_PAGES {
         let found: String = database.query_row("pragma quick_check(1)", [], |row| row.get(0))?;
         if found != "ok" {
@@ -140,11 +145,9 @@ pub fn dump(path: &Path, out: &mut impl Write) -> Result<u64, SqliteError> {
     let mut database = open(path)?;
     // The first read takes the snapshot that all the following see.
     database.execute_batch("begin")?;
-    let state = State::of(&database)?;
+    let state = State::of(&database)?.checked()?;
     let expected = state.size;
-    let got = if !state.has_pages && expected > WITHOUT_PAGES {
-        return Err(SqliteError::NoPages(expected));
-    } else if !state.has_pages || expected <= AT_ONCE {
+    let got = if !state.has_pages || expected <= AT_ONCE {
         let image = if state.has_pages {
             let mut image = Vec::new();
             copy(&database, &mut image)?;
@@ -220,6 +223,22 @@ mod tests {
         let mut reader = open(&path).unwrap();
         assert!(State::of(&reader).unwrap().has_pages, "build with the flag");
         assert!(reader.serialize("main").unwrap().to_vec() == image);
+    }
+
+    #[test]
+    fn without_the_page_table_what_is_too_large_for_memory_is_refused() {
+        let of = |size, has_pages| State {
+            size,
+            is_wal: true,
+            has_pages,
+        };
+        assert!(of(WITHOUT_PAGES, false).checked().is_ok());
+        assert!(of(1 << 40, true).checked().is_ok());
+        let refused = of(WITHOUT_PAGES + 1, false).checked().err().unwrap();
+        assert!(
+            refused.to_string().contains("LIBSQLITE3_FLAGS"),
+            "{refused}"
+        );
     }
 
     #[test]
