@@ -14,6 +14,7 @@ mod interrupt;
 mod inventory;
 mod keygen;
 mod keys;
+mod limits;
 mod list;
 mod log;
 mod notify;
@@ -58,6 +59,9 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         _ => crate::dump::guard::arm(),
+    }
+    if let Err(failure) = limits::open_files().and_then(|()| limits::threads()) {
+        return end(&failure);
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

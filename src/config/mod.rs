@@ -226,10 +226,3 @@ fn read_text(path: &Path) -> std::io::Result<String> {
     }
     Ok(text)
 }
-
-/// The line, from 1, of a byte of `text`.
-fn line_of(text: &str, byte: usize) -> usize {
-    text.as_bytes()[..byte.min(text.len())]
-        .split(|byte| *byte == b'\n')
-        .count()
-}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::{ConfigError, Secret, SecretFrom, line_of, raw};
+use super::{ConfigError, Secret, SecretFrom, raw};
 use crate::catalog::Within;
 
 pub(super) type Result<T> = std::result::Result<T, ConfigError>;
@@ -26,16 +26,20 @@ pub const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 /// The file that is being validated, for places.
 pub(super) struct File<'a> {
     pub path: &'a Path,
-    pub text: &'a str,
+    /// Where each line begins: every key of a database is given its place.
+    lines: Vec<usize>,
 }
 
-impl File<'_> {
+impl<'a> File<'a> {
+    pub fn new(path: &'a Path, text: &str) -> Self {
+        let after_breaks = memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1);
+        let lines = std::iter::once(0).chain(after_breaks).collect();
+        Self { path, lines }
+    }
+
     pub fn place(&self, span: &Range<usize>, key: &str) -> String {
-        format!(
-            "{}:{}: {key}",
-            self.path.display(),
-            line_of(self.text, span.start)
-        )
+        let line = self.lines.partition_point(|begin| *begin <= span.start);
+        format!("{}:{line}: {key}", self.path.display())
     }
 
     pub fn wrong<T>(

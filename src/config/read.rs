@@ -15,7 +15,7 @@ use super::raw;
 
 /// Reads the tables of an inventory.
 pub(super) fn tables(path: &Path, text: &str) -> Result<raw::Inventory> {
-    let file = File { path, text };
+    let file = File::new(path, text);
     let document = match DeTable::parse(text) {
         Ok(document) => document,
         Err(error) => {

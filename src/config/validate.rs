@@ -19,7 +19,7 @@ use crate::catalog::Mode;
 use crate::signature::TrustedSigners;
 
 pub(super) fn inventory(path: &Path, text: &str, raw: &raw::Inventory) -> Result<Inventory> {
-    let file = File { path, text };
+    let file = File::new(path, text);
     let run = run(&file, &raw.run)?;
     let staged = staged(&file, &raw.staged)?;
     let notify = notify(&file, &raw.notify)?;

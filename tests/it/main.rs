@@ -16,6 +16,7 @@ mod hooks;
 mod job;
 mod kills;
 mod lease;
+mod limits;
 mod mail;
 mod matrix;
 mod meddled;

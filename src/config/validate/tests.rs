@@ -457,3 +457,26 @@ async fn secrets_come_from_files_and_commands_without_their_line_break() {
         );
     }
 }
+
+#[test]
+fn places_of_many_databases_cost_no_more_each_than_those_of_few() {
+    use std::fmt::Write;
+    let took = |databases: usize| {
+        let mut text = STORE.to_owned();
+        for number in 0..databases {
+            let _ = write!(
+                text,
+                "[databases.x{number}]\nengine = \"command\"\ncommand = [\"seq\", \"9\"]\n"
+            );
+        }
+        let once = || {
+            let start = std::time::Instant::now();
+            Inventory::parse(Path::new("t.toml"), &text).unwrap();
+            start.elapsed()
+        };
+        (0..3).map(|_| once()).min().unwrap()
+    };
+    let (few, many) = (took(500), took(10_000));
+    // Twenty times as many; four hundred times as long where each is looked for from the top.
+    assert!(many < 100 * few, "{few:?} for 500, {many:?} for 10,000");
+}
