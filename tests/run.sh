@@ -22,6 +22,7 @@ need zstd zstd
 need /usr/include/isa-l.h libisal-dev
 need openssl openssl
 need pgrep procps
+need faketime faketime
 need psql postgresql-client
 need /usr/sbin/pgbouncer pgbouncer
 need /usr/lib/python3/dist-packages/aiosmtpd python3-aiosmtpd
@@ -78,6 +79,8 @@ fi
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 # As it is by default, and what ISA-L has a part in once more with that.
 suite --locked --features demo
+# The service's page in a real browser, with the binary that these tests were of.
+TAPLINE_BINARY=$(realpath "${CARGO_TARGET_DIR:-target}")/debug/tapline tests/browser.sh || [ $? = 77 ]
 cargo test --locked --all-features --lib archive::
 tests/fuzz.sh 5
 # The production binary is built without the demo.

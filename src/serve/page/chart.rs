@@ -9,10 +9,9 @@ use crate::units;
 pub const MOST: usize = 200;
 const WIDTH: f64 = 800.0;
 const HEIGHT: f64 = 180.0;
-/// Room for the words above and below.
-const MARGIN: f64 = 22.0;
 
-/// The sizes of these backups, oldest first, each with a tip; `None` when there are none.
+/// The sizes of these backups, oldest first, each with a tip; `None` when there are none. Bars become
+/// as wide as the screen, and words beside them stay as large as all words are.
 pub fn sizes(backups: &[Stored]) -> Option<String> {
     let shown = &backups[backups.len().saturating_sub(MOST)..];
     let (first, last) = (shown.first()?, shown.last()?);
@@ -23,16 +22,13 @@ pub fn sizes(backups: &[Stored]) -> Option<String> {
     let span = (end - begin).max(1) as f64;
     #[expect(clippy::cast_precision_loss, reason = "pixels")]
     let width = (WIDTH * 0.8 / shown.len() as f64).clamp(2.0, 24.0);
+    let largest = units::size(most);
     let day = |backup: &Stored| backup.backup_id.time().strftime("%Y-%m-%d").to_string();
-    let mut svg = format!(
-        "<svg viewBox=\"0 0 {WIDTH} {}\" role=img aria-label=\"Sizes of {}, the largest {}\">\
-         <line class=grid x1=0 x2={WIDTH} y1={MARGIN} y2={MARGIN} />\
-         <text class=axis x=0 y={}>{}</text>",
-        HEIGHT + 2.0 * MARGIN,
+    let mut figure = format!(
+        "<figure class=sizes><span>{largest}</span>\
+         <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=none role=img \
+         aria-label=\"Sizes of {}, the largest {largest}\">",
         units::count(shown.len(), "backup"),
-        units::size(most),
-        MARGIN - 6.0,
-        units::size(most)
     );
     for backup in shown {
         #[expect(clippy::cast_precision_loss, reason = "pixels")]
@@ -43,23 +39,21 @@ pub fn sizes(backups: &[Stored]) -> Option<String> {
         let height = (share * HEIGHT).max(2.0);
         // Writing to a text does not fail.
         let _ = write!(
-            svg,
+            figure,
             "<rect class=bar x={:.1} y={:.1} width={width:.1} height={height:.1}><title>{}: {}</title></rect>",
             at * (WIDTH - width),
-            MARGIN + HEIGHT - height,
+            HEIGHT - height,
             backup.backup_id.time().strftime("%Y-%m-%d %H:%M UTC"),
             units::size(backup.bytes),
         );
     }
-    let below = HEIGHT + 2.0 * MARGIN - 5.0;
     let _ = write!(
-        svg,
-        "<text class=axis x=0 y={below}>{}</text>\
-         <text class=axis x={WIDTH} y={below} text-anchor=end>{}</text></svg>",
+        figure,
+        "</svg><span>{}</span><span>{}</span></figure>",
         day(first),
         day(last)
     );
-    Some(svg)
+    Some(figure)
 }
 
 #[cfg(test)]

@@ -239,9 +239,7 @@ pub fn database(
     }
     page += "<h2>Sizes</h2>";
     match chart::sizes(backups) {
-        Some(svg) => {
-            let _ = write!(page, "<figure>{svg}</figure>");
-        }
+        Some(figure) => page += &figure,
         None => page += "<p class=quiet>There is no backup.</p>",
     }
     page += "<h2 id=backups>Backups, and what the rules make of them</h2>";
@@ -306,7 +304,10 @@ pub fn runs(runs: &[std::sync::Arc<RunReport>], jobs: &[LiveJob]) -> String {
             .filter(|svg| at == 0 && svg.len() <= PICTURE)
         {
             Some(svg) => {
-                let _ = write!(page, "<figure class=paper>{svg}</figure>");
+                let _ = write!(
+                    page,
+                    "<figure class=paper tabindex=0 aria-label=\"The last run\">{svg}</figure>"
+                );
             }
             None if at == 0 => page += "<p class=quiet>Its picture is too large for a page.</p>",
             None => {}
