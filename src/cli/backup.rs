@@ -91,7 +91,6 @@ async fn carry_out(
         .await?;
     drop(show);
     display.clear();
-    let untold = tell(options, &report);
     let codes = report
         .jobs
         .iter()
@@ -100,11 +99,14 @@ async fn carry_out(
             None => job.prune_error.as_ref().map(|_| Exit::Failed),
         });
     let exit = match (interrupted, Exit::of_all(codes)) {
-        (_, Exit::Good) if untold => Exit::Untold,
         (_, Exit::Good) => Exit::Good,
         (Some(exit), _) | (None, exit) => exit,
     };
-    Ok((report, exit))
+    let is_told = tell(options, &report, exit);
+    match exit {
+        Exit::Good if !is_told => Ok((report, Exit::Untold)),
+        exit => Ok((report, exit)),
+    }
 }
 
 /// A folder that is not there is found out now, and not when hours have passed.
@@ -128,16 +130,16 @@ fn find_folders(options: &BackupOptions) -> Result<(), Failure> {
 }
 
 /// Prints the table and writes what was asked for besides. What cannot be written is said, and
-/// keeps nothing else from being told; whether there was any.
-fn tell(options: &BackupOptions, report: &RunReport) -> bool {
+/// keeps nothing else from being told; whether all of it was.
+fn tell(options: &BackupOptions, report: &RunReport, exit: Exit) -> bool {
     let to_stdout = options.report.as_deref() == Some(Path::new("-"));
     let mut shown = report::text(report);
     let mut written = vec![match &options.report {
         Some(_) if to_stdout => {
-            console::out(&report::json(report));
+            console::out(&report::json(report, exit));
             Ok(())
         }
-        Some(file) => write(file, &report::json(report)),
+        Some(file) => write(file, &report::json(report, exit)),
         None => Ok(()),
     }];
     let drawn = |file: &Path, picture: std::io::Result<String>| {
@@ -159,7 +161,7 @@ fn tell(options: &BackupOptions, report: &RunReport) -> bool {
     for failure in &failures {
         console::error(failure);
     }
-    !failures.is_empty()
+    failures.is_empty()
 }
 
 pub(super) fn write(file: &Path, text: &str) -> Result<(), Failure> {

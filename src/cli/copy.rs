@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use super::args::CopyOptions;
 use super::exit::{Exit, Failure};
 use super::{Session, console, text};
@@ -51,22 +53,42 @@ pub(super) async fn copy(session: &mut Session, options: &CopyOptions) -> Result
         Ok((store, from, names))
     };
     let (store, from, names) = session.signals.unless(work).await?;
-    if names.is_empty() {
+    if names.is_empty() && !options.json {
         console::remark(&format!("{} lacks nothing\n", store.address()));
     }
-    let mut codes = Vec::new();
+    let (mut copies, mut failures) = (Vec::new(), Vec::new());
     for name in &names {
         match copy_backup(session, options, &inventory, (&from, &store), name).await {
-            Ok(_) => {}
-            Err(failure) if names.len() == 1 || failure.exit.is_by_signal() => return Err(failure),
+            Ok(copy) => copies.push(copy),
             // The others are copied all the same.
             Err(failure) => {
-                console::error(&failure);
-                codes.push(failure.exit);
+                let is_end = failure.exit.is_by_signal();
+                failures.push((name, failure));
+                if is_end {
+                    break;
+                }
             }
         }
     }
-    Ok(Exit::of_all(codes))
+    if options.json {
+        let failed = failures.iter().map(|(name, failure)| {
+            json!({ "name": name.to_string(), "result": "failed", "failure": failure.fields() })
+        });
+        copies.extend(failed);
+        console::out(&text::json(&json!({ "version": 1, "copies": copies })));
+    }
+    if let [.., (_, last)] = &failures[..]
+        && (names.len() == 1 || last.exit.is_by_signal())
+        && let Some((_, failure)) = failures.pop()
+    {
+        return Err(failure);
+    }
+    for (_, failure) in &failures {
+        console::error(failure);
+    }
+    Ok(Exit::of_all(
+        failures.iter().map(|(_, failure)| failure.exit),
+    ))
 }
 
 async fn copy_backup(
@@ -75,7 +97,7 @@ async fn copy_backup(
     inventory: &Inventory,
     (from, store): (&BTreeMap<String, SharedStore>, &SharedStore),
     name: &BackupName,
-) -> Result<Exit, Failure> {
+) -> Result<Value, Failure> {
     let work = async {
         let copies = inventory.stores_of(&name.database);
         let named = look_up(from, copies, name, &inventory.signatures.trusted).await?;
@@ -125,20 +147,26 @@ async fn copy_backup(
         .await?;
     display.clear();
     let address = store.address();
+    let (size, seconds) = (manifest.archive.size, start.elapsed().as_secs_f64());
+    let done = |result, words: &str| {
+        if !options.json {
+            console::remark(words);
+        }
+        json!({ "name": name.to_string(), "result": result, "from": from,
+            "to": address, "bytes": size, "seconds": seconds })
+    };
     let error = match copied {
         Ok(CopyOutcome::AlreadyThere) => {
-            console::remark(&format!("{name} is in {address} already\n"));
-            return Ok(Exit::Good);
+            return Ok(done("there", &format!("{name} is in {address} already\n")));
         }
         Ok(CopyOutcome::Copied) => {
-            let (size, seconds) = (manifest.archive.size, start.elapsed().as_secs_f64());
-            console::remark(&format!(
+            let words = format!(
                 "{name} copied from {from} to {address}: {} in {}, {} MB/s; digests are right\n",
                 text::size(size),
                 text::time(seconds),
                 text::rate(size, seconds)
-            ));
-            return Ok(Exit::Good);
+            );
+            return Ok(done("copied", &words));
         }
         Err(error) => error,
     };

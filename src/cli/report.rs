@@ -1,8 +1,9 @@
 //! The end of a run: a table for people, JSON for programs.
 
 use jiff::Timestamp;
+use serde::Serialize;
 
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
 use super::text::{rate, size, table_of_names, time};
 use crate::run::{JobReport, JobResult, RunReport, Waited, hostname};
 use crate::units;
@@ -99,10 +100,17 @@ fn bound_by(waited: &Waited) -> String {
     }
 }
 
-/// The report as JSON. Its fields are those of [`RunReport`]; `version` changes when one changes
-/// its meaning.
-pub(super) fn json(report: &RunReport) -> String {
-    serde_json::to_string_pretty(report).expect("a report has only string keys") + "\n"
+/// The report as JSON. Its fields are those of [`RunReport`] and how the program ends, unless what
+/// it says cannot be written; `version` changes when one changes its meaning.
+pub(super) fn json(report: &RunReport, exit: Exit) -> String {
+    #[derive(Serialize)]
+    struct Told<'a> {
+        #[serde(flatten)]
+        report: &'a RunReport,
+        exit_code: u8,
+    }
+    let exit_code = exit as u8;
+    super::text::json(&Told { report, exit_code })
 }
 
 /// The report of a run that did not come as far as its jobs.

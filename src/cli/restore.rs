@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::args::RestoreOptions as Options;
@@ -48,6 +49,12 @@ pub(super) async fn restore_backup(
     let identities = keys.await?;
     if options.dry_run || asks(options) {
         let plan = place.plan(&name, &manifest, &how).await?;
+        if options.dry_run && options.json {
+            let plan = json!({ "version": 1, "name": name.to_string(), "result": "planned",
+                "to": place.to_string(), "replaces": plan.replaces, "words": plan.words });
+            console::out(&text::json(&plan));
+            return Ok(Exit::Good);
+        }
         if options.dry_run {
             console::out(&format!("{}\n", plan.words));
             return Ok(Exit::Good);
@@ -107,7 +114,11 @@ pub(super) async fn restore_backup(
                 text::time(seconds),
                 text::rate(size, seconds)
             );
-            if matches!(place, Place::Stdout) {
+            if options.json {
+                let done = json!({ "version": 1, "name": name.to_string(), "result": "restored",
+                    "to": place.to_string(), "bytes": size, "seconds": seconds });
+                console::out(&text::json(&done));
+            } else if matches!(place, Place::Stdout) {
                 console::aside(&what);
             } else {
                 console::remark(&what);
@@ -199,6 +210,10 @@ impl Place {
         manifest: &Manifest,
     ) -> Result<Self, Failure> {
         let to_stdout = options.stdout || options.output.as_deref() == Some(Path::new("-"));
+        if to_stdout && options.json {
+            let why = "--json and the dump would both be on stdout: give --output FILE";
+            return Err(Failure::new(Exit::Usage, why));
+        }
         if to_stdout && manifest.dump_format == "directory" {
             let why = "a dump of several files that only together make sense: \
                        give --output FOLDER instead of stdout";

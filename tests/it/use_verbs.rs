@@ -326,3 +326,95 @@ fn a_table_fits_into_80_columns_and_its_result_is_in_sight() {
     // Into a file or a pipe a name goes whole.
     assert!(world.run(&["list"]).stdout.contains(&name));
 }
+
+#[test]
+fn every_verb_that_has_a_result_tells_it_to_programs() {
+    let disk = "[stores.disk]\nurl = \"file:///FOLDER/disk\"\n";
+    let world = World::new("");
+    std::fs::create_dir(world.path("disk")).unwrap();
+    let folder = world.folder.path().display().to_string();
+    let disk = disk.replace("/FOLDER", &folder);
+    world.inventory(&format!(
+        "{disk}[defaults]\nstore = \"s3\"\nkeep_last = 1\n{SHOP}"
+    ));
+    let verbs: [(&[&str], &str); 13] = [
+        (&["backup", "--report", "-", "-q"], "/jobs/0/backup_id"),
+        (&["list", "--json"], "/backups/0/backup_id"),
+        (&["show", "shop", "--json"], "/archive/size"),
+        (&["status", "--json"], "/databases/0/health"),
+        (&["verify", "--json"], "/backups/0/result"),
+        (
+            &["restore", "shop", "-o", "a", "--json", "--dry-run"],
+            "/replaces",
+        ),
+        (&["restore", "shop", "-o", "a", "--json"], "/bytes"),
+        (
+            &["copy", "shop", "--to", "disk", "--json"],
+            "/copies/0/result",
+        ),
+        (
+            &["copy", "shop", "--to", "disk", "--json"],
+            "/copies/0/result",
+        ),
+        (&["copy", "--all", "--to", "disk", "--json"], "/copies"),
+        (&["prune", "--json"], "/backups/0/verdict"),
+        (&["cleanup", "--json"], "/stores/0/foreign"),
+        (&["check", "--json"], "/findings/0/result"),
+    ];
+    for (args, place) in verbs {
+        let run = world.run(args);
+        assert_eq!(run.code, Some(0), "{args:?}");
+        assert!(json(&run).pointer(place).is_some(), "{args:?}: {place}");
+    }
+    let both = world.run(&["restore", "shop", "-o", "-", "--json"]);
+    assert_eq!((both.code, both.stdout.as_str()), (Some(2), ""));
+    // What fails is in it, too.
+    let keys = world.keys("shop");
+    let volume = keys.iter().find(|key| key.ends_with(".tar.gz")).unwrap();
+    let mut bytes = world.server.store().read(volume).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    world.server.store().overwrite(volume, bytes.into());
+    std::fs::remove_dir_all(world.path("disk/shop")).unwrap();
+    let run = world.run(&["copy", "shop", "--to", "disk", "--json", "--store", "s3"]);
+    assert_eq!(run.code, Some(5));
+    let report = json(&run);
+    assert_eq!(report["copies"][0]["result"], "failed");
+    assert_eq!(report["copies"][0]["failure"]["exit_code"], 5);
+}
+
+#[test]
+fn a_report_says_of_each_job_when_where_and_by_what_it_was_done() {
+    let bad = "[databases.bad]\nengine = \"command\"\ncommand = [\"false\"]\n";
+    let world = World::new(&format!("{SHOP}{bad}"));
+    let run = world.run(&["backup", "--report", "-"]);
+    assert_eq!(run.code, Some(1));
+    let report = json(&run);
+    for place in [
+        "/started",
+        "/seconds",
+        "/host",
+        "/tapline",
+        "/jobs/0/started",
+        "/jobs/0/seconds",
+        "/jobs/0/backup_id",
+        "/jobs/0/store",
+        "/jobs/0/dump_bytes",
+        "/jobs/1/failure/kind",
+    ] {
+        assert!(
+            report.pointer(place).is_some_and(|value| !value.is_null()),
+            "{place}: {report:#}"
+        );
+    }
+    assert_eq!(report["exit_code"], 1);
+    // And the log's line of a backup that is stored names it and its place.
+    let run = world.run(&["backup", "shop", "--log-format", "json"]);
+    let lines = run.stderr.lines();
+    let mut lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let stored = lines.find(|line| line["fields"]["message"] == "backup stored");
+    let fields = &stored.unwrap()["fields"];
+    let id = fields["backup_id"].as_str().unwrap();
+    let keys = world.keys("shop");
+    assert!(keys.iter().any(|key| key.contains(id)), "{id}: {keys:?}");
+    assert_eq!(fields["store"], "s3://bucket/backups");
+}

@@ -97,6 +97,9 @@ pub struct RestoreOptions {
     /// its fingerprint
     #[arg(long, value_name = "FINGERPRINT")]
     pub source: Option<String>,
+    /// What was done, or with --dry-run would be, as JSON
+    #[arg(long, conflicts_with = "stdout")]
+    pub json: bool,
     /// Log lines instead of a progress bar
     #[arg(long)]
     pub no_progress: bool,

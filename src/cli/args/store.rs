@@ -50,6 +50,9 @@ pub struct CopyOptions {
     /// From this store of the inventory [default: whichever other has it]
     #[arg(long, value_name = "NAME")]
     pub store: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
     /// Log lines instead of a progress bar
     #[arg(long)]
     pub no_progress: bool,
