@@ -317,6 +317,13 @@ fn check_finds_what_would_fail_in_postgres() {
     assert_eq!(check("options = [\"--no-owner\"]").code, Some(0));
     let unknown = check("options = [\"--foo\"]");
     assert!(unknown.code != Some(0) && unknown.stdout.contains("--foo"));
+    let patterns = "database = \"*\"\nexclude = [\"shop\", \"shpo*\"]";
+    world.inventory(&entry("postgres", "all", server.port(), patterns));
+    let idle = world.run(&["check"]);
+    assert!(
+        idle.stdout
+            .contains("`exclude` has \"shpo*\", which fits none")
+    );
     let tools = check("tools = \"/nowhere\"");
     assert!(tools.code != Some(0) && tools.stdout.contains("/nowhere/"));
     world.write("tapline.toml", {

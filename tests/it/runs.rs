@@ -302,6 +302,14 @@ fn compression_and_prefix_follow_the_flags() {
         world.run(&["backup", "--staged-dir", "nowhere"]).code,
         Some(2)
     );
+    let staged = format!("{}/nowhere", world.folder.path().display());
+    world.inventory(&format!(
+        "[run]\nmode = \"staged\"\n[staged]\ndir = \"{staged}\"\n\
+         [databases.x]\nengine = \"command\"\ncommand = [\"seq\", \"9\"]\n"
+    ));
+    let run = world.run(&["backup"]);
+    assert!(run.code == Some(3) && run.stderr.contains("there is no such folder"));
+    assert!(!world.path("nowhere").exists());
 }
 
 #[test]

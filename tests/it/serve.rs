@@ -36,7 +36,7 @@ pub struct Service {
 }
 
 impl Service {
-    fn of(world: &World, mut command: Command) -> Self {
+    pub fn of(world: &World, mut command: Command) -> Self {
         Self {
             child: command.spawn().unwrap(),
             log: world.path("log"),
@@ -68,7 +68,7 @@ impl Drop for Service {
     }
 }
 
-fn serve(world: &World) -> Service {
+pub fn serve(world: &World) -> Service {
     let log = std::fs::OpenOptions::new();
     let log = log
         .clone()
