@@ -9,12 +9,12 @@ use super::grants::statements;
 use super::servers::{Mariadb, PASSWORD, Postgres};
 use super::world::{World, tool};
 
-fn corpus(name: &str) -> PathBuf {
+pub fn corpus(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus")).join(name)
 }
 
 /// An inventory of ways to store one database of a server; and a pair of keys.
-fn world(engine: &str, user: &str, port: u16, ways: &str) -> World {
+pub fn world(engine: &str, user: &str, port: u16, ways: &str) -> World {
     let world = World::new("");
     let recipient = world.age_recipient();
     world.inventory(&format!(
@@ -26,7 +26,7 @@ fn world(engine: &str, user: &str, port: u16, ways: &str) -> World {
     world
 }
 
-fn same(one: &str, other: &str, what: &str) {
+pub fn same(one: &str, other: &str, what: &str) {
     for (one, other) in one.lines().zip(other.lines()) {
         assert_eq!(one, other, "{what}");
     }
@@ -42,7 +42,7 @@ fn fed(command: &mut Command, script: impl Into<Stdio>) -> String {
 }
 
 /// A first backup of the entry `plain`, a staged one: its id.
-fn staged(world: &World) -> String {
+pub fn staged(world: &World) -> String {
     let run = world.run(&["backup", "plain", "--mode", "staged"]);
     assert_eq!(run.code, Some(0));
     // Ids are to the second, and the next one is to be the latest.
@@ -51,7 +51,7 @@ fn staged(world: &World) -> String {
 }
 
 /// What `show` and the README say of a dump by hand: as text into the client.
-fn by_hand(world: &World, backup: &str, mut client: Command) {
+pub fn by_hand(world: &World, backup: &str, mut client: Command) {
     let mut tapline = world.tapline(&["restore", backup, "--stdout"]);
     let mut tapline = tapline.stdout(Stdio::piped()).spawn().unwrap();
     fed(&mut client, tapline.stdout.take().unwrap());
@@ -59,7 +59,7 @@ fn by_hand(world: &World, backup: &str, mut client: Command) {
 }
 
 /// All of a PostgreSQL database in words; what is said about the database itself, where `itself`.
-fn postgres_look(server: &Postgres, database: &str, itself: bool) -> String {
+pub fn postgres_look(server: &Postgres, database: &str, itself: bool) -> String {
     let mut psql = server.client("psql", database);
     psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-f"]);
     let words = String::from_utf8(tool(psql.arg(corpus("postgres-look.sql")))).unwrap();
@@ -72,7 +72,7 @@ fn postgres_look(server: &Postgres, database: &str, itself: bool) -> String {
 }
 
 /// Makes the corpus in a new database, as `user`.
-fn make_postgres(server: &Postgres, user: &str) {
+pub fn make_postgres(server: &Postgres, user: &str) {
     server.sql(
         "postgres",
         r#"create role corpus_owner; create role corpus_reader; create role "corpus ""odd"" %""#,
@@ -129,7 +129,7 @@ fn make_postgres(server: &Postgres, user: &str) {
     }
 }
 
-const POSTGRES_WAYS: &str = "[databases.plain]\n[databases.zstd]\ncompression = \"zstd\"\nparallel = 2\n\
+pub const POSTGRES_WAYS: &str = "[databases.plain]\n[databases.zstd]\ncompression = \"zstd\"\nparallel = 2\n\
     [databases.custom]\nformat = \"custom\"\n[databases.sealed]\nencrypt_to = [\"RECIPIENT\"]\n";
 
 fn postgres_comes_back(user: &str) {
@@ -195,37 +195,58 @@ fn every_kind_of_object_that_any_user_of_postgres_may_make_comes_back_by_that_us
     postgres_comes_back("corpus_user");
 }
 
-/// All of a MariaDB database in words.
-fn mariadb_look(server: &Mariadb, database: &str) -> String {
-    let look = std::fs::File::open(corpus("mariadb-look.sql")).unwrap();
-    let words = fed(server.client().arg(database), look);
-    // The server names each table with its database.
-    words.replace(&format!("\n{database}."), "\n")
+/// A server of MariaDB or MySQL, whose corpus is in `corpus` of the server itself.
+pub struct Dialect<'a> {
+    pub engine: &'static str,
+    pub port: u16,
+    /// Its client, as one who may do all.
+    pub client: &'a dyn Fn() -> Command,
+    /// What is in the database for that its next value is its own sequence's.
+    pub by_sequence: &'static str,
+    /// The README's sentences above the rights of who backs up, and of who restores.
+    pub users: [&'static str; 2],
 }
 
-#[test]
-fn every_kind_of_object_of_mariadb_comes_back_on_every_way() {
-    let server = Mariadb::start();
-    server.sql(
-        "create database corpus charset utf8mb4; create user `corpus ``odd`@`%`; create user gone",
-    );
-    let script = std::fs::File::open(corpus("mariadb.sql")).unwrap();
-    fed(server.client().arg("corpus"), script);
-    // What its server cannot look up for a definer who is gone, it writes otherwise.
-    server.sql("drop user gone");
+impl Dialect<'_> {
+    fn sql(&self, text: &str) -> String {
+        String::from_utf8(tool((self.client)().args(["-e", text]))).unwrap()
+    }
+
+    /// Makes the corpus in a new database.
+    pub fn make(&self) {
+        self.sql(
+            "create database corpus charset utf8mb4; create user `corpus ``odd`@`%`; create user gone",
+        );
+        let script = std::fs::File::open(corpus(&format!("{}.sql", self.engine))).unwrap();
+        fed((self.client)().arg("corpus"), script);
+        // What its server cannot look up for a definer who is gone, it writes otherwise.
+        self.sql("drop user gone");
+    }
+
+    /// All of a database in words.
+    pub fn look(&self, database: &str) -> String {
+        let look = std::fs::File::open(corpus(&format!("{}-look.sql", self.engine))).unwrap();
+        let words = fed((self.client)().arg(database), look);
+        // The server names each table with its database.
+        words.replace(&format!("\n{database}."), "\n")
+    }
+}
+
+pub fn every_kind_comes_back_on_every_way(server: &Dialect) {
+    server.make();
     let world = world(
-        "mariadb",
+        server.engine,
         "admin",
-        server.port(),
+        server.port,
         "[databases.plain]\n[databases.sealed]\nencrypt_to = [\"RECIPIENT\"]\n",
     );
-    let before = mariadb_look(&server, "corpus");
-    assert!(before.lines().count() > 240, "{before}");
+    let before = server.look("corpus");
+    assert!(before.lines().count() > 200, "{before}");
     let staged = staged(&world);
     assert_eq!(world.run(&["backup"]).code, Some(0));
     let into_itself = world.run(&["restore", "plain", "--overwrite"]);
     assert_eq!(into_itself.code, Some(0));
-    same(&before, &mariadb_look(&server, "corpus"), "into itself");
+    same(&before, &server.look("corpus"), "into itself");
     let key = ["--identity", "age.key"];
     for (source, more) in [
         (format!("plain@{staged}"), &[][..]),
@@ -234,55 +255,52 @@ fn every_kind_of_object_of_mariadb_comes_back_on_every_way() {
     ] {
         let restored = world.run(&[&["restore", &source, "--to", "copy"][..], more].concat());
         assert_eq!(restored.code, Some(0), "{source}");
-        same(&before, &mariadb_look(&server, "copy"), &source);
+        same(&before, &server.look("copy"), &source);
         // Its defaults are of its own sequences.
-        server.sql("insert into copy.by_sequence (x) values (2)");
-        same(&before, &mariadb_look(&server, "corpus"), "the original");
+        server.sql(&format!("use copy; {}", server.by_sequence));
+        same(&before, &server.look("corpus"), "the original");
         server.sql("drop database copy");
     }
     let drill = world.run(&[&["verify", "--drill"][..], &key].concat());
     assert_eq!(drill.code, Some(0));
-    same(&before, &mariadb_look(&server, "corpus"), "after all");
+    same(&before, &server.look("corpus"), "after all");
     // Where the original is gone, too.
     server.sql("drop database corpus");
     let restored = world.run(&["restore", "plain", "--to", "copy"]);
     assert_eq!(restored.code, Some(0));
-    same(
-        &before,
-        &mariadb_look(&server, "copy"),
-        "without the original",
-    );
+    same(&before, &server.look("copy"), "without the original");
     server.sql("drop database copy");
     assert_eq!(world.run(&["restore", "plain"]).code, Some(0));
-    same(&before, &mariadb_look(&server, "corpus"), "made again");
+    same(&before, &server.look("corpus"), "made again");
 
     // By users who have the README's rights and no others.
-    server.sql(&statements("Who backs MariaDB up"));
-    let rights = statements("Who restores it, the database `shop`");
-    server.sql(&rights.replace("shop", "corpus"));
+    let [backs_up, restores] = server.users;
+    server.sql(&statements(backs_up));
+    server.sql(&statements(restores).replace("shop", "corpus"));
+    let engine = server.engine;
     world.inventory(&format!(
-        "[databases.limited]\nengine = \"mariadb\"\nhost = \"127.0.0.1\"\nport = {}\n\
+        "[databases.limited]\nengine = \"{engine}\"\nhost = \"127.0.0.1\"\nport = {}\n\
          user = \"tapline_backup\"\npassword = {{ file = \"limited\" }}\ndatabase = \"corpus\"\n",
-        server.port()
+        server.port
     ));
     world.write("limited", "secret");
     assert_eq!(world.run(&["backup"]).code, Some(0));
     let to = format!(
-        "mariadb://tapline_restore@127.0.0.1:{}/corpus",
-        server.port()
+        "{engine}://tapline_restore@127.0.0.1:{}/corpus",
+        server.port
     );
     let by_limited = ["restore", "limited", "--password-file", "limited", "--to"];
     let replaced = world.run(&[&by_limited[..], &[&to, "--overwrite"]].concat());
     assert_eq!(replaced.code, Some(0));
-    same(&before, &mariadb_look(&server, "corpus"), "by other users");
+    same(&before, &server.look("corpus"), "by other users");
 
     // By hand it is what the dump itself can say: a database under its own name, and no date that
     // is none in the dump's own mode.
     server.sql("drop database corpus; create database corpus charset utf8mb4");
-    let mut client = server.client();
+    let mut client = (server.client)();
     client.args(["--max-allowed-packet=1G", "corpus"]);
     by_hand(&world, "limited", client);
-    let by_hand = mariadb_look(&server, "corpus");
+    let by_hand = server.look("corpus");
     let lines = before.lines().zip(by_hand.lines());
     let other: Vec<_> = lines.filter(|(one, other)| one != other).collect();
     assert!(
@@ -293,6 +311,21 @@ fn every_kind_of_object_of_mariadb_comes_back_on_every_way() {
     let left =
         "select count(*) from information_schema.schemata where schema_name regexp 'tapline'";
     assert_eq!(server.sql(left).trim(), "0");
+}
+
+#[test]
+fn every_kind_of_object_of_mariadb_comes_back_on_every_way() {
+    let server = Mariadb::start();
+    every_kind_comes_back_on_every_way(&Dialect {
+        engine: "mariadb",
+        port: server.port(),
+        client: &|| server.client(),
+        by_sequence: "insert into by_sequence (x) values (2)",
+        users: [
+            "Who backs MariaDB up",
+            "Who restores it, the database `shop`",
+        ],
+    });
 }
 
 /// All of a SQLite database in words.

@@ -9,6 +9,7 @@ mod copy;
 mod corpus;
 mod databases;
 mod encryption;
+mod engines;
 mod environment;
 mod failures;
 mod grants;

@@ -9,7 +9,8 @@ use super::world::World;
 const KILLS: usize = 4;
 
 /// Runs `tapline` once to its end to know how long it takes; then again and again, killed at an
-/// instant up to then. `look` waits until what the kill has left behind has come to rest, and says
+/// instant up to then; every second one at the instant from which on the new content is there, as far
+/// as that is known: it is moved by what each finds. `look` waits until what the kill has left behind has come to rest, and says
 /// whether the new content is there.
 pub fn at_random_instants<'a>(
     what: &str,
@@ -23,9 +24,15 @@ pub fn at_random_instants<'a>(
     let whole = start.elapsed();
     assert!(look(), "what was not killed has done its work");
     let mut random = fastrand::Rng::new();
+    let mut switch = whole;
     let (mut done, mut finished) = (0, 0);
     for n in 0..kills {
-        let after = whole.mul_f64(random.f64() * 1.1);
+        let aimed = n % 2 == 1;
+        let after = if aimed {
+            switch.mul_f64(0.98 + random.f64() * 0.04)
+        } else {
+            whole.mul_f64(random.f64() * 1.1)
+        };
         let mut running = world
             .tapline(&args(n))
             .stdout(Stdio::null())
@@ -38,6 +45,9 @@ pub fn at_random_instants<'a>(
         running.wait().unwrap();
         let is_new = look();
         done += usize::from(is_new);
+        if aimed {
+            switch = switch.mul_f64(if is_new { 0.94 } else { 1.06 });
+        }
         println!(
             "{what}: killed after {after:?}: {}",
             if is_new { "new" } else { "old" }

@@ -128,6 +128,19 @@ impl Tenancy {
     }
 }
 
+/// Where the servers are installed that are tried: in a folder of its own, where `tests/engines.sh` has
+/// unpacked another release's.
+fn root() -> PathBuf {
+    std::env::var_os("TAPLINE_TESTS_ROOT").map_or("/".into(), PathBuf::from)
+}
+
+/// The first of these programs that is there, below `root`.
+fn first_below(root: &Path, programs: &[&str]) -> PathBuf {
+    let mut paths = programs.iter().map(|program| root.join(program));
+    let found = paths.find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("none of {programs:?} is in {}", root.display()))
+}
+
 fn folder() -> PathBuf {
     let folder = tempfile::tempdir().unwrap().keep();
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -204,17 +217,23 @@ impl Drop for Postgres {
 impl Postgres {
     /// The one of all tests.
     pub fn start() -> Self {
-        Self(Tenancy::shared(&POSTGRES, || Self::launch(&[])))
+        Self(Tenancy::shared(&POSTGRES, || Self::launch(&root(), &[])))
     }
 
     /// One of its own, with more options.
     pub fn start_with(options: &[&str]) -> Self {
-        Self(Tenancy::Own(Self::launch(options)))
+        Self(Tenancy::Own(Self::launch(&root(), options)))
     }
 
-    fn launch(options: &[&str]) -> Server {
+    /// One of its own, of this machine's release, whichever is tried.
+    pub fn start_of_release() -> Self {
+        Self(Tenancy::Own(Self::launch(Path::new("/"), &[])))
+    }
+
+    fn launch(root: &Path, options: &[&str]) -> Server {
         let folder = folder();
-        let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
+        let versions = std::fs::read_dir(root.join("usr/lib/postgresql"));
+        let versions = versions.expect("PostgreSQL is installed");
         let newest = versions
             .map(|version| version.unwrap().path())
             .max()
@@ -333,33 +352,38 @@ impl Drop for Mariadb {
 impl Mariadb {
     /// The one of all tests.
     pub fn start() -> Self {
-        Self(Tenancy::shared(&MARIADB, Self::launch))
+        Self(Tenancy::shared(&MARIADB, || Self::launch(&root())))
     }
 
-    fn launch() -> Server {
+    /// One of its own, of this machine's release, whichever is tried.
+    pub fn start_of_release() -> Self {
+        Self(Tenancy::Own(Self::launch(Path::new("/"))))
+    }
+
+    fn launch(root: &Path) -> Server {
         let folder = folder();
         let data = folder.join("data");
+        let base = format!("--basedir={}", root.join("usr").display());
+        let install = root.join("usr/bin/mariadb-install-db");
         // A server that starts removes every server's temporary tables from a folder they share.
-        run(unprivileged("mysql", "mariadb-install-db")
+        run(unprivileged("mysql", install)
             .env("TMPDIR", &folder)
             .arg("--no-defaults")
+            .arg(&base)
             .arg(format!("--datadir={}", data.display()))
             .args(["--auth-root-authentication-method=normal", "--skip-test-db"]));
         let places = [
-            "/usr/sbin/mariadbd",
-            "/usr/libexec/mariadbd",
-            "/usr/bin/mariadbd",
+            "usr/sbin/mariadbd",
+            "usr/libexec/mariadbd",
+            "usr/bin/mariadbd",
         ];
-        let program = places
-            .into_iter()
-            .map(PathBuf::from)
-            .find(|path| path.is_file())
-            .expect("MariaDB is installed");
+        let program = first_below(root, &places);
         let socket = folder.join("s");
         let command = |port: u16| {
             let mut command = unprivileged("mysql", &program);
             command
                 .arg("--no-defaults")
+                .arg(&base)
                 .arg(format!("--datadir={}", data.display()))
                 .arg(format!("--socket={}", socket.display()))
                 .arg(format!("--pid-file={}", folder.join("pid").display()))
@@ -397,12 +421,71 @@ impl Mariadb {
         command
             .args([
                 "--no-defaults",
+                "--skip-ssl",
                 "--user=root",
                 "--batch",
                 "--skip-column-names",
                 "--default-character-set=utf8mb4",
             ])
             .arg(format!("--socket={}", folder.join("s").display()))
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn sql(&self, text: &str) -> String {
+        run(self.client().args(["-e", text]))
+    }
+}
+
+/// Oracle's MySQL, which is where `tests/engines.sh` has unpacked it; each test starts one.
+pub struct Mysql(Server);
+
+impl Mysql {
+    pub fn start(options: &[&str]) -> Self {
+        let (root, folder) = (root(), folder());
+        let (data, socket) = (folder.join("data"), folder.join("s"));
+        let mysqld = || {
+            let mut command = unprivileged("mysql", root.join("usr/sbin/mysqld"));
+            command
+                .arg("--no-defaults")
+                .arg(format!("--basedir={}", root.join("usr").display()))
+                .arg(format!("--datadir={}", data.display()))
+                .arg(format!("--secure-file-priv={}", folder.display()));
+            command
+        };
+        run(mysqld().arg("--initialize-insecure"));
+        let command = |port: u16| {
+            let mut command = mysqld();
+            command
+                .arg(format!("--socket={}", socket.display()))
+                .arg(format!("--pid-file={}", folder.join("pid").display()))
+                .arg(format!("--port={port}"))
+                .args(["--bind-address=127.0.0.1", "--mysqlx=OFF"])
+                .arg("--innodb-flush-log-at-trx-commit=0")
+                .args(options);
+            command
+        };
+        let answers = || UnixStream::connect(&socket).is_ok();
+        let server = Self(Server::start(&folder, "KILL", command, answers));
+        let password = PASSWORD.replace('\\', r"\\").replace('\'', r"\'");
+        server.sql(&format!(
+            "create user admin@'%' identified by '{password}';
+             grant all on *.* to admin@'%' with grant option"
+        ));
+        server
+    }
+
+    pub fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    /// Its own client, as root over the socket.
+    pub fn client(&self) -> Command {
+        let mut command = Command::new(root().join("usr/bin/mysql"));
+        command
+            .args(["--no-defaults", "--user=root", "--batch"])
+            .args(["--skip-column-names", "--default-character-set=utf8mb4"])
+            .arg(format!("--socket={}", self.0.folder.join("s").display()))
             .stdin(Stdio::null());
         command
     }

@@ -50,10 +50,10 @@ impl Mysql {
 }
 
 /// The name of the lock on a database while it is loaded, and while its content moves; an
-/// expression. Locks' names are short.
+/// expression. Locks' names are short, and MySQL has no `md5` any more since 9.6.
 pub(super) fn lock(name: &str, moving: bool) -> String {
     let what = if moving { "move" } else { "load" };
-    format!("concat('tapline.{what}.', md5({name}))")
+    format!("concat('tapline.{what}.', left(sha2({name}, 256), 32))")
 }
 
 /// Makes a database beside `target`, or says why the target can only be replaced in place.

@@ -110,8 +110,8 @@ impl Mysql {
             .unwrap_or_else(|| self.tool_of_mariadb());
         if Flavor::of(&program) == Flavor::Mysql {
             return Err(ToolError::Cannot(format!(
-                "{}: Oracle's mysqldump cannot dump users and grants, and MariaDB's can, those of a \
-                 MySQL server, too: install mariadb-client, or set dump_tool to mariadb-dump",
+                "{}: Oracle's mysqldump cannot dump users and grants, and MariaDB's can: install \
+                 mariadb-client, or set dump_tool to mariadb-dump",
                 self.database.place
             )));
         }
@@ -241,17 +241,16 @@ impl Engine for Mysql {
             // A table whose default is of a sequence cannot be written to under such a lock.
             "--skip-add-locks",
         ];
-        // GTIDs that a server has cannot be set on it again; they are a replica's business.
-        let makers: &[&str] = match Flavor::of(&self.program()) {
-            // Tablespaces are a server's, and asking for them takes the PROCESS privilege.
-            Flavor::Mysql => &["--set-gtid-purged=OFF", "--no-tablespaces"],
+        let flavor = Flavor::of(&self.program());
+        let history: &[&str] = match flavor {
             Flavor::Mariadb if self.history.get() == Some(&true) => &["--dump-history"],
-            Flavor::Mariadb => &[],
+            _ => &[],
         };
         Ok(self
             .tool(self.program())
             .args(ours)
-            .args(makers.iter().copied())
+            .args(flavor.modest().iter().copied())
+            .args(history.iter().copied())
             // A blob is twice as long in hex digits; what the server lets through is its own limit.
             .args(["--default-character-set=utf8mb4", "--max-allowed-packet=1G"])
             .args(self.database.options.iter().cloned())
@@ -340,6 +339,13 @@ impl Engine for Mysql {
     }
 
     async fn lacks(&self) -> Result<Vec<String>, ToolError> {
+        if self.globals() && Flavor::named(&self.ask("select version()").await?) == Flavor::Mysql {
+            return Ok(vec![
+                "MySQL does not take back what mariadb-dump writes of its users and grants: keep \
+                 SHOW CREATE USER and SHOW GRANTS of each, by an entry with engine = \"command\""
+                    .into(),
+            ]);
+        }
         if !matches!(self.database.database, Selection::One(_)) {
             return Ok(Vec::new());
         }

@@ -45,6 +45,16 @@ impl Flavor {
         }
     }
 
+    /// What its dump tool is told so that it asks for no more rights than a dump takes. GTIDs that a
+    /// server has cannot be set on it again, they are a replica's business, and take a lock of
+    /// everything; tablespaces are a server's.
+    pub(super) fn modest(self) -> &'static [&'static str] {
+        match self {
+            Flavor::Mysql => &["--set-gtid-purged=OFF", "--no-tablespaces"],
+            Flavor::Mariadb => &[],
+        }
+    }
+
     pub(super) fn maker(self) -> &'static str {
         match self {
             Flavor::Mariadb => "MariaDB",
