@@ -274,9 +274,9 @@ pub fn every_kind_comes_back_on_every_way(server: &Dialect) {
     same(&before, &server.look("corpus"), "made again");
 
     // By users who have the README's rights and no others.
-    let [backs_up, restores] = server.users;
-    server.sql(&statements(backs_up));
-    server.sql(&statements(restores).replace("shop", "corpus"));
+    let [of_backups, of_restores] = server.users;
+    server.sql(&statements(of_backups));
+    server.sql(&statements(of_restores).replace("shop", "corpus"));
     let engine = server.engine;
     world.inventory(&format!(
         "[databases.limited]\nengine = \"{engine}\"\nhost = \"127.0.0.1\"\nport = {}\n\

@@ -80,6 +80,30 @@ fn a_definer_that_is_gone_is_named() {
 }
 
 #[test]
+fn an_index_that_was_never_finished_is_named_because_no_dump_has_it() {
+    let server = Postgres::start();
+    server.sql("postgres", "create database shop");
+    server.sql(
+        "shop",
+        "create table t (x int); insert into t values (1), (1)",
+    );
+    let mut psql = server.client("psql", "shop");
+    let fails = psql.args(["-Xc", "create unique index concurrently half on t (x)"]);
+    assert!(!fails.output().unwrap().status.success());
+    let world = World::new(&entry("postgres", "admin", server.port(), ""));
+    world.write("password", PASSWORD);
+    for verb in ["check", "backup"] {
+        let said = world.run(&[verb]).words();
+        assert!(
+            said.contains("1 indexes are invalid, such as half"),
+            "{verb}"
+        );
+    }
+    server.sql("shop", "drop index half");
+    assert!(!world.run(&["check"]).words().contains("invalid"));
+}
+
+#[test]
 fn what_a_good_tool_complains_of_is_a_failure_where_nothing_may_be_missing() {
     let command = "[databases.x]\nengine = \"command\"\ncommand = [\"sh\", \"-c\", \
                    \"echo rows; echo left one out >&2\"]\n";

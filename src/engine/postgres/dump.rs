@@ -35,6 +35,12 @@ join pg_roles r on r.rolname = current_user
 where not r.rolsuper and m.umuser <> r.oid
   and not (m.umuser = 0 and pg_has_role(s.srvowner, 'usage'))";
 
+/// Indexes that a `CREATE INDEX CONCURRENTLY` has left half made.
+const INVALID_INDEXES: &str = "\
+select count(*), min(indexrelid::regclass::text)
+from pg_index join pg_class on pg_class.oid = indrelid
+where not indisvalid and relkind <> 'p'";
+
 impl Postgres {
     pub(super) fn dump_program(&self) -> PathBuf {
         let usual = if self.globals() {
@@ -91,6 +97,15 @@ impl Postgres {
             said.push(format!(
                 "{count} user mappings of foreign servers are others': they are dumped without \
                  their options, in which passwords are; a superuser's dump has them"
+            ));
+        }
+        let answer = self.ask(self.name(), INVALID_INDEXES).await?;
+        if let Some((count, first)) = answer.trim().split_once('|')
+            && count != "0"
+        {
+            said.push(format!(
+                "{count} indexes are invalid, such as {first}, and no dump has them: REINDEX or drop \
+                 them"
             ));
         }
         // Without the option pg_dump refuses.
