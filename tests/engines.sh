@@ -81,7 +81,7 @@ for engine in "${engines[@]}"; do
         row "what versions 16 to 18 have added" "$root" engines::what_newer_versions_of_postgres
         row "\`globals\`, \`--table\`, \`--in-place\`, the README's rights, kills in the middle" "$root" \
             restore_postgres:: restore_in_place:: restore_properties::a_postgres restore_parts::one_table \
-            restore_parts::a_table_comes_back restore_parts::definitions_and_rows_of_a_postgres \
+            restore_parts::a_table_comes restore_parts::definitions_and_rows_of_a_postgres \
             readme_back_postgres restore::postgres_comes_back restore::a_restore_that_is_killed
         ;;
     mariadb)
