@@ -26,8 +26,12 @@ enum Fate {
     /// 503.
     Busy,
     Denied,
+    /// 404: of a completion that the upload is gone.
+    Gone,
+    /// The same when a try that was given up long ago has done it.
+    Come,
 }
-use Fate::{Busy, Denied, Dropped, Good, Lie, Lost};
+use Fate::{Busy, Come, Denied, Dropped, Gone, Good, Lie, Lost};
 
 /// A script for the writes and one for the looks; the last line of each repeats.
 struct Scripted {
@@ -48,6 +52,7 @@ fn failure(fate: Fate) -> StoreError {
     match fate {
         Denied => StoreError::new(ErrorKind::Denied, "AccessDenied"),
         Busy => StoreError::new(ErrorKind::Transient, "SlowDown"),
+        Gone | Come => StoreError::new(ErrorKind::NotFound, "NoSuchUpload"),
         _ => StoreError::new(ErrorKind::Transient, "connection reset").maybe_done(true),
     }
 }
@@ -68,7 +73,7 @@ impl Meddler for Scripted {
         match fate {
             Good => carry_out.await,
             Lie => Ok(lie.expect("of writes and looks alone")),
-            Lost => carry_out.await.and(Err(failure(fate))),
+            Lost | Come => carry_out.await.and(Err(failure(fate))),
             _ => Err(failure(fate)),
         }
     }
@@ -136,6 +141,16 @@ async fn a_write_ends_well_whatever_happens_to_single_replies() {
                 );
             }
         }
+    }
+}
+
+/// A completion that takes minutes: the first try's reply does not come, the second is told that
+/// there is no such upload, and the object appears later.
+#[tokio::test]
+async fn an_upload_that_is_gone_after_a_lost_reply_may_still_become_its_object() {
+    let writes = [Dropped, Gone, Gone, Come];
+    for (result, is_there) in written(&writes, &[Good], Duration::from_secs(10)).await {
+        assert!(result.is_ok() && is_there, "{result:?}");
     }
 }
 
