@@ -167,6 +167,9 @@ CONF
     "${garage[@]}" layout apply --version 1
     "${garage[@]}" key import --yes -n tapline "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY"
     "${garage[@]}" key allow --create-bucket tapline
+    # One that a client makes has a name for its own key alone.
+    "${garage[@]}" bucket create "$BUCKET"
+    "${garage[@]}" bucket allow --read --write --owner "$BUCKET" --key tapline
 }
 garage_key() {
     OLD_KEY=GK111111111111111111111111
