@@ -3,9 +3,10 @@
 # that are newer than this machine's, and on Oracle's MySQL, which Debian's releases have not. ENGINE is
 # postgres, mariadb or mysql; by default all.
 #
-# The servers are Debian sid's: `mmdebstrap` unpacks them into ~/.cache/tapline-engines, where they are
-# run from, as they are, by the tests that try this machine's. Prints a table of what came back;
-# with --readme it goes into README.md, too. Exit code 1 when anything did not.
+# The servers are Debian sid's: `mmdebstrap` unpacks them into ~/.cache/tapline-engines, root's into
+# /var/cache, where the servers' own users may go, too. There they are run from, as they are, by the tests
+# that try this machine's. Prints a table of what came back; with --readme it goes into README.md, too.
+# Exit code 1 when anything did not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +15,7 @@ readme=
 engines=("$@")
 [ $# -gt 0 ] || engines=(postgres mariadb mysql)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tapline-engines
+[ "$(id -u)" != 0 ] || cache=/var/cache/tapline-engines
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -38,7 +40,6 @@ unpacked() {
             ln -sfr "$program" "$root/clients.new/"
         done
         mv "$root/clients.new" "$root/clients"
-        # Servers run as users of their own.
         chmod -R a+rX "$cache"
     fi
     echo "$root"
