@@ -33,7 +33,7 @@ unpacked() {
         mmdebstrap --quiet --variant=extract --aptopt='Acquire::Check-Valid-Until "false"' \
             --include="$2" sid "$root" http://deb.debian.org/debian
         mkdir "$root/clients.new"
-        for program in "$root"/usr/lib/postgresql/*/bin/* "$root"/usr/{bin,sbin}/{mysql,mariadb,my_print}*; do
+        for program in "$root"/usr/lib/postgresql/*/bin/* "$root"/usr/{bin,sbin}/{mysql,mariadb,my_print,resolveip}*; do
             [ "$(head -c 4 "$program" 2>/dev/null | tr -d '\0')" = $'\x7fELF' ] || continue
             [ -L "$program" ] || patchelf --force-rpath --set-rpath "$root/usr/lib/x86_64-linux-gnu" \
                 --set-interpreter "$root/usr/lib64/ld-linux-x86-64.so.2" "$program"
@@ -78,7 +78,7 @@ for engine in "${engines[@]}"; do
         row "every kind of object: into itself, under another name, by \`--stdout\` and \`psql\`, in a drill; plain, custom, parallel, staged, encrypted" \
             "$root" every_kind_of_object_of_postgres
         row "the same by a user who is no superuser" "$root" every_kind_of_object_that_any_user_of_postgres
-        row "the same from $old, by either's clients, and back" "$root" engines::all_of_
+        row "the same from $old, by either's clients, and back" "$root" engines::all_of_an_older_postgres engines::all_of_any_user
         row "what versions 16 to 18 have added" "$root" engines::what_newer_versions_of_postgres
         row "\`globals\`, \`--table\`, \`--in-place\`, the README's rights, kills in the middle" "$root" \
             restore_postgres:: restore_in_place:: restore_properties::a_postgres restore_parts::one_table \

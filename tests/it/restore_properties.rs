@@ -19,7 +19,8 @@ fn said(server: &Postgres, database: &str) -> String {
         "postgres",
         &format!(
             "select pg_get_userbyid(datdba), encoding, datcollate, datctype, datlocprovider,
-             daticulocale, datconnlimit, datistemplate, shobj_description(oid, 'pg_database'),
+             coalesce(to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'),
+             datconnlimit, datistemplate, shobj_description(oid, 'pg_database'),
              (select string_agg(acl::text, ',' order by acl::text) from unnest(datacl) acl),
              (select string_agg(setrole::regrole || setconfig::text, ','
                order by setrole::regrole || setconfig::text)
