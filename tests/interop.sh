@@ -178,12 +178,12 @@ readme=
 # A client that the steps are checked with.
 pip_install boto3
 if [ -z "${TAPLINE:-}" ]; then
-    cargo build --quiet --locked --all-features
+    cargo build --quiet --locked --features demo
     TAPLINE=${CARGO_TARGET_DIR:-target}/debug/tapline
 fi
 binary=$(realpath "$TAPLINE")
 # The tests' own binary, for the one that runs against whatever server it is told.
-suite=${TAPLINE_SUITE:-$(cargo test --quiet --locked --all-features --test it --no-run \
+suite=${TAPLINE_SUITE:-$(cargo test --quiet --locked --features demo --test it --no-run \
     --message-format json | sed -n 's/.*"executable":"\([^"]*\/it-[^"]*\)".*/\1/p' | tail -n 1)}
 make_dumps
 titles=()
