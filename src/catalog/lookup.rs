@@ -110,9 +110,10 @@ struct Holder<'a> {
 }
 
 /// Looks for `name` in `stores`, which are called as in the inventory. The latest backup is the
-/// newest (see [`Found::begun`]) whose manifest is there; when that manifest cannot be used it is an error, and never an
-/// older backup instead. `copies` are the stores that the database's backups go to together: the
-/// newest in one of them is the newest of all, and what one does not give another may.
+/// newest (see [`Found::begun`]) whose manifest is there; when that manifest cannot be used it is an
+/// error, and never an older backup instead. `copies` are the stores that the database's backups go
+/// to together: the newest in one of them is the newest of all, and what one does not give another
+/// may.
 ///
 /// # Errors
 /// See [`LookupError`]. A store that cannot be read is one even when another has the backup, unless

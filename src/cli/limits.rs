@@ -2,7 +2,6 @@
 //! like a store that does not answer, or is the end in the middle of a dump.
 
 use std::num::NonZero;
-use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -48,23 +47,18 @@ pub(super) fn open_files() -> Result<(), Failure> {
 /// # Errors
 /// With the system's word.
 pub(super) fn threads() -> Result<(), Failure> {
-    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let (end, held) = mpsc::channel::<()>();
-    let held = Arc::new(Mutex::new(held));
-    let wait = || {
-        let held = Arc::clone(&held);
-        let until_end = move || drop(held.lock().map(|held| held.recv()));
-        thread::Builder::new().spawn(until_end)
-    };
-    let started: Result<Vec<_>, _> = (0..workers + BESIDE_WORKERS).map(|_| wait()).collect();
-    drop(end);
-    for thread in started.map_err(|error| {
+    let workers = thread::available_parallelism().map_or(1, NonZero::get);
+    let start = |_| thread::Builder::new().spawn(thread::park);
+    let started: Result<Vec<_>, _> = (0..workers + BESIDE_WORKERS).map(start).collect();
+    let started = started.map_err(|error| {
         let why = format!(
             "cannot start: no more processes and threads may be had (`ulimit -u`, TasksMax= of \
              systemd, pids.max of a container): {error}"
         );
         Failure::new(Exit::Failed, why)
-    })? {
+    })?;
+    for thread in started {
+        thread.thread().unpark();
         let _ = thread.join();
     }
     Ok(())

@@ -49,14 +49,15 @@ pub(super) async fn restore_backup(
     let identities = keys.await?;
     if options.dry_run || asks(options) {
         let plan = place.plan(&name, &manifest, &how).await?;
-        if options.dry_run && options.json {
-            let plan = json!({ "version": 1, "name": name.to_string(), "result": "planned",
-                "to": place.to_string(), "replaces": plan.replaces, "words": plan.words });
-            console::out(&text::json(&plan));
-            return Ok(Exit::Good);
-        }
         if options.dry_run {
-            console::out(&format!("{}\n", plan.words));
+            console::out(&if options.json {
+                text::json(
+                    &json!({ "version": 1, "name": name.to_string(), "result": "planned",
+                    "to": place.to_string(), "replaces": plan.replaces, "words": plan.words }),
+                )
+            } else {
+                format!("{}\n", plan.words)
+            });
             return Ok(Exit::Good);
         }
         if plan.replaces && !confirmed(&plan.words)? {
