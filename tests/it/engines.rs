@@ -235,13 +235,7 @@ fn every_kind_of_object_of_mysql_comes_back_on_every_way() {
 }
 
 fn mysql_world(server: &Mysql, entries: &str) -> World {
-    let world = World::new(&format!(
-        "[defaults]\nengine = \"mysql\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"admin\"\n\
-         password = {{ file = \"password\" }}\ndatabase = \"shop\"\n{entries}",
-        server.port()
-    ));
-    world.write("password", PASSWORD);
-    world
+    World::of_shop("mysql", server.port(), entries)
 }
 
 #[test]

@@ -3,20 +3,14 @@
 
 use std::process::Stdio;
 
-use super::servers::{Mariadb, PASSWORD};
+use super::servers::Mariadb;
 use super::world::{World, wait_until};
 
 const LEFT: &str =
     "select count(*) from information_schema.schemata where schema_name regexp 'tapline'";
 
 fn world(server: &Mariadb, entries: &str) -> World {
-    let world = World::new(&format!(
-        "[defaults]\nengine = \"mariadb\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"admin\"\n\
-         password = {{ file = \"password\" }}\ndatabase = \"shop\"\n{entries}",
-        server.port()
-    ));
-    world.write("password", PASSWORD);
-    world
+    World::of_shop("mariadb", server.port(), entries)
 }
 
 /// A database with every kind of thing in it, whose routine is older than its character set.

@@ -1,16 +1,7 @@
 //! A part of a backup: one table, definitions alone, rows alone, in sessions that are set.
 
-use super::servers::{Mariadb, PASSWORD, Postgres};
+use super::servers::{Mariadb, Postgres};
 use super::world::World;
-
-fn world(engine: &str, port: u16, entries: &str) -> World {
-    let world = World::new(&format!(
-        "[defaults]\nengine = \"{engine}\"\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"admin\"\n\
-         password = {{ file = \"password\" }}\ndatabase = \"shop\"\n{entries}"
-    ));
-    world.write("password", PASSWORD);
-    world
-}
 
 /// All that there is of the table `"My t"`, in words.
 fn table(server: &Postgres, database: &str) -> String {
@@ -50,7 +41,7 @@ fn one_table_comes_out_of_a_plain_a_custom_and_a_staged_dump() {
            create schema s; create table s.t as select 1 as x; create materialized view m as
              select * from other"#,
     );
-    let world = world(
+    let world = World::of_shop(
         "postgres",
         server.port(),
         "[databases.plain]\n[databases.custom]\nformat = \"custom\"\n[databases.staged]\n",
@@ -118,7 +109,7 @@ fn a_table_comes_back_among_those_that_lead_to_it_and_that_it_leads_to() {
          create table parts_1 partition of parts for values from (0) to (10);
          insert into parts values (3); create publication p for table parts_1",
     );
-    let world = world("postgres", server.port(), "[databases.shop]\n");
+    let world = World::of_shop("postgres", server.port(), "[databases.shop]\n");
     assert_eq!(world.run(&["backup"]).code, Some(0));
     let refused = |args: &[&str], why: &str| {
         let run = world.run(&[&["restore", "shop", "--table"][..], args].concat());
@@ -179,7 +170,7 @@ fn definitions_and_rows_of_a_postgres_database_come_back_by_themselves() {
          insert into child values (10, 1), (20, 3); select setval('parent_id_seq', 77);
          select lo_from_bytea(1234, 'x'); create materialized view m as select * from child",
     );
-    let world = world(
+    let world = World::of_shop(
         "postgres",
         server.port(),
         "[databases.plain]\n[databases.custom]\nformat = \"custom\"\n",
@@ -245,7 +236,7 @@ fn what_a_dump_takes_for_granted_is_said_or_done_without() {
         psql.args(["-c", statement]);
     }
     super::world::tool(&mut psql);
-    let world = world(
+    let world = World::of_shop(
         "postgres",
         server.port(),
         "[databases.plain]\n[databases.custom]\nformat = \"custom\"\n",
@@ -278,7 +269,7 @@ fn parts_of_a_mariadb_database_come_back_by_themselves() {
          create view v as select * from `t``x`; create procedure p() select 1;
          create table kid (id int, foreign key (id) references other (id))",
     );
-    let world = world(
+    let world = World::of_shop(
         "mariadb",
         server.port(),
         "[databases.plain]\n[databases.staged]\n",

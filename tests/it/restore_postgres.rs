@@ -4,20 +4,14 @@
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use super::servers::{PASSWORD, Postgres};
+use super::servers::Postgres;
 use super::world::{World, wait_until};
 
 const LEFT: &str = "select count(*) from pg_database where datname ~ 'tapline'";
 
 /// An inventory of one server; `entries` follow the defaults.
 fn world(server: &Postgres, entries: &str) -> World {
-    let world = World::new(&format!(
-        "[defaults]\nengine = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\nuser = \"admin\"\n\
-         password = {{ file = \"password\" }}\ndatabase = \"shop\"\n{entries}",
-        server.port()
-    ));
-    world.write("password", PASSWORD);
-    world
+    World::of_shop("postgres", server.port(), entries)
 }
 
 /// A URL of a database for another user, whose password is `guest`.

@@ -11,6 +11,8 @@ use tapline::s3_server::{ACCESS_KEY, S3Server, SECRET_KEY};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use super::servers::PASSWORD;
+
 pub const TAPLINE: &str = env!("CARGO_BIN_EXE_tapline");
 
 /// Whether this is `tests/long.sh`, which leaves nothing out.
@@ -46,6 +48,16 @@ impl World {
             runtime: runtime(),
         };
         world.inventory(databases);
+        world
+    }
+
+    /// An inventory of the database `shop` of one server, by its `admin`; `entries` follow the defaults.
+    pub fn of_shop(engine: &str, port: u16, entries: &str) -> Self {
+        let world = Self::new(&format!(
+            "[defaults]\nengine = \"{engine}\"\nhost = \"127.0.0.1\"\nport = {port}\nuser = \"admin\"\n\
+             password = {{ file = \"password\" }}\ndatabase = \"shop\"\n{entries}"
+        ));
+        world.write("password", PASSWORD);
         world
     }
 
