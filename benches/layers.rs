@@ -132,7 +132,6 @@ fn job(way: &Way, dump: &str, compression: (Compression, i32), size: u64, lock: 
         Limits::S3,
         compression,
         Some(size),
-        None,
     );
     let store = || JobStore::only(Arc::new(MemoryStore::discarding(Limits::S3)));
     let command = ToolCommand::new("cat").args([dump]);

@@ -134,6 +134,7 @@ pub(super) struct Store {
     pub checksum: Option<Spanned<String>>,
     pub object_lock: Option<Spanned<ObjectLock>>,
     pub max_parts: Option<Spanned<u32>>,
+    pub connections: Option<Spanned<u32>>,
     pub max_upload_rate: Option<Spanned<Size>>,
     pub timeout: Option<Spanned<String>>,
     pub access_key: Option<Spanned<Secret>>,

@@ -1,6 +1,7 @@
 //! `[stores.NAME]`: a bucket and prefix, or a folder.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +13,9 @@ use crate::catalog::{BackupId, Retention, archive_key, volume_name};
 use crate::store::folder::{FolderSettings, LONGEST_NAME};
 use crate::store::s3::{LockMode, ObjectLock, Profile, S3Settings, Timeouts};
 use crate::store::{ChecksumKind, Limits};
+
+/// More parts of one backup at once than any network between two machines needs.
+const MOST_CONNECTIONS: u32 = 256;
 
 /// What must not be the same of two stores.
 pub(super) fn place_of(store: &StoreSettings) -> (Option<&str>, String, &str) {
@@ -134,6 +138,7 @@ fn folder(file: &File, place: &str, raw: &raw::Store) -> Result<FolderSettings> 
     Ok(FolderSettings {
         marker,
         max_parts: max_parts(file, &key("max_parts"), raw)?,
+        connections: connections(file, &key("connections"), raw)?,
         max_upload_rate: file.rate(raw.max_upload_rate.as_ref(), &key("max_upload_rate"))?,
         timeouts: timeouts(file, &key("timeout"), raw)?,
         ..FolderSettings::new(root)
@@ -168,6 +173,19 @@ fn max_parts(file: &File, key: &str, raw: &raw::Store) -> Result<u32> {
         None => Ok(Limits::S3.max_parts),
         Some(value) if (2..=Limits::S3.max_parts).contains(value.get_ref()) => Ok(*value.get_ref()),
         Some(value) => file.wrong(&value.span(), key, "must be from 2 to 10000"),
+    }
+}
+
+fn connections(file: &File, key: &str, raw: &raw::Store) -> Result<Option<NonZeroU32>> {
+    let Some(value) = &raw.connections else {
+        return Ok(None);
+    };
+    match NonZeroU32::new(*value.get_ref()) {
+        Some(number) if number.get() <= MOST_CONNECTIONS => Ok(Some(number)),
+        _ => {
+            let why = format!("must be from 1 to {MOST_CONNECTIONS}");
+            file.wrong(&value.span(), key, why)
+        }
     }
 }
 
@@ -284,6 +302,7 @@ fn bucket(file: &File, name: &str, raw: &raw::Store, place: &str) -> Result<Stor
             lock,
             checksum,
             max_parts,
+            connections: connections(file, &key("connections"), raw)?,
             max_upload_rate: file.rate(raw.max_upload_rate.as_ref(), &key("max_upload_rate"))?,
             timeouts: timeouts(file, &key("timeout"), raw)?,
             ..S3Settings::new(bucket)

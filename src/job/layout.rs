@@ -74,8 +74,8 @@ impl Layout {
         }
     }
 
-    /// Chooses the sizes for a job that may take `memory` bytes, on a machine with `cores`; with so
-    /// many `connections` as are asked for, or as memory allows.
+    /// Chooses the sizes for a job that may take `memory` bytes, on a machine with `cores`; with as
+    /// many parts on their way as its stores' limits ask for and memory allows.
     ///
     /// # Errors
     /// When `memory` is too little for the store's smallest part: the least that would do, in
@@ -87,18 +87,9 @@ impl Layout {
         compression: (Compression, i32),
         encrypted: bool,
         expected: Option<u64>,
-        connections: Option<usize>,
     ) -> Result<Self, u64> {
         let feeds = (1, 1, encrypted);
-        Self::with_feeds(
-            feeds,
-            memory,
-            cores,
-            limits,
-            compression,
-            expected,
-            connections,
-        )
+        Self::with_feeds(feeds, memory, cores, limits, compression, expected)
     }
 
     /// The same where `feeds` segments are filled at once, and the parts go to so many `stores`.
@@ -112,7 +103,6 @@ impl Layout {
         limits: Limits,
         compression: (Compression, i32),
         expected: Option<u64>,
-        connections: Option<usize>,
     ) -> Result<Self, u64> {
         let (segments, surplus) = match compression.0 {
             // A part keeps the whole of a segment that it ends in, where that is not compressed.
@@ -157,7 +147,7 @@ impl Layout {
             .clamp(limits.min_part, limits.max_part);
         // As deep a window as parts of the wanted size leave, and smaller parts where that would
         // not be the least.
-        let asked = connections.map(|connections| connections.max(1) as u64);
+        let asked = limits.connections.map(|asked| u64::from(asked.get()));
         let in_flight = asked
             .unwrap_or_else(|| fit(wanted).clamp(*IN_FLIGHT.start(), *IN_FLIGHT.end()))
             .min(fit(limits.min_part));
@@ -211,6 +201,8 @@ fn feeds_memory(segment: usize, feeds: usize, (compression, _): (Compression, i3
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -231,22 +223,23 @@ mod tests {
         fn the_layout_keeps_to_the_memory_and_the_stores_limits(
             memory: u64, shift in 0u32..60, cores in 1usize..129,
             expected in proptest::option::of(any::<u64>()),
-            connections in proptest::option::of(any::<usize>()),
+            connections in proptest::option::of(any::<NonZeroU32>()),
             compression in proptest::sample::select(&ALL[..]), encrypted: bool,
         ) {
             let memory = memory >> shift;
-            match Layout::new(memory, cores, Limits::S3, compression, encrypted, expected, connections) {
+            let limits = Limits { connections, ..Limits::S3 };
+            match Layout::new(memory, cores, limits, compression, encrypted, expected) {
                 Ok(layout) => {
                     prop_assert!(layout.memory <= memory);
                     prop_assert!((Limits::S3.min_part..=Limits::S3.max_part).contains(&layout.part));
                     prop_assert!(layout.in_flight >= 1 && layout.workers >= 1 && layout.workers <= cores);
                     if let Some(connections) = connections {
-                        prop_assert!(layout.in_flight <= connections.max(1));
+                        prop_assert!(layout.in_flight <= connections.get() as usize);
                     }
                 }
                 Err(least) => {
                     prop_assert!(least > memory);
-                    let enough = Layout::new(least, cores, Limits::S3, compression, encrypted, expected, None);
+                    let enough = Layout::new(least, cores, Limits::S3, compression, encrypted, expected);
                     prop_assert!(enough.is_ok());
                 }
             }
@@ -259,8 +252,7 @@ mod tests {
             for memory in [128 * MIB, 256 * MIB, 512 * MIB, 4096 * MIB] {
                 for compression in ALL {
                     let layout =
-                        Layout::new(memory, cores, Limits::S3, compression, false, None, None)
-                            .unwrap();
+                        Layout::new(memory, cores, Limits::S3, compression, false, None).unwrap();
                     let case = format!("{cores} cores, {} MiB, {compression:?}", memory / MIB);
                     // zstd's slow levels take megabytes for each worker.
                     if compression.0 != Compression::Zstd || compression.1 <= 3 {
@@ -279,9 +271,8 @@ mod tests {
         for compression in ALL {
             for cores in [1, 2, 4, 16, 128] {
                 for memory in [1, 18 * MIB, 19 * MIB] {
-                    let new = |memory| {
-                        Layout::new(memory, cores, Limits::S3, compression, false, None, None)
-                    };
+                    let new =
+                        |memory| Layout::new(memory, cores, Limits::S3, compression, false, None);
                     if let Err(least) = new(memory) {
                         let rounded = least.next_multiple_of(MIB);
                         assert!(
@@ -302,7 +293,7 @@ mod tests {
     fn an_expected_size_fits_in_one_volume_when_memory_allows() {
         let size = 400 << 30;
         let gzip = (Compression::Gzip, 6);
-        let layout = Layout::new(1 << 30, 8, Limits::S3, gzip, false, Some(size), None).unwrap();
+        let layout = Layout::new(1 << 30, 8, Limits::S3, gzip, false, Some(size)).unwrap();
         assert!(
             layout.part * u64::from(layout.max_parts) > size,
             "{layout:?}"
@@ -314,7 +305,11 @@ mod tests {
     fn connections_are_as_many_as_asked_for_where_memory_allows() {
         let of = |memory, connections| {
             let gzip = (Compression::Gzip, 6);
-            Layout::new(memory, 2, Limits::S3, gzip, false, None, Some(connections)).unwrap()
+            let limits = Limits {
+                connections: NonZeroU32::new(connections),
+                ..Limits::S3
+            };
+            Layout::new(memory, 2, limits, gzip, false, None).unwrap()
         };
         assert_eq!(of(1 << 30, 1).in_flight, 1);
         assert_eq!(of(1 << 30, 32).in_flight, 32);
@@ -328,16 +323,7 @@ mod tests {
     fn segments_that_are_filled_at_once_are_counted() {
         let zstd = (Compression::Zstd, 1);
         let of = |feeds| {
-            Layout::with_feeds(
-                (feeds, 1, false),
-                128 * MIB,
-                2,
-                Limits::S3,
-                zstd,
-                None,
-                None,
-            )
-            .unwrap()
+            Layout::with_feeds((feeds, 1, false), 128 * MIB, 2, Limits::S3, zstd, None).unwrap()
         };
         let (one, four, many) = (of(1), of(4), of(32));
         assert!(one.memory <= 128 * MIB && four.memory <= 128 * MIB && many.memory <= 128 * MIB);
@@ -359,7 +345,7 @@ mod tests {
         ) {
             let gzip = (Compression::Gzip, 6);
             let feeds = (1, stores, true);
-            let of = Layout::with_feeds(feeds, memory * MIB, 4, Limits::S3, gzip, expected, None).unwrap();
+            let of = Layout::with_feeds(feeds, memory * MIB, 4, Limits::S3, gzip, expected).unwrap();
             prop_assert!(of.memory <= memory * MIB && of.in_flight >= 1, "{of:?}");
             let parts = (AT_HOME + (stores * of.in_flight) as u64) * of.part;
             prop_assert!(parts <= of.memory, "{of:?}");
@@ -369,7 +355,7 @@ mod tests {
     #[test]
     fn the_default_share_is_used_well() {
         let gzip = (Compression::Gzip, 6);
-        let layout = Layout::new(128 * MIB, 2, Limits::S3, gzip, false, None, None).unwrap();
+        let layout = Layout::new(128 * MIB, 2, Limits::S3, gzip, false, None).unwrap();
         assert_eq!(
             (layout.segment, layout.workers, layout.part),
             (4 << 20, 2, 8 * MIB)

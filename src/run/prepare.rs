@@ -250,7 +250,6 @@ pub async fn prepare(
         limits,
         compression,
         expected,
-        None,
     )
     .map_err(|least| {
         let (memory, least) = (memory.div_ceil(1 << 20), least.div_ceil(1 << 20));

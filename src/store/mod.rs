@@ -24,6 +24,7 @@ mod progress;
 pub mod retry;
 pub mod s3;
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -55,6 +56,9 @@ pub struct Limits {
     /// Whether parts are taken in their order, and only a few before their turn. Some stores tell
     /// only in the reply to an upload that is begun.
     pub in_order: bool,
+    /// Most parts of one backup on their way at once, where somebody has said; else as many as
+    /// memory allows.
+    pub connections: Option<NonZeroU32>,
 }
 
 impl Limits {
@@ -64,6 +68,7 @@ impl Limits {
         max_part: 5 << 30,
         max_parts: 10_000,
         in_order: false,
+        connections: None,
     };
 
     /// What all of these stores allow.
@@ -74,6 +79,7 @@ impl Limits {
             max_part: a.max_part.min(b.max_part),
             max_parts: a.max_parts.min(b.max_parts),
             in_order: a.in_order || b.in_order,
+            connections: [a.connections, b.connections].into_iter().flatten().min(),
         };
         all.into_iter().reduce(both).unwrap_or(Self::S3)
     }

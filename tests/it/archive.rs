@@ -32,6 +32,7 @@ async fn round_trip(
         max_part: PART,
         max_parts,
         in_order,
+        connections: None,
     };
     let store = MemoryStore::new(limits, Some(ChecksumKind::Crc32));
     let size_arg = size.to_string();

@@ -58,6 +58,7 @@ impl Unlucky {
             max_part: 5 << 30,
             max_parts: 100,
             in_order: false,
+            connections: None,
         };
         Meddled {
             store: MemoryStore::new(limits, Some(ChecksumKind::Crc64Nvme)),

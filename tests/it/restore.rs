@@ -532,6 +532,7 @@ pub async fn stored(dump: &Path, compression: Compression) -> (MemoryStore, Mani
             max_part: 20_000,
             max_parts: 5,
             in_order: false,
+            connections: None,
         },
         None,
     );

@@ -126,3 +126,20 @@ async fn a_store_that_asks_for_less_gets_less_at_once() {
     let sent = asked.iter().filter(|asked| asked.op == Op::Part).count();
     assert!(sent < 1_500, "{sent} requests for {PARTS} parts");
 }
+
+#[test]
+fn no_more_parts_of_a_backup_are_on_their_way_than_the_stores_connections() {
+    for (connections, refused) in [("connections = 2\n", false), ("", true)] {
+        let world = World::new(&format!(
+            "{connections}[databases.big]\nengine = \"command\"\ncompression = \"none\"\n\
+             command = [\"head\", \"-c\", \"{}\", \"/dev/urandom\"]\n",
+            80 << 20
+        ));
+        world.server.link().far(Duration::from_millis(100));
+        let bears = Fault::SlowDownAbove { at_once: 2 };
+        world.server.faults().on(Op::Part).meets(bears);
+        let run = world.run(&["backup"]);
+        assert_eq!(run.code, Some(0), "{}", run.words());
+        assert_eq!(run.stderr.contains("SlowDown"), refused, "{}", run.words());
+    }
+}

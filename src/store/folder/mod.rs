@@ -29,7 +29,7 @@ mod upload;
 mod walk;
 
 use std::fs::File;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
@@ -68,6 +68,8 @@ pub struct FolderSettings {
     pub marker: Option<String>,
     /// Most parts in a volume, for file systems that take no large files.
     pub max_parts: u32,
+    /// Most parts of one backup being written at once; by memory when absent.
+    pub connections: Option<NonZeroU32>,
     /// Bytes of archives in a second, of all jobs together.
     pub max_upload_rate: Option<NonZeroU64>,
     /// How long to wait for what.
@@ -82,6 +84,7 @@ impl FolderSettings {
             prefix: String::new(),
             marker: None,
             max_parts: Limits::S3.max_parts,
+            connections: None,
             max_upload_rate: None,
             timeouts: Timeouts::default(),
         }
@@ -229,6 +232,7 @@ impl Store for FolderStore {
             // Any size is taken; smaller ones are more work than they are worth.
             min_part: 1 << 20,
             max_parts: self.settings.max_parts,
+            connections: self.settings.connections,
             ..Limits::S3
         }
     }

@@ -176,6 +176,7 @@ impl Store for S3Store {
         Limits {
             max_parts: self.settings.max_parts.min(self.profile().max_parts),
             in_order: self.profile().in_order || self.quirks.in_order(),
+            connections: self.settings.connections,
             ..Limits::S3
         }
     }

@@ -1,6 +1,6 @@
 //! What a bucket and its server need to be told.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
 use super::profile::Profile;
@@ -50,6 +50,8 @@ pub struct S3Settings {
     pub checksum: Option<ChecksumKind>,
     /// Most parts in one upload; the provider's limit holds, too.
     pub max_parts: u32,
+    /// Most parts of one backup on their way at once; by memory when absent.
+    pub connections: Option<NonZeroU32>,
     /// Bytes of archives in a second, of all jobs together.
     pub max_upload_rate: Option<NonZeroU64>,
     /// How long to wait for what.
@@ -72,6 +74,7 @@ impl S3Settings {
             lock: None,
             checksum: Some(ChecksumKind::Crc64Nvme),
             max_parts: Limits::S3.max_parts,
+            connections: None,
             max_upload_rate: None,
             timeouts: Timeouts::default(),
         }
