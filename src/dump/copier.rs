@@ -45,7 +45,7 @@ impl Copier {
     pub fn start(command: &ToolCommand) -> Result<Self, DumpError> {
         let (child, stdin, stdout) = Child::talking(command)?;
         Ok(Self {
-            output: Output::new(child, stdout),
+            output: Output::new(child, stdout)?,
             stdin: Some(stdin),
             last: [0; 4],
             answers: false,

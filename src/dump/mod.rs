@@ -7,6 +7,7 @@
 //! | [`child`] | a running process: its group, its end |
 //! | [`stderr`] | what it says, in bounds |
 //! | [`guard`] | what ends it when this program is killed |
+//! | `pipe` | its stdout, in large pieces |
 //! | `output` | its stdout, and its end behind that |
 //! | [`copier`] | a client that is told statements, and whose answers are a dump |
 //! | [`source`] | the dump, read segment by segment, and the proof that it is whole |
@@ -16,6 +17,7 @@ pub mod copier;
 pub(crate) mod environment;
 pub mod guard;
 mod output;
+mod pipe;
 pub mod source;
 pub mod stderr;
 pub mod tool;

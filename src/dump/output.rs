@@ -2,24 +2,31 @@
 
 use std::time::Duration;
 
-use bytes::BufMut;
-use tokio::io::AsyncReadExt;
 use tokio::process::ChildStdout;
 use tokio::time::{sleep, timeout};
 
-use super::Child;
+use super::pipe::Pipe;
 use super::source::DumpError;
+use super::{Child, ChildError};
 use crate::meter::Meter;
 
 /// A child and its stdout.
 pub(super) struct Output {
     pub child: Child,
-    stdout: ChildStdout,
+    stdout: Pipe,
 }
 
 impl Output {
-    pub fn new(child: Child, stdout: ChildStdout) -> Self {
-        Self { child, stdout }
+    /// # Errors
+    /// [`ChildError::Spawn`].
+    pub fn new(child: Child, stdout: ChildStdout) -> Result<Self, ChildError> {
+        match Pipe::new(stdout) {
+            Ok(stdout) => Ok(Self { child, stdout }),
+            Err(error) => Err(ChildError::Spawn {
+                program: child.program().to_owned(),
+                error,
+            }),
+        }
     }
 
     /// Reads once behind what `segment` holds, up to `limit` bytes in all: how many more there are,
@@ -35,11 +42,10 @@ impl Output {
         meter: &Meter,
     ) -> Result<usize, DumpError> {
         let room = limit.saturating_sub(segment.len());
-        let mut limited = (&mut *segment).limit(room);
         loop {
             let exited_well = self.child.has_exited_well();
             tokio::select! {
-                read = self.stdout.read_buf(&mut limited) => {
+                read = self.stdout.read(segment, room) => {
                     let read = read.map_err(|error| DumpError::Read {
                         program: self.child.program().to_owned(),
                         error,

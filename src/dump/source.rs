@@ -194,7 +194,7 @@ impl Source {
     ) -> Result<Self, DumpError> {
         let (child, stdout) = Child::reading(command)?;
         Ok(Self {
-            output: Output::new(child, stdout),
+            output: Output::new(child, stdout)?,
             shape,
             exit_timeout,
             at_eof: false,
