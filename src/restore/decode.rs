@@ -68,6 +68,32 @@ impl From<io::Error> for Wrong {
 
 type Result<T> = std::result::Result<T, Wrong>;
 
+/// What an archive holds, of which large pieces are taken.
+pub(super) trait Content: Read {
+    /// The next bytes, `most` of them at most; none at the end.
+    ///
+    /// # Errors
+    /// As for reading.
+    fn piece(&mut self, most: usize) -> io::Result<Bytes>;
+}
+
+/// A reader whose pieces are copies.
+pub(super) struct Copied<R>(pub(super) R);
+
+impl<R: Read> Read for Copied<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into)
+    }
+}
+
+impl<R: Read> Content for Copied<R> {
+    fn piece(&mut self, most: usize) -> io::Result<Bytes> {
+        let mut piece = BytesMut::zeroed(most);
+        self.0.read_exact(&mut piece)?;
+        Ok(piece.freeze())
+    }
+}
+
 /// Reads `archive` to its very end and gives what is in it to `emit`, which returns whether it
 /// wants more.
 ///
@@ -96,7 +122,7 @@ fn decompress(
     mut archive: impl BufRead,
     emit: &mut dyn FnMut(Piece) -> bool,
 ) -> Result<()> {
-    let untar = |tar: &mut dyn Read, emit: &mut dyn FnMut(Piece) -> bool| match &manifest
+    let untar = |tar: &mut dyn Content, emit: &mut dyn FnMut(Piece) -> bool| match &manifest
         .archive
         .encryption
     {
@@ -122,14 +148,14 @@ fn decompress(
         Compression::Gzip => {
             // One member; its CRC-32 and length are checked when its end is read.
             let mut gzip = flate2::bufread::GzDecoder::new(archive);
-            untar(&mut gzip, emit)?;
+            untar(&mut Copied(&mut gzip), emit)?;
             at_end(&mut gzip.into_inner(), "the gzip member")
         }
         Compression::Zstd => {
             // Ends only where the archive does.
             untar(&mut Zstd::new(archive)?, emit)
         }
-        Compression::None => untar(&mut archive, emit),
+        Compression::None => untar(&mut Copied(archive), emit),
     }
 }
 
@@ -137,10 +163,9 @@ fn decompress(
 /// blocks of zeros.
 fn untar(
     entries: &[Entry],
-    mut tar: &mut dyn Read,
+    tar: &mut dyn Content,
     emit: &mut dyn FnMut(Piece) -> bool,
 ) -> Result<()> {
-    let tar = &mut tar;
     for entry in entries {
         let mut header = [0; HEADER_LEN];
         tar.read_exact(&mut header)?;
@@ -167,10 +192,9 @@ fn untar(
 /// of its entry, or, in an encrypted archive, what the seal proves.
 fn untar_joined(
     manifest: &Manifest,
-    mut tar: &mut dyn Read,
+    tar: &mut dyn Content,
     emit: &mut dyn FnMut(Piece) -> bool,
 ) -> Result<()> {
-    let tar = &mut tar;
     let wanted = |wanted| if wanted { Ok(()) } else { Err(Wrong::Unwanted) };
     let files = manifest.parallel.map_or(0, |parallel| parallel.files);
     let entry = manifest.entries.first();
@@ -188,14 +212,11 @@ fn untar_joined(
         wanted(emit(Piece::Begin(name)))?;
         let mut of_file = size;
         while of_file > 0 {
-            let length = usize::try_from(of_file).unwrap_or(PIECE).min(PIECE);
-            let mut piece = BytesMut::zeroed(length);
-            tar.read_exact(&mut piece)?;
-            let piece = piece.freeze();
+            let piece = next_piece(tar, of_file)?;
             if let Some(hash) = &mut hash {
                 hash.update(&piece);
             }
-            of_file -= length as u64;
+            of_file -= piece.len() as u64;
             if at == files && of_file == 0 {
                 // Before the last bytes are given away, as of a single file.
                 is_whole(entry, left, hash.take())?;
@@ -239,10 +260,9 @@ fn is_whole(entry: Option<&Entry>, left: Option<u64>, hash: Option<Hash>) -> Res
 /// The same of an encrypted archive, whose files only it knows.
 fn untar_sealed(
     sealed: &Encryption,
-    mut tar: &mut dyn Read,
+    tar: &mut dyn Content,
     emit: &mut dyn FnMut(Piece) -> bool,
 ) -> Result<()> {
-    let tar = &mut tar;
     let mut names = Names::of(sealed);
     loop {
         let mut header = [0; HEADER_LEN];
@@ -271,7 +291,8 @@ fn unzip_sealed(
     while let Some(mut found) = zip::read::read_zipfile_from_stream(zip).map_err(io::Error::from)? {
         let name = found.name().map_err(io::Error::from)?.into_owned();
         names.next(&name)?;
-        file(&name, found.size(), None, &mut found, emit)?;
+        let size = found.size();
+        file(&name, size, None, &mut Copied(&mut found), emit)?;
         at_end(&mut found, "a file")?;
     }
     io::copy(zip, &mut io::sink())?;
@@ -350,7 +371,7 @@ fn unzip(
             &entry.name,
             entry.size,
             Some(&entry.sha256),
-            &mut found,
+            &mut Copied(&mut found),
             emit,
         )?;
         at_end(&mut found, "a file")?;
@@ -372,19 +393,16 @@ fn file(
     name: &str,
     size: u64,
     expected: Option<&str>,
-    content: &mut impl Read,
+    content: &mut dyn Content,
     emit: &mut dyn FnMut(Piece) -> bool,
 ) -> Result<()> {
     let wanted = |wanted| if wanted { Ok(()) } else { Err(Wrong::Unwanted) };
     wanted(emit(Piece::Begin(name.to_owned())))?;
     let (mut hash, mut left) = (Hash::of(size), size);
     loop {
-        let size = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        let mut piece = BytesMut::zeroed(size);
-        content.read_exact(&mut piece)?;
-        let piece = piece.freeze();
+        let piece = next_piece(content, left)?;
         hash.update(&piece);
-        left -= size as u64;
+        left -= piece.len() as u64;
         if left > 0 {
             wanted(emit(Piece::Data(piece)))?;
             continue;
@@ -400,7 +418,17 @@ fn file(
     }
 }
 
-fn zeros(tar: &mut impl Read, length: usize, what: &str) -> Result<()> {
+/// The next of so many bytes.
+fn next_piece(content: &mut dyn Content, left: u64) -> Result<Bytes> {
+    let most = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+    let piece = content.piece(most)?;
+    if piece.is_empty() && most > 0 {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(piece)
+}
+
+fn zeros(tar: &mut (impl Read + ?Sized), length: usize, what: &str) -> Result<()> {
     let mut block = [0; BLOCK + END_LEN];
     tar.read_exact(&mut block[..length])?;
     if block[..length].iter().all(|byte| *byte == 0) {
@@ -410,7 +438,7 @@ fn zeros(tar: &mut impl Read, length: usize, what: &str) -> Result<()> {
     }
 }
 
-fn at_end(rest: &mut impl Read, what: &str) -> Result<()> {
+fn at_end(rest: &mut (impl Read + ?Sized), what: &str) -> Result<()> {
     if rest.read(&mut [0])? == 0 {
         Ok(())
     } else {

@@ -3,20 +3,23 @@
 //! ```text
 //! archive ─▶ a frame, by the lengths of its blocks ─▶ decode: on any core ─▶ in their order
 //!
-//! memory = (cores + 1) × (content + frame), 8 MiB of content at most
+//! memory = (cores + 1) × (content + frame) + those whose pieces are held, 8 MiB of content at most
 //! ```
 //!
 //! A frame says what its content's length is, where it was compressed at one go, as segments are.
 //! One that does not, such as a staged archive's single one, is read as a stream. Source: RFC 8878.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Chain, Cursor, Read};
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use bytes::Bytes;
+use zstd::bulk::Decompressor;
 use zstd::zstd_safe::compress_bound;
 
+use super::decode::{Content, Copied};
 use crate::archive::{Cores, Lane};
 
 /// The most that a frame may hold, or a decoder must look back, as a power of two: ours hold a
@@ -48,6 +51,8 @@ pub(super) struct Frames<R> {
     /// Those that are being decoded, in their order.
     coming: VecDeque<Receiver<io::Result<Vec<u8>>>>,
     now: Bytes,
+    /// The contents of those before, which whoever took their pieces may still hold.
+    spent: VecDeque<Bytes>,
 }
 
 /// The header of a frame.
@@ -78,7 +83,17 @@ impl<R: BufRead> Zstd<R> {
                 lane: CORES.lane(WIDEST),
                 coming: VecDeque::new(),
                 now: Bytes::new(),
+                spent: VecDeque::new(),
             })),
+        }
+    }
+}
+
+impl<R: BufRead> Content for Zstd<R> {
+    fn piece(&mut self, most: usize) -> io::Result<Bytes> {
+        match self {
+            Self::Frames(frames) => frames.piece(most),
+            Self::Stream(stream) => Copied(stream).piece(most),
         }
     }
 }
@@ -176,9 +191,10 @@ impl<R: BufRead> Frames<R> {
         };
         let (frame, content) = header.frame(&mut self.archive)?;
         let (done, decoded) = sync_channel(1);
+        let room = self.room();
         let decode = move || {
             // Whoever waited for it may be gone.
-            let _ = done.send(decode(&frame, content));
+            let _ = done.send(decode(&frame, content, room));
         };
         if content < SMALL {
             decode();
@@ -188,28 +204,62 @@ impl<R: BufRead> Frames<R> {
         self.coming.push_back(decoded);
         Ok(true)
     }
+
+    /// Memory for the next content: that of the oldest one, when nobody holds it any more. New
+    /// memory for each is what the system has to empty first.
+    fn room(&mut self) -> Vec<u8> {
+        let Some(oldest) = self.spent.pop_front() else {
+            return Vec::new();
+        };
+        match oldest.try_into_mut() {
+            Ok(room) => room.into(),
+            Err(held) => {
+                self.spent.push_front(held);
+                self.spent.truncate(Cores::count().min(WIDEST));
+                Vec::new()
+            }
+        }
+    }
+
+    fn piece(&mut self, most: usize) -> io::Result<Bytes> {
+        while self.now.is_empty() {
+            while self.coming.len() <= Cores::count().min(WIDEST) && self.put_next()? {}
+            let Some(next) = self.coming.pop_front() else {
+                return Ok(Bytes::new());
+            };
+            let broken = |_| io::Error::other("a thread that decodes broke down");
+            self.now = next.recv().map_err(broken)??.into();
+            self.spent.push_back(self.now.clone());
+        }
+        Ok(self.now.split_to(most.min(self.now.len())))
+    }
 }
 
 impl<R: BufRead> Read for Frames<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.now.is_empty() {
-            while self.coming.len() <= Cores::count().min(WIDEST) && self.put_next()? {}
-            let Some(next) = self.coming.pop_front() else {
-                return Ok(0);
-            };
-            let broken = |_| io::Error::other("a thread that decodes broke down");
-            self.now = next.recv().map_err(broken)??.into();
-        }
-        let length = into.len().min(self.now.len());
-        into[..length].copy_from_slice(&self.now.split_to(length));
-        Ok(length)
+        let piece = self.piece(into.len())?;
+        into[..piece.len()].copy_from_slice(&piece);
+        Ok(piece.len())
     }
 }
 
-fn decode(frame: &[u8], content: usize) -> io::Result<Vec<u8>> {
-    let decoded = zstd::bulk::decompress(frame, content)?;
-    if decoded.len() == content {
-        Ok(decoded)
+thread_local! {
+    static DECODER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Decodes a whole frame into `room`, which grows when it must.
+fn decode(frame: &[u8], content: usize, mut room: Vec<u8>) -> io::Result<Vec<u8>> {
+    room.clear();
+    room.reserve(content);
+    DECODER.with_borrow_mut(|decoder| {
+        let decoder = match decoder {
+            Some(decoder) => decoder,
+            none => none.insert(Decompressor::new()?),
+        };
+        decoder.decompress_to_buffer(frame, &mut room)
+    })?;
+    if room.len() == content {
+        Ok(room)
     } else {
         Err(wrong("a frame does not hold what it says"))
     }
