@@ -1,11 +1,11 @@
-//! From a real PostgreSQL into an S3 server, against the pipelines that people write by hand, in
-//! turn.
+//! From a real PostgreSQL into an S3 server and back, against the pipelines that people write by hand,
+//! in turn.
 //!
 //! ```sh
 //! cargo bench --features demo --bench end_to_end
 //! ```
 //!
-//! `TAPLINE_BENCH_ROWS` (400,000) makes the database larger, `TAPLINE_BENCH_ROUNDS` (5) the figures
+//! What is not installed is left out. `TAPLINE_BENCH_ROWS` (400,000) makes the database larger, `TAPLINE_BENCH_ROUNDS` (5) the figures
 //! steadier. Server and S3 server share the machine with what is measured, so the figures compare
 //! ways and do not say what a machine can do.
 
@@ -33,26 +33,96 @@ struct Way {
     script: &'static str,
 }
 
-const WAYS: [Way; 4] = [
+const STREAMED: &str = concat!(
+    env!("CARGO_BIN_EXE_tapline"),
+    " backup --quiet --no-progress --mode streamed"
+);
+
+/// The first of them is what the others are compared with.
+const BACKUPS: &[Way] = &[
     Way {
-        name: "tapline streamed",
+        name: "pg_dump > /dev/null",
         needs: &[],
-        script: "$TAPLINE backup --quiet --no-progress --mode streamed",
+        script: "pg_dump > /dev/null",
     },
     Way {
-        name: "tapline staged",
+        name: "tapline, zstd",
         needs: &[],
-        script: "$TAPLINE backup --quiet --no-progress --mode staged",
+        script: "$STREAMED --compression zstd",
     },
     Way {
-        name: "pg_dump | gzip | aws s3 cp -",
-        needs: &["gzip", "aws"],
-        script: "pg_dump | gzip | aws s3 cp --quiet - s3://bucket/gzip/$RANDOM.sql.gz",
+        name: "tapline, zstd, parallel = 2",
+        needs: &[],
+        script: "$STREAMED --compression zstd --parallel 2",
+    },
+    Way {
+        name: "tapline, gzip",
+        needs: &[],
+        script: "$STREAMED",
+    },
+    Way {
+        name: "tapline, gzip, parallel = 2",
+        needs: &[],
+        script: "$STREAMED --parallel 2",
+    },
+    Way {
+        name: "tapline staged, zstd, -j",
+        needs: &[],
+        script: "$TAPLINE backup --quiet --no-progress --mode staged --compression zstd",
+    },
+    Way {
+        name: "pg_dump -Fd -j 2 | tar | zstd -1",
+        needs: &["aws"],
+        script: "pg_dump -Fd -Z0 -j 2 -f parts && tar cf - parts | zstd -q -1 -T0 | \
+                 aws s3 cp --quiet - s3://bucket/parts/$RANDOM.tar.zst; kept=$?; rm -rf parts; exit $kept",
+    },
+    Way {
+        name: "pg_dump | zstd -1 -T0 | aws",
+        needs: &["zstd", "aws"],
+        script: "pg_dump | zstd -q -1 -T0 | aws s3 cp --quiet - s3://bucket/zstd/$RANDOM.sql.zst",
+    },
+    Way {
+        name: "pg_dump | igzip -1 -T 2 | aws",
+        needs: &["igzip", "aws"],
+        script: "pg_dump | igzip -1 -T 2 | aws s3 cp --quiet - s3://bucket/igzip/$RANDOM.sql.gz",
     },
     Way {
         name: "pg_dump | pigz | rclone rcat",
         needs: &["pigz", "rclone"],
         script: "pg_dump | pigz | rclone rcat --quiet :s3:bucket/pigz/$RANDOM.sql.gz",
+    },
+    Way {
+        name: "pg_dump | gzip | aws",
+        needs: &["gzip", "aws"],
+        script: "pg_dump | gzip | aws s3 cp --quiet - s3://bucket/gzip/$RANDOM.sql.gz",
+    },
+    Way {
+        name: "restic --stdin-from-command",
+        needs: &["restic"],
+        script: "export RESTIC_PASSWORD=x RESTIC_REPOSITORY=s3:$AWS_ENDPOINT_URL/bucket/restic$RANDOM; \
+                 restic init -q && restic backup -q --stdin-from-command -- pg_dump",
+    },
+];
+
+/// From a server that keeps what it gets, into a database that is made for it.
+const RESTORES: &[Way] = &[
+    Way {
+        name: "aws | tar xzO | psql",
+        needs: &["aws"],
+        script: "psql -Xqc 'drop database if exists back' -c 'create database back' postgres && \
+                 aws s3 cp --quiet s3://bucket/backups/shop/$SERIAL/shop.tar.gz - | tar xzO | psql -Xq -v ON_ERROR_STOP=1 back",
+    },
+    Way {
+        name: "tapline, the same archive",
+        needs: &[],
+        script: "psql -Xqc 'drop database if exists back' postgres && \
+                 $TAPLINE restore -q shop@$SERIAL --to back --yes",
+    },
+    Way {
+        name: "tapline --jobs 2, parallel = 2",
+        needs: &[],
+        script: "psql -Xqc 'drop database if exists back' postgres && \
+                 $TAPLINE restore -q shop@$PARALLEL --to back --yes --jobs 2",
     },
 ];
 
@@ -66,16 +136,9 @@ fn main() {
     let postgres = Postgres::start();
     postgres.sql("postgres", "create database shop");
     let mut load = postgres.client("psql", "shop");
-    load.args([
-        "-Xq",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-v",
-        &format!("rows={rows}"),
-        "-f",
-        SHOP,
-    ])
-    .stdout(Stdio::null());
+    load.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-v"])
+        .args([&format!("rows={rows}"), "-f", SHOP])
+        .stdout(Stdio::null());
     assert!(
         load.status().expect("psql is installed").success(),
         "the database cannot be made"
@@ -86,46 +149,121 @@ fn main() {
         size.trim()
     );
 
-    let s3 = S3::start();
-    let folder = tempfile::tempdir().expect("a temp folder");
-    inventory(folder.path(), &postgres, &s3);
-    let ways: Vec<&Way> = WAYS
-        .iter()
-        .filter(|way| works(way, &postgres, &s3, folder.path()))
-        .collect();
-    assert!(
-        ways.first().is_some_and(|way| way.name == WAYS[0].name),
-        "nothing to compare with"
-    );
-    let mut seconds: Vec<Vec<f64>> = ways.iter().map(|_| Vec::new()).collect();
-    for _ in 0..rounds {
-        for (way, seconds) in ways.iter().zip(&mut seconds) {
-            let start = Instant::now();
-            assert!(
-                way.begin(&postgres, &s3, folder.path())
-                    .wait()
-                    .is_ok_and(|status| status.success()),
-                "{}",
-                way.name
-            );
-            seconds.push(start.elapsed().as_secs_f64());
+    let bench = Bench::new(&postgres, &["--discard"]);
+    bench.compare("backup", BACKUPS, rounds);
+    let bench = Bench::new(&postgres, &[]).with_backups();
+    bench.compare("restore", RESTORES, rounds);
+}
+
+/// Everything that a way needs, and what its script finds in its environment.
+struct Bench<'a> {
+    postgres: &'a Postgres,
+    s3: S3,
+    folder: tempfile::TempDir,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(postgres: &'a Postgres, server: &[&str]) -> Self {
+        let (s3, folder) = (
+            S3::start(server),
+            tempfile::tempdir().expect("a temp folder"),
+        );
+        inventory(folder.path(), postgres, &s3);
+        Self {
+            postgres,
+            s3,
+            folder,
+            variables: Vec::new(),
         }
     }
-    println!(
-        "{:<32}{:>10}  times as long as streamed: min / median / max",
-        "", "median"
-    );
-    for (way, own) in ways.iter().zip(&seconds) {
-        let ratios = own
-            .iter()
-            .zip(&seconds[0])
-            .map(|(own, streamed)| own / streamed);
-        let [_, median, _] = spread(own.iter().copied());
-        let [least, middle, most] = spread(ratios);
+
+    /// Two backups that can be restored.
+    fn with_backups(mut self) -> Self {
+        for (name, script) in [
+            ("SERIAL", "$STREAMED"),
+            ("PARALLEL", "$STREAMED --parallel 2"),
+        ] {
+            let report = format!("{script} --report report.json");
+            assert!(self.run(&report), "{report}");
+            let report = std::fs::read(self.folder.path().join("report.json"));
+            let report: serde_json::Value =
+                serde_json::from_slice(&report.expect("it was written")).expect("JSON");
+            let id = report["jobs"][0]["backup_id"].as_str().expect("an id");
+            self.variables.push((name, id.to_owned()));
+        }
+        self
+    }
+
+    /// Runs all ways in turn, and prints how long each takes and how that is to the first.
+    fn compare(&self, what: &str, ways: &[Way], rounds: u32) {
+        let ways: Vec<&Way> = ways.iter().filter(|way| self.can(way)).collect();
+        let mut seconds: Vec<Vec<f64>> = ways.iter().map(|_| Vec::new()).collect();
+        for _ in 0..rounds {
+            for (way, seconds) in ways.iter().zip(&mut seconds) {
+                let start = Instant::now();
+                assert!(self.run(way.script), "{}", way.name);
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+        }
         println!(
-            "{:<32}{median:>8.2} s  {least:.2} / {middle:.2} / {most:.2}",
-            way.name
+            "{what:<36}{:>10}  times as long as the first: min / median / max",
+            "median"
         );
+        for (way, own) in ways.iter().zip(&seconds) {
+            let ratios = own.iter().zip(&seconds[0]).map(|(own, first)| own / first);
+            let [_, median, _] = spread(own.iter().copied());
+            let [least, middle, most] = spread(ratios);
+            println!(
+                "{:<36}{median:>8.2} s  {least:.2} / {middle:.2} / {most:.2}",
+                way.name
+            );
+        }
+    }
+
+    /// Runs a way once, uncounted: whether it can be had here.
+    fn can(&self, way: &Way) -> bool {
+        for program in way.needs {
+            if !self.run(&format!("command -v {program}")) {
+                println!("skipped: {}: {program} is not in PATH", way.name);
+                return false;
+            }
+        }
+        let ran = self.run(way.script);
+        if !ran {
+            println!("skipped: {}: it failed", way.name);
+        }
+        ran
+    }
+
+    /// Whether a script ends well.
+    fn run(&self, script: &str) -> bool {
+        // Connected as the client of the database is; no shell but bash has `pipefail` everywhere.
+        let mut command = self.postgres.client("bash", "shop");
+        command
+            .args(["-o", "pipefail", "-c", script])
+            .current_dir(self.folder.path())
+            .stdout(Stdio::null());
+        for (name, value) in [
+            ("ACCESS_KEY_ID", ACCESS_KEY),
+            ("SECRET_ACCESS_KEY", SECRET_KEY),
+        ] {
+            command
+                .env(format!("AWS_{name}"), value)
+                .env(format!("RCLONE_S3_{name}"), value);
+        }
+        let status = command
+            .env("TAPLINE", TAPLINE)
+            .env("STREAMED", STREAMED)
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+            .env("AWS_ENDPOINT_URL", &self.s3.endpoint)
+            .env("RCLONE_S3_PROVIDER", "Other")
+            .env("RCLONE_S3_ENDPOINT", &self.s3.endpoint)
+            .env("RCLONE_CONFIG", "/dev/null")
+            .env("RCLONE_S3_NO_CHECK_BUCKET", "true")
+            .envs(self.variables.iter().map(|(name, id)| (name, id)))
+            .status();
+        status.expect("bash is installed").success()
     }
 }
 
@@ -134,31 +272,6 @@ fn number(variable: &str, default: u32) -> u32 {
         text.parse()
             .unwrap_or_else(|_| panic!("{variable}: not a number"))
     })
-}
-
-/// Runs a way once, uncounted: whether it can be had here.
-fn works(way: &Way, postgres: &Postgres, s3: &S3, folder: &Path) -> bool {
-    let found = |program: &&&str| {
-        Command::new("sh")
-            .args(["-c", &format!("command -v {program}")])
-            .output()
-    };
-    let absent = way
-        .needs
-        .iter()
-        .find(|program| !found(program).is_ok_and(|output| output.status.success()));
-    if let Some(program) = absent {
-        println!("skipped: {}: {program} is not in PATH", way.name);
-        return false;
-    }
-    let ran = way
-        .begin(postgres, s3, folder)
-        .wait()
-        .is_ok_and(|status| status.success());
-    if !ran {
-        println!("skipped: {}: it failed", way.name);
-    }
-    ran
 }
 
 /// The least, the median and the most.
@@ -172,48 +285,17 @@ fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
     ]
 }
 
-impl Way {
-    fn begin(&self, postgres: &Postgres, s3: &S3, folder: &Path) -> Child {
-        // Connected as the client of the database is; no shell but bash has `pipefail` everywhere.
-        let mut command = postgres.client("bash", "shop");
-        command
-            .args(["-o", "pipefail", "-c", self.script])
-            .current_dir(folder)
-            .stdout(Stdio::null());
-        let keys = [
-            ("ACCESS_KEY_ID", ACCESS_KEY),
-            ("SECRET_ACCESS_KEY", SECRET_KEY),
-        ];
-        for (name, value) in keys {
-            command
-                .env(format!("AWS_{name}"), value)
-                .env(format!("RCLONE_S3_{name}"), value);
-        }
-        command
-            .env("TAPLINE", TAPLINE)
-            .env("AWS_DEFAULT_REGION", "us-east-1")
-            .env("AWS_ENDPOINT_URL", &s3.endpoint);
-        command
-            .env("RCLONE_S3_PROVIDER", "Other")
-            .env("RCLONE_S3_ENDPOINT", &s3.endpoint);
-        command
-            .env("RCLONE_CONFIG", "/dev/null")
-            .env("RCLONE_S3_NO_CHECK_BUCKET", "true");
-        command.spawn().expect("bash is installed")
-    }
-}
-
-/// The S3 server, in a process of its own so that its work is not the measured program's; it keeps
-/// no bodies.
+/// The S3 server, in a process of its own so that its work is not the measured program's.
 struct S3 {
     child: Child,
     endpoint: String,
 }
 
 impl S3 {
-    fn start() -> Self {
+    fn start(options: &[&str]) -> Self {
         let mut child = Command::new(TAPLINE)
-            .args(["__s3-server", "--discard"])
+            .arg("__s3-server")
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
