@@ -58,8 +58,8 @@ pub enum JobError {
     #[error("commit: {0}")]
     Commit(#[source] StoreError),
     /// Nothing moved for too long.
-    #[error("stalled: nothing moved for {0:?} (stall_timeout) while waiting for {1}")]
-    Stalled(Duration, &'static str),
+    #[error("stalled: nothing moved for {0:?} (stall_timeout) while waiting for {step}", step = .1.name())]
+    Stalled(Duration, Step),
     /// The dump is whole, and yet not all that it should be, which `strict` does not let pass.
     #[error("not stored, because strict = true and there are warnings: {}", .0.join("; "))]
     Warned(Vec<String>),
@@ -218,11 +218,10 @@ impl JobError {
             JobError::Upload(error) => (FailedStep::Upload, kind_of(error)),
             JobError::Commit(error) => (FailedStep::Commit, kind_of(error)),
             JobError::Stalled(_, step) => {
-                let step = Step::ALL.into_iter().find(|known| known.name() == *step);
                 let step = match step {
-                    Some(Step::Upload) => FailedStep::Upload,
-                    Some(Step::Encode) => FailedStep::Encode,
-                    Some(Step::Dump) | None => FailedStep::Dump,
+                    Step::Upload => FailedStep::Upload,
+                    Step::Encode => FailedStep::Encode,
+                    Step::Dump => FailedStep::Dump,
                 };
                 (step, FailureKind::Stalled)
             }

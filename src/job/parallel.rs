@@ -134,7 +134,7 @@ pub(super) async fn read(
                 let Table { file, copy } = &tables[table];
                 let names = Names::of_many(folder, file, &numbers[table]);
                 let begin = [prologue.as_slice(), copy].concat();
-                copier.tell(&statement).await;
+                meter.wait_for(Step::Dump, copier.tell(&statement)).await;
                 shared
                     .carry(Rows(copier, copy), &begin, names, None)
                     .await?;
@@ -154,9 +154,10 @@ pub(super) async fn read(
     // Every row is read: now all sessions must end well, the one that held everything last.
     let mut said = Vec::new();
     for copier in copiers {
-        said.push(copier.end(Streams::COMMIT, exit_timeout).await?);
+        let end = copier.end(Streams::COMMIT, exit_timeout);
+        said.push(meter.wait_for(Step::Dump, end).await?);
     }
-    keeper.end(exit_timeout).await?;
+    meter.wait_for(Step::Dump, keeper.end(exit_timeout)).await?;
     let (first, files, size) = shared.desk.into_inner().close();
     let none = || std::io::Error::other("the dump has no files");
     Ok(ManyFiles {

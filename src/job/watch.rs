@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
 use async_trait::async_trait;
+use tokio::time::sleep;
 
 use super::{Job, JobError};
 use crate::meter::Step;
@@ -28,29 +27,32 @@ pub trait Witness: Send + Sync {
     async fn holder(&self) -> Option<String>;
 }
 
-/// Returns when nothing has moved for `stall_timeout`; never without one.
+/// Returns when the job has waited for its tool or a store for `stall_timeout` and nothing has
+/// moved; never without one.
+///
+/// Time is counted in looks, and a look that came late counts as one: while a machine, or the
+/// process, is stopped nothing can move. Nor is it a stall while the dump is compressed or waits for
+/// a core to be.
 pub async fn stalled(job: &Job) -> JobError {
     let moved = || (job.meter.dump_bytes(), job.meter.sent_bytes());
-    let (mut last, mut since, mut say) = (moved(), Instant::now(), SAY);
-    let mut ask = ASK;
+    let (mut last, mut still, mut say, mut ask) = (moved(), Duration::ZERO, SAY, ASK);
     let look = job
         .stall_timeout
         .map_or(LOOK, |timeout| LOOK.min(timeout / 2));
     loop {
         sleep(look).await;
-        if moved() != last {
-            (last, since, say, ask) = (moved(), Instant::now(), SAY, ASK);
+        let now = moved();
+        let waiting = job.meter.waiting_for();
+        let Some(waiting) = waiting.filter(|_| now == last) else {
+            (last, still, say, ask) = (now, Duration::ZERO, SAY, ASK);
             continue;
-        }
-        let waiting = job.meter.waiting_for().map_or("nothing", Step::name);
-        if let Some(timeout) = job
-            .stall_timeout
-            .filter(|timeout| since.elapsed() >= *timeout)
-        {
+        };
+        still += look;
+        if let Some(timeout) = job.stall_timeout.filter(|timeout| still >= *timeout) {
             return JobError::Stalled(timeout, waiting);
         }
-        if since.elapsed() >= ask
-            && job.meter.waiting_for() == Some(Step::Dump)
+        if still >= ask
+            && waiting == Step::Dump
             && let Some(witness) = &job.witness
         {
             ask *= 2;
@@ -62,8 +64,8 @@ pub async fn stalled(job: &Job) -> JobError {
                 );
             }
         }
-        if since.elapsed() >= say {
-            let (database, seconds) = (&job.database, since.elapsed().as_secs());
+        if still >= say {
+            let (database, seconds, waiting) = (&job.database, still.as_secs(), waiting.name());
             tracing::warn!(
                 database,
                 "nothing has moved for {seconds} s, waiting for {waiting}"

@@ -1,7 +1,7 @@
 //! What keeps a restore from waiting for ever without a word: who holds a lock is named, and there is
 //! an end to patience.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Progress, RestoreError, Waiting};
 use crate::engine::{Activity, Engine};
@@ -19,15 +19,15 @@ pub struct Patience {
     pub stall: Option<Duration>,
 }
 
-/// Ends when patience does, and says what was waited for.
+/// Ends when patience does, and says what was waited for. Its time is counted in looks: while the
+/// machine, or the process, is stopped nothing can move, and a look that came late counts as one.
 pub(super) async fn watch(
     engine: &dyn Engine,
     progress: &Progress,
     patience: Patience,
 ) -> RestoreError {
     let state = || (progress.fetched(), progress.written());
-    let (mut last, mut moved) = (state(), Instant::now());
-    let mut locked: Option<(String, Instant)> = None;
+    let (mut last, mut still, mut locked) = (state(), Duration::ZERO, None::<String>);
     loop {
         let look = patience
             .stall
@@ -36,35 +36,32 @@ pub(super) async fn watch(
         tokio::time::sleep(look).await;
         let now = state();
         if now != last {
-            (last, moved, locked) = (now, Instant::now(), None);
+            (last, still, locked) = (now, Duration::ZERO, None);
             continue;
         }
+        still += look;
         let words = |duration: Duration| units::time(duration.as_secs_f64());
         match engine.activity().await {
             Activity::Working => {
-                (moved, locked) = (Instant::now(), None);
+                (still, locked) = (Duration::ZERO, None);
                 continue;
             }
             Activity::Locked(holder) => {
-                let since = match &locked {
-                    Some((_, since)) => *since,
-                    None => moved,
-                };
-                if locked.as_ref().is_none_or(|(named, _)| *named != holder) {
+                if locked.as_ref() != Some(&holder) {
                     tracing::warn!("the restore waits for a lock that is held by {holder}");
                 }
-                if since.elapsed() >= patience.lock {
+                if still >= patience.lock {
                     return RestoreError::Target(format!(
                         "it waited {} for a lock (--lock-timeout) that is held by {holder}",
-                        words(since.elapsed())
+                        words(still)
                     ));
                 }
-                locked = Some((holder, since));
+                locked = Some(holder);
             }
             Activity::Unknown => locked = None,
         }
         if let Some(stall) = patience.stall
-            && moved.elapsed() >= stall
+            && still >= stall
         {
             let what = match progress.waits_for() {
                 Waiting::Store => "the store to send more of the backup",
@@ -72,7 +69,7 @@ pub(super) async fn watch(
             };
             return RestoreError::Target(format!(
                 "nothing moved for {} (stall_timeout): it waited for {what}",
-                words(moved.elapsed())
+                words(still)
             ));
         }
     }

@@ -1,15 +1,19 @@
 //! A job as a state machine: past the first completion nothing ends it, and before the manifest
 //! nothing of it stays.
 
+use std::future::pending;
+use std::pin::pin;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::poll_immediate;
 use tapline::archive::{Compression, Cores};
 use tapline::catalog::{BackupId, backup_prefix};
 use tapline::dump::ToolCommand;
-use tapline::job::{FailedStep, FailureKind, Interruption, Job, Layout, back_up};
+use tapline::job::{FailedStep, FailureKind, Interruption, Job, Layout, back_up, stalled};
+use tapline::meter::Step;
 use tapline::s3_server::{Fault, Op};
 use tapline::store::memory::{Effect, MemoryStore};
 use tapline::store::retry::{PatientStore, RetryPolicy};
@@ -255,6 +259,43 @@ async fn what_a_manifest_that_may_still_come_is_of_is_left_and_that_is_said() {
         "{keys:?}"
     );
     assert!(keys.len() > 1, "all of its volumes: {keys:?}");
+}
+
+#[tokio::test]
+async fn a_machine_that_stood_still_has_not_waited() {
+    let store = Unlucky::all(&[]);
+    let mut job = job(&store, DUMP, NO_PATIENCE);
+    job.stall_timeout = Some(Duration::from_millis(400));
+    let mut tool = pin!(job.meter.wait_for(Step::Dump, pending::<()>()));
+    assert_eq!(poll_immediate(&mut tool).await, None);
+    let mut watch = pin!(stalled(&job));
+    assert!(poll_immediate(&mut watch).await.is_none());
+    // Nobody else comes to his turn meanwhile.
+    std::thread::sleep(Duration::from_millis(500));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let early = poll_immediate(&mut watch).await;
+    assert!(early.is_none(), "{early:?}");
+    let words = watch.await.to_string();
+    assert!(words.contains("waiting for dump"), "{words}");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_core_does_not_stall() {
+    let store = Unlucky::all(&[]);
+    let mut job = job(&store, DUMP, Duration::from_secs(10));
+    job.stall_timeout = Some(Duration::from_secs(2));
+    // Another job has the only one.
+    let cores = Cores::new(1);
+    let (lane, (done, until)) = (cores.lane(1), std::sync::mpsc::channel::<()>());
+    lane.put(move || _ = until.recv());
+    let interruption = Interruption::default();
+    let backup = back_up(Arc::new(job), BackupId::now(), &cores, &interruption);
+    let work = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        drop(done);
+    };
+    let (committed, ()) = tokio::join!(backup, work);
+    assert!(committed.is_ok(), "{committed:?}");
 }
 
 #[tokio::test]
