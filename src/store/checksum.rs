@@ -4,9 +4,11 @@
 //! alone: the whole object's value is known although its first part is made last. Source:
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html>.
 
+use std::sync::LazyLock;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use crc_fast::CrcAlgorithm;
+use crc_fast::{CrcParams, checksum_with_params};
 use serde::{Deserialize, Serialize};
 
 /// Which checksum a store keeps.
@@ -20,11 +22,19 @@ pub enum ChecksumKind {
 }
 
 impl ChecksumKind {
-    fn algorithm(self) -> CrcAlgorithm {
-        match self {
-            ChecksumKind::Crc64Nvme => CrcAlgorithm::Crc64Nvme,
-            ChecksumKind::Crc32 => CrcAlgorithm::Crc32IsoHdlc,
-        }
+    /// What crc-fast is to compute. Its `Digest` is compiled into the crate that uses it, and is slower
+    /// than a compressor where that crate is not optimised; what takes parameters is not.
+    fn params(self) -> &'static CrcParams {
+        static PARAMS: LazyLock<[CrcParams; 2]> = LazyLock::new(|| {
+            [ChecksumKind::Crc64Nvme, ChecksumKind::Crc32].map(|kind| {
+                let bits = 8 * kind.width();
+                let (unused, ones) = (64 - bits, u64::MAX >> (64 - bits));
+                let polynomial = kind.polynomial().reverse_bits() >> unused;
+                let width = u8::try_from(bits).expect("64 at most");
+                CrcParams::new("", width, polynomial, ones, true, ones, 0)
+            })
+        });
+        &PARAMS[self as usize]
     }
 
     fn width(self) -> usize {
@@ -83,7 +93,7 @@ impl Checksum {
     pub fn of(kind: ChecksumKind, bytes: &[u8]) -> Self {
         Self {
             kind,
-            value: crc_fast::checksum(kind.algorithm(), bytes),
+            value: checksum_with_params(*kind.params(), bytes),
         }
     }
 
@@ -145,7 +155,8 @@ impl Checksum {
 /// A checksum in the making.
 pub struct Digest {
     kind: ChecksumKind,
-    digest: crc_fast::Digest,
+    /// They begin where the bytes so far have led to.
+    params: CrcParams,
 }
 
 impl Digest {
@@ -153,26 +164,31 @@ impl Digest {
     pub fn new(kind: ChecksumKind) -> Self {
         Self {
             kind,
-            digest: crc_fast::Digest::new(kind.algorithm()),
+            params: CrcParams {
+                xorout: 0,
+                ..*kind.params()
+            },
         }
     }
 
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.digest.update(bytes);
+        self.params.init_algorithm = checksum_with_params(self.params, bytes);
     }
 
     /// The checksum of all of them.
     pub fn finish(self) -> Checksum {
         Checksum {
             kind: self.kind,
-            value: self.digest.finalize(),
+            value: self.params.init_algorithm ^ self.kind.params().xorout,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crc_fast::checksum_combine_with_params;
+
     use super::*;
 
     #[test]
@@ -189,7 +205,8 @@ mod tests {
             // The slow way that the crate has, for lengths that no test can hold.
             let (a, b) = (Checksum::of(kind, b"a"), Checksum::of(kind, b"b"));
             for length in [1 << 33, (5 << 40) + 12_345] {
-                let slow = crc_fast::checksum_combine(kind.algorithm(), a.value, b.value, length);
+                let params = *kind.params();
+                let slow = checksum_combine_with_params(params, a.value, b.value, length);
                 assert_eq!(a.then(b, length).value, slow, "{kind:?} {length}");
             }
         }
