@@ -188,9 +188,8 @@ async fn run(plan: &Plan, file: &std::path::Path) -> std::result::Result<(), Str
 fn a_job_ends_as_one_of_committed_and_absent_whatever_happens_to_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("dump");
-    let bytes: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
-        .take(120_000)
-        .collect();
+    let mut bytes = vec![0; 120_000];
+    fastrand::fill(&mut bytes);
     std::fs::write(&file, bytes).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {

@@ -91,10 +91,11 @@ fn a_signal_ends_the_children_and_aborts_the_uploads() {
     }
 }
 
-/// What may differ between two runs because the allocator was lucky, in bytes: three parts.
-pub const GROWTH: u64 = 24 << 20;
+/// What may differ between two runs because parts were on their way at other moments, in bytes. Of
+/// what the larger dump has more it is less than a sixth.
+pub const GROWTH: u64 = 48 << 20;
 
-/// Three times the dump, the same memory, whatever compresses it.
+/// Four times the dump, the same memory, whatever compresses it.
 #[test]
 fn memory_does_not_grow_with_the_dump() {
     let folder = tempfile::tempdir().unwrap();
@@ -103,14 +104,19 @@ fn memory_does_not_grow_with_the_dump() {
     write("access", tapline::s3_server::ACCESS_KEY);
     write("secret", tapline::s3_server::SECRET_KEY);
     for compression in ["gzip", "zstd", "none"] {
-        let peaks = [100, 300].map(|megabytes| {
+        let peaks = [100, 400].map(|megabytes| {
             // Half compressible: base64 of random bytes.
             let script = format!(
                 "head -c 3000000 /dev/urandom | base64 > x; for i in $(seq {}); do cat x; done",
                 megabytes / 4
             );
+            let level = if compression == "none" {
+                ""
+            } else {
+                "level = 1\n"
+            };
             let database = format!(
-                "[databases.x]\nengine = \"command\"\ncompression = \"{compression}\"\n\
+                "[databases.x]\nengine = \"command\"\ncompression = \"{compression}\"\n{level}\
                  command = [\"sh\", \"-c\", \"{script}\"]\n"
             );
             write("tapline.toml", &(store(&endpoint) + &database));
@@ -398,7 +404,7 @@ async fn a_job_that_panics_is_reported_and_erased_and_costs_the_others_nothing()
     ] {
         let store = "[stores.STORE]\nurl = \"s3://bucket/STORE\"\n";
         let database = "[databases.STORE]\nengine = \"command\"\nstore = \"STORE\"\n\
-                        command = [\"head\", \"-c\", \"20000000\", \"/dev/urandom\"]\n";
+                        command = [\"head\", \"-c\", \"9000000\", \"/dev/urandom\"]\n";
         let text = ["good", "bad"].map(|name| format!("{store}{database}").replace("STORE", name));
         let text = format!(
             "[run]\nmode = \"{mode}\"\nretry_for = \"1s\"\n{}",

@@ -25,16 +25,19 @@ const FAULTS: [(&str, Fault); 4] = [
 ];
 const PATIENCE: Duration = Duration::from_secs(80);
 
-fn world() -> World {
+const KEYS: [&str; 2] = ["age.key", "sign.key"];
+
+/// A folder with the keys, and the inventory's databases.
+fn keys() -> (World, String) {
     let world = World::new("");
     let public = world.age_recipient();
     let signing = world.run(&["keygen", "--signing", "-o", "sign.key"]).stdout;
-    world.inventory(&format!(
+    let databases = format!(
         "[signatures]\n{signing}[defaults]\nencrypt_to = [\"{public}\"]\n[databases.x]\n\
          engine = \"command\"\ncommand = [\"cat\", \"{}\"]\ncompression = \"none\"\n",
         super::matrix::dump().display()
-    ));
-    world
+    );
+    (world, databases)
 }
 
 /// What became of it, or why that is wrong.
@@ -78,19 +81,25 @@ fn judge(world: &World, run: &Run) -> Result<&'static str, String> {
 
 #[test]
 fn an_encrypted_and_signed_backup_is_whole_or_nothing_whatever_a_request_meets() {
+    let (made, databases) = keys();
     let mut cells = Vec::new();
-    for step in STEPS {
-        for fault in FAULTS {
-            cells.extend([true, false].map(|once| (step, fault, once)));
+    for (row, step) in STEPS.into_iter().enumerate() {
+        for (column, fault) in FAULTS.into_iter().enumerate() {
+            let number = |once| row + column + usize::from(once);
+            cells.extend([true, false].map(|once| (number(once), (step, fault, once))));
         }
     }
+    let cells = super::matrix::chosen(2, cells);
     let (count, cells) = (cells.len(), Mutex::new(cells));
     let (stored, wrong) = (Mutex::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 while let Some((step, fault, once)) = { cells.lock().unwrap().pop() } {
-                    let world = world();
+                    let world = World::new(&databases);
+                    for key in KEYS {
+                        std::fs::copy(made.path(key), world.path(key)).unwrap();
+                    }
                     let (name, op, key, part) = step;
                     let mut rule = world.server.faults().on(op).key(key);
                     if let Some(part) = part {
@@ -135,5 +144,5 @@ fn an_encrypted_and_signed_backup_is_whole_or_nothing_whatever_a_request_meets()
         wrong.len(),
         wrong.join("\n")
     );
-    assert!(stored >= STEPS.len() * 3, "{stored} of {count} were stored");
+    assert!(stored * 8 >= count * 3, "{stored} of {count} were stored");
 }

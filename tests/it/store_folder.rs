@@ -44,9 +44,9 @@ impl Disk {
 
     fn at(home: TempDir, store: PathBuf) -> Self {
         let disk = Self { home, store };
-        let mut random = fastrand::Rng::with_seed(9);
-        let bytes = std::iter::repeat_with(|| random.u8(..)).take(DUMP);
-        std::fs::write(disk.dump(), bytes.collect::<Vec<_>>()).unwrap();
+        let mut bytes = vec![0; DUMP];
+        fastrand::Rng::with_seed(9).fill(&mut bytes);
+        std::fs::write(disk.dump(), bytes).unwrap();
         disk.inventory("", &format!("cat {}", disk.dump().display()));
         disk
     }

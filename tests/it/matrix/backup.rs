@@ -45,14 +45,9 @@ fn file_of(size: usize, made: &'static OnceLock<(TempDir, PathBuf)>) -> &'static
     let (_, file) = made.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("dump");
-        let mut random = fastrand::Rng::with_seed(8);
-        std::fs::write(
-            &file,
-            std::iter::repeat_with(|| random.u8(..))
-                .take(size)
-                .collect::<Vec<_>>(),
-        )
-        .unwrap();
+        let mut dump = vec![0; size];
+        fastrand::Rng::with_seed(8).fill(&mut dump);
+        std::fs::write(&file, dump).unwrap();
         (folder, file)
     });
     file
@@ -96,7 +91,7 @@ fn a_backup_is_stored_or_absent_or_says_what_is_left_whatever_a_request_meets() 
         "{asked:?}"
     );
 
-    let cells = super::chosen(2, BackupCell::all());
+    let cells = super::chosen(4, BackupCell::all());
     super::run_all("backup", cells, BackupCell::name, |cell| {
         let store = if cell.is_silent() { super::SILENCE } else { "" };
         let (world, dump) = match cell.step.after {

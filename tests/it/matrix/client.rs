@@ -86,7 +86,7 @@ fn a_client_that_ends_at_any_byte_of_a_restore_leaves_what_was_there() {
          insert into t select seq, repeat(md5(seq), 20) from seq_1_to_500;
          create view v as select count(*) as n from t"
     ));
-    let cells = super::chosen(2, Cell::all());
+    let cells = super::chosen(3, Cell::all());
     for cell in &cells {
         let target = format!("target{}", cell.number);
         let old = format!("create table t {rows}; insert into t values (0, 'precious')");

@@ -10,7 +10,7 @@ fn page() -> String {
         "# What a network and a store may do\n\n\
          Made by `tests/it/matrix`, which runs every line of the first table against every line of \
          the second,\nonce and for ever, and with the real binary: all of it in `tests/long.sh`, and in \
-         `tests/run.sh` each line\nagainst each, once or for ever in turn. A change of the lists is \
+         `tests/run.sh` a share,\nanother one each day. A change of the lists is \
          a change of this page:\n`TAPLINE_WRITE_DOCS=1 cargo test --features demo --test it \
          matrix::docs`.\n\n\
          Afterwards there is one of three:\n\n\

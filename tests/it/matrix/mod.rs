@@ -15,17 +15,23 @@ pub use backup::dump;
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::world::is_long_run;
 
 /// Those of `cells` that are to run, each of which comes with its number: all of them in
-/// `tests/long.sh`, else one of `share`. The number adds up the places of what a cell is made of, so
-/// that what runs is the same each time, and every request still meets every fault or signal, once
-/// or for ever, here or there in turn.
-fn chosen<C>(share: usize, cells: impl IntoIterator<Item = (usize, C)>) -> Vec<C> {
+/// `tests/long.sh`, else one of `share`, and another one each day: in so many days every request meets
+/// every fault or signal. The number adds up the places of what a cell is made of. `TAPLINE_DAY` asks
+/// for those of another day.
+pub fn chosen<C>(share: usize, cells: impl IntoIterator<Item = (usize, C)>) -> Vec<C> {
     let share = if is_long_run() { 1 } else { share };
-    let chosen = cells.into_iter().filter(|(number, _)| number % share == 0);
+    let today = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let today = usize::try_from(today.unwrap().as_secs() / 86_400).unwrap();
+    let day = std::env::var("TAPLINE_DAY").map_or(today, |day| day.parse().expect("a number"));
+    println!("one of {share}: TAPLINE_DAY={day}");
+    let chosen = cells
+        .into_iter()
+        .filter(|(number, _)| number % share == day % share);
     chosen.map(|(_, cell)| cell).collect()
 }
 

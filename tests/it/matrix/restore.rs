@@ -63,7 +63,7 @@ fn a_restore_gives_the_backup_or_leaves_what_was_there_whatever_a_request_meets(
             }
         }
     }
-    let cells = super::chosen(2, cells);
+    let cells = super::chosen(3, cells);
     super::run_all("restore", cells, Cell::name, |cell| {
         restore(cell, store, &backup)
     });

@@ -133,7 +133,7 @@ fn each_of_two_stores_holds_a_backup_or_nothing_whatever_a_request_to_one_meets(
     let run = good.world.quietly(&options());
     assert_eq!(run.code, Some(0), "{}", run.words());
     assert_eq!(good.servers().map(holds), [Ok(true), Ok(true)]);
-    let cells = super::chosen(5, Cell::all());
+    let cells = super::chosen(10, Cell::all());
     super::run_all("two stores", cells, Cell::name, try_cell);
 }
 
@@ -221,7 +221,7 @@ fn a_signal_at_any_request_to_either_store_leaves_a_backup_or_nothing_in_each() 
             }
         }
     }
-    let kills = super::chosen(2, kills);
+    let kills = super::chosen(4, kills);
     super::run_all("signals with two stores", kills, Kill::name, kill);
 }
 

@@ -60,7 +60,7 @@ fn a_signal_at_any_request_leaves_a_backup_or_nothing() {
             }
         }
     }
-    let kills = super::chosen(2, kills);
+    let kills = super::chosen(4, kills);
     super::run_all("signals", kills, Kill::name, kill);
 }
 
