@@ -1,5 +1,5 @@
-//! Real database servers in temp folders, with passwords. There is one PostgreSQL and one MariaDB
-//! for all tests of a run, started by whoever needs it first. A test has it to itself, finds it as
+//! Real database servers in temp folders, with passwords. There are two PostgreSQL and two MariaDB
+//! for all tests of a run, started by whoever finds none free. A test has one to itself, finds it as
 //! new, and may do with it what it likes: what it has made there is removed when it gives the
 //! server back. Only a test that needs two at once, or other options, starts one of its own.
 //!
@@ -11,10 +11,13 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 pub const PASSWORD: &str = r#"s3:cr\t "p'w" #x"#;
+
+/// How many servers of a kind all tests share.
+const SHARED: usize = 2;
 
 /// A server's parent: it holds one end of a pipe whose other end the tests hold, so it learns of
 /// their end whatever ends them, and takes the server and its folder along. A signal at the end of
@@ -97,33 +100,71 @@ impl Server {
     }
 }
 
-/// What a test holds: the server that all share, or one of its own.
+/// The servers of one kind that all tests share.
+struct Pool {
+    /// Those that no test has; `None` is one that is not started yet, or was ended.
+    free: Mutex<Vec<Option<Server>>>,
+    freed: Condvar,
+}
+
+impl Pool {
+    /// None of them is started yet.
+    fn new() -> Self {
+        Self {
+            free: Mutex::new((0..SHARED).map(|_| None).collect()),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// Waits for a server, one that runs rather than another one.
+    fn take(&'static self, start: impl FnOnce() -> Server) -> Tenancy {
+        let free = self.free.lock().unwrap();
+        let mut free = self.freed.wait_while(free, |free| free.is_empty()).unwrap();
+        let at = free.iter().position(Option::is_some).unwrap_or(0);
+        let mut lent = Lent {
+            server: free.swap_remove(at),
+            pool: self,
+        };
+        drop(free);
+        lent.server.get_or_insert_with(start);
+        Tenancy::Shared(lent)
+    }
+}
+
+/// A server of a pool, while a test has it.
+struct Lent {
+    server: Option<Server>,
+    pool: &'static Pool,
+}
+
+/// A test that failed gives it back, too.
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.pool.free.lock().unwrap().push(self.server.take());
+        self.pool.freed.notify_one();
+    }
+}
+
+/// What a test holds: one of the servers that all share, or one of its own.
 enum Tenancy {
-    Shared(MutexGuard<'static, Option<Server>>),
+    Shared(Lent),
     Own(Server),
 }
 
 impl Tenancy {
-    fn shared(server: &'static Mutex<Option<Server>>, start: impl FnOnce() -> Server) -> Self {
-        // A test that failed has given it back in order, too.
-        let mut shared = server.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.get_or_insert_with(start);
-        Self::Shared(shared)
-    }
-
     fn server(&self) -> &Server {
         match self {
-            Self::Shared(server) => server.as_ref().expect("it was started"),
+            Self::Shared(lent) => lent.server.as_ref().expect("it was started"),
             Self::Own(server) => server,
         }
     }
 
     /// Gives it back as new, or else ends it: the next one starts another.
     fn give_back(&mut self, is_as_new: bool) {
-        if let Self::Shared(server) = self
+        if let Self::Shared(lent) = self
             && !is_as_new
         {
-            **server = None;
+            lent.server = None;
         }
     }
 }
@@ -132,6 +173,14 @@ impl Tenancy {
 /// unpacked another release's.
 fn root() -> PathBuf {
     std::env::var_os("TAPLINE_TESTS_ROOT").map_or("/".into(), PathBuf::from)
+}
+
+/// The folder of the newest PostgreSQL below `root`.
+fn newest_postgres(root: &Path) -> PathBuf {
+    let versions = std::fs::read_dir(root.join("usr/lib/postgresql"));
+    let versions = versions.expect("PostgreSQL is installed");
+    let newest = versions.map(|version| version.unwrap().path()).max();
+    newest.expect("PostgreSQL is installed")
 }
 
 /// The first of these programs that is there, below `root`.
@@ -184,7 +233,7 @@ fn runs_through(command: &mut Command, script: &str) -> bool {
 
 pub struct Postgres(Tenancy);
 
-static POSTGRES: Mutex<Option<Server>> = Mutex::new(None);
+static POSTGRES: LazyLock<Pool> = LazyLock::new(Pool::new);
 
 /// Makes a server as new.
 const POSTGRES_AS_NEW: &str = r"
@@ -217,7 +266,7 @@ impl Drop for Postgres {
 impl Postgres {
     /// The one of all tests.
     pub fn start() -> Self {
-        Self(Tenancy::shared(&POSTGRES, || Self::launch(&root(), &[])))
+        Self(POSTGRES.take(|| Self::launch(&root(), &[])))
     }
 
     /// One of its own, with more options.
@@ -232,12 +281,7 @@ impl Postgres {
 
     fn launch(root: &Path, options: &[&str]) -> Server {
         let folder = folder();
-        let versions = std::fs::read_dir(root.join("usr/lib/postgresql"));
-        let versions = versions.expect("PostgreSQL is installed");
-        let newest = versions
-            .map(|version| version.unwrap().path())
-            .max()
-            .expect("PostgreSQL is installed");
+        let newest = newest_postgres(root);
         let program = |name: &str| newest.join("bin").join(name);
         let data = folder.join("data");
         let password = folder.join("password");
@@ -264,6 +308,9 @@ impl Postgres {
                 "fsync=off",
                 "-c",
                 "full_page_writes=off",
+                // Its compiler costs more than it saves in anything that a test asks.
+                "-c",
+                "jit=off",
             ]);
             command.args(options);
             command
@@ -283,7 +330,14 @@ impl Postgres {
 
     /// A client program, connected to `database`.
     pub fn client(&self, program: &str, database: &str) -> Command {
-        let mut command = Command::new(program);
+        // Debian's in `PATH` is a Perl script that looks for this one.
+        let of_release = newest_postgres(Path::new("/")).join("bin").join(program);
+        let is_of_release = root() == Path::new("/") && of_release.is_file();
+        let mut command = Command::new(if is_of_release {
+            of_release.as_path()
+        } else {
+            Path::new(program)
+        });
         command
             .env("PGHOST", "127.0.0.1")
             .env("PGPORT", self.port().to_string())
@@ -315,7 +369,7 @@ impl Postgres {
 
 pub struct Mariadb(Tenancy);
 
-static MARIADB: Mutex<Option<Server>> = Mutex::new(None);
+static MARIADB: LazyLock<Pool> = LazyLock::new(Pool::new);
 
 /// The statements that end everybody else's sessions.
 const MARIADB_SESSIONS: &str = "select concat('kill ', id, ';') from information_schema.processlist
@@ -352,7 +406,7 @@ impl Drop for Mariadb {
 impl Mariadb {
     /// The one of all tests.
     pub fn start() -> Self {
-        Self(Tenancy::shared(&MARIADB, || Self::launch(&root())))
+        Self(MARIADB.take(|| Self::launch(&root())))
     }
 
     /// One of its own, of this machine's release, whichever is tried.

@@ -12,7 +12,7 @@ use tapline::store::folder::{FolderSettings, FolderStore};
 use tapline::store::{ErrorKind, PartBody, Store, list_all, list_all_uploads};
 use tempfile::TempDir;
 
-use super::world::{Run, TAPLINE, tool};
+use super::world::{Run, TAPLINE, is_long_run, tool};
 
 /// Several parts of an archive that does not compress.
 const DUMP: usize = 9_000_000;
@@ -410,7 +410,7 @@ impl Cell {
     }
 }
 
-/// Each with how many of them a backup makes that differ; `TAPLINE_LONG=1` tries twice as many.
+/// Each with how many of them a backup makes that differ; `tests/long.sh` tries twice as many.
 const CALLS: [(&str, usize); 7] = [
     ("mkdirat", 4),
     ("pwrite64", 4),
@@ -427,22 +427,23 @@ const ERRNOS: [&str; 4] = ["EIO", "ESTALE", "ENOSPC", "EACCES"];
 #[test]
 fn a_disk_that_fails_at_any_call_leaves_a_backup_or_nothing_or_a_word() {
     let mut cells = Vec::new();
-    let long = std::env::var_os("TAPLINE_LONG").is_some();
     for (call, most) in CALLS {
-        let most = if long { 2 * most } else { most };
-        for errno in ERRNOS {
+        let most = if is_long_run() { 2 * most } else { most };
+        for (row, errno) in ERRNOS.into_iter().enumerate() {
             for nth in 1..=most {
                 for for_ever in [false, true] {
-                    cells.push(Cell {
+                    let cell = Cell {
                         call,
                         nth,
                         for_ever,
                         errno,
-                    });
+                    };
+                    cells.push((row + nth + 2 * usize::from(for_ever), cell));
                 }
             }
         }
     }
+    let cells = super::matrix::chosen(4, cells);
     let (count, start) = (cells.len(), Instant::now());
     let cells = Mutex::new(cells);
     let outcomes = Mutex::new(BTreeMap::<&str, usize>::new());
@@ -523,7 +524,7 @@ fn a_kill_at_any_instant_leaves_whole_backups_in_the_folder_and_what_cleanup_rem
     let start = Instant::now();
     disk.good(&BACKUP);
     let time = start.elapsed();
-    let kills = std::env::var("TAPLINE_KILLS").map_or(20, |kills| kills.parse().unwrap());
+    let kills = std::env::var("TAPLINE_KILLS").map_or(10, |kills| kills.parse().unwrap());
     let mut killed = 0;
     for _ in 0..kills {
         let mut running = disk

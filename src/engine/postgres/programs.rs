@@ -43,13 +43,11 @@ impl Postgres {
             return folder.join(name);
         }
         let better = match (in_path(name), self.server.major()) {
-            (Some(program), Some(server)) if is_packaged(&program) => {
-                fitting(installed(name), server)
-            }
-            (Some(_), _) => None,
-            (None, Some(server)) => fitting(installed(name), server),
-            // Any client can ask any server for its version.
-            (None, None) => installed(name).into_iter().max().map(|(_, path)| path),
+            (Some(program), _) if !is_packaged(&program) => None,
+            (_, Some(server)) => fitting(installed(name), server),
+            // Any client can ask any server for its version. Debian's in `PATH` is a Perl script that
+            // looks for one of these, and takes longer for it than they do for the question.
+            (_, None) => installed(name).into_iter().max().map(|(_, path)| path),
         };
         better.unwrap_or_else(|| first_in_path(&[name]))
     }
