@@ -76,7 +76,7 @@ if ! command -v rage >/dev/null; then
     rm -rf "$tools/build"
 fi
 # Nearly every test waits most of its time, for a server, a process or the end of somebody's patience.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((4 * $(nproc)))}
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc)))}
 # As it is by default, and what ISA-L has a part in once more with that.
 suite --locked --features demo
 # The service's page in a real browser, with the binary that these tests were of.
