@@ -28,6 +28,7 @@ need /usr/sbin/pgbouncer pgbouncer
 need /usr/lib/python3/dist-packages/aiosmtpd python3-aiosmtpd
 need /usr/sbin/mariadbd mariadb-server
 need mariadb-dump mariadb-client
+need redis-server redis-server
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 if [ ${#packages[@]} -gt 0 ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -32,6 +32,7 @@ mod verify;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::CommandFactory;
 
@@ -52,7 +53,7 @@ pub fn main() -> ExitCode {
     console::start(args.log_format, args.quiet);
     // A child process of a run writes its dump to stdout and has nothing else to do.
     match args.task {
-        Task::SqliteDump { path } => return sqlite_dump(&path),
+        Task::SqliteDump { path, lock_timeout } => return sqlite_dump(&path, lock_timeout),
         Task::Synthetic { source } => return synthetic(source),
         Task::Guard => {
             crate::dump::guard::stand();
@@ -232,9 +233,10 @@ async fn s3_server(discard: bool) -> Result<Exit, Failure> {
     std::future::pending().await
 }
 
-fn sqlite_dump(path: &Path) -> ExitCode {
+fn sqlite_dump(path: &Path, lock_timeout: f64) -> ExitCode {
     let mut out = std::io::BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-    match crate::engine::sqlite::dump(path, &mut out).and_then(|_| Ok(out.flush()?)) {
+    let limit = Duration::try_from_secs_f64(lock_timeout).unwrap_or(Duration::MAX);
+    match crate::engine::sqlite::dump(path, &mut out, limit).and_then(|_| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => end(&Failure::new(
             Exit::Failed,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use toml::Spanned;
 
 use super::encryption::encryption;
+use super::model::LOCK_TIMEOUT;
 use super::place::{File, Result};
 use super::serve::{schedule, zone};
 use super::{Database, DumpFormat, EngineKind, Selection, StoreSettings, Tls, options, raw};
@@ -189,6 +190,12 @@ pub(super) fn database(
             .map(|service| service.get_ref().clone()),
         tls,
         path,
+        lock_timeout: file
+            .duration(
+                value!(lock_timeout if kind == EngineKind::Sqlite),
+                &key("lock_timeout"),
+            )?
+            .unwrap_or(LOCK_TIMEOUT),
         command,
         restore: value!(restore if kind == EngineKind::Command)
             .map(|argv| argv.get_ref().clone())

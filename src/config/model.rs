@@ -16,6 +16,9 @@ use crate::signature::TrustedSigners;
 use crate::store::folder::FolderSettings;
 use crate::store::s3::S3Settings;
 
+/// How long others wait for a lock of ours when the inventory says nothing.
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_mins(10);
+
 /// A whole inventory file.
 #[derive(Debug, Clone)]
 pub struct Inventory {
@@ -380,6 +383,8 @@ pub struct Database {
     pub tls: Tls,
     /// SQLite: the file.
     pub path: Option<PathBuf>,
+    /// SQLite: how long those who write to a database that is not in WAL mode wait for its dump.
+    pub lock_timeout: Duration,
     /// `command`: argv that writes the dump to its stdout.
     pub command: Vec<String>,
     /// `command`: argv that reads the dump from its stdin.

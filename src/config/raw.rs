@@ -209,6 +209,7 @@ pub(super) struct Database {
     pub ssl_cert: Option<Spanned<PathBuf>>,
     pub ssl_key: Option<Spanned<PathBuf>>,
     pub path: Option<Spanned<PathBuf>>,
+    pub lock_timeout: Option<Spanned<String>>,
     pub command: Option<Spanned<Vec<String>>>,
     pub restore: Option<Spanned<Vec<String>>>,
     pub env: Option<Spanned<BTreeMap<String, Spanned<Secret>>>>,

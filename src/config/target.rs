@@ -170,6 +170,7 @@ fn url(
         service: None,
         tls,
         path: (scheme == EngineKind::Sqlite).then(|| PathBuf::from(path)),
+        lock_timeout: super::model::LOCK_TIMEOUT,
         command: Vec::new(),
         restore: Vec::new(),
         env: BTreeMap::new(),

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::load::{ClientLoad, Destination, Load, LoadOptions, Loader, Unit};
-use super::{Access, Engine, file_stem, local_identity};
+use super::{Access, Engine, Survey, file_stem, local_identity};
 use crate::catalog::SourceIdentity;
 use crate::config::Database;
 use crate::dump::{DumpShape, ToolCommand, ToolError};
@@ -42,6 +42,10 @@ impl Engine for Command {
 
     async fn version(&self) -> Result<String, ToolError> {
         Ok(self.database.command.first().cloned().unwrap_or_default())
+    }
+
+    async fn survey(&self, size: Option<u64>) -> Survey {
+        Survey::of(self, size).await
     }
 
     async fn identity(&self) -> SourceIdentity {

@@ -79,6 +79,48 @@ pub struct Access {
     pub timeout: Duration,
 }
 
+/// What is found out about a source before its dump.
+pub struct Survey {
+    /// See [`Engine::version`].
+    pub version: Result<String, ToolError>,
+    /// See [`Engine::identity`].
+    pub identity: SourceIdentity,
+    /// See [`Engine::estimate`]. A server that does not answer fails the dump, with better words
+    /// than this query's.
+    pub size: Option<u64>,
+    /// See [`Engine::properties`].
+    pub properties: Result<Option<Properties>, ToolError>,
+    /// See [`Engine::lacks`].
+    pub lacks: Result<Vec<String>, ToolError>,
+}
+
+impl Survey {
+    /// All of it at once: a server that does not answer takes its time for each question. The size
+    /// is asked for where it is not known.
+    pub(super) async fn of(engine: &dyn Engine, size: Option<u64>) -> Self {
+        let estimate = async {
+            match size {
+                Some(size) => Some(size),
+                None => engine.estimate().await.unwrap_or_default(),
+            }
+        };
+        let (version, identity, size, properties, lacks) = tokio::join!(
+            engine.version(),
+            engine.identity(),
+            estimate,
+            engine.properties(),
+            engine.lacks()
+        );
+        Self {
+            version,
+            identity,
+            size,
+            properties,
+            lacks,
+        }
+    }
+}
+
 /// An engine for one source.
 #[async_trait]
 pub trait Engine: Loader {
@@ -117,6 +159,9 @@ pub trait Engine: Loader {
 
     /// The dump tool and its version in its own words.
     async fn version(&self) -> Result<String, ToolError>;
+
+    /// All that is found out before a dump; `size` is the dump's, where it is known.
+    async fn survey(&self, size: Option<u64>) -> Survey;
 
     /// Which source this is, in words that do not change from one backup to the next: two databases
     /// of one name in one store are told apart by it. What the server does not say is left out.

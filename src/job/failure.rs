@@ -12,6 +12,12 @@ use crate::dump::{ChildError, DumpError, Flaw};
 use crate::meter::Step;
 use crate::store::{ErrorKind, StoreError};
 
+/// What tools say whose server has waited too long for them, and the server's setting.
+const IMPATIENT: &[(&str, &str)] = &[
+    ("Lost connection to", "net_write_timeout"),
+    ("I/O Error reading RDB payload", "repl-timeout"),
+];
+
 /// What tools say of what stays as it is: who may do what, what there is, how they are called.
 const FINAL_WORDS: &[&str] = &[
     "authentication failed",
@@ -188,10 +194,26 @@ impl JobError {
         Failure {
             step,
             kind,
-            message: self.to_string(),
+            message: self.words(),
             store,
             left,
             may_heal: self.may_heal(),
+        }
+    }
+
+    /// In words, with the way out where there is one.
+    fn words(&self) -> String {
+        let words = self.to_string();
+        let impatient = match self {
+            JobError::Dump(_) => IMPATIENT.iter().find(|(said, _)| words.contains(said)),
+            _ => None,
+        };
+        match impatient {
+            Some((_, setting)) => format!(
+                "{words}\nWhere the store was away, or slow, for longer than the server waits for \
+                 its reader: raise its {setting}"
+            ),
+            None => words,
         }
     }
 

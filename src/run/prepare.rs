@@ -14,7 +14,7 @@ use crate::archive::{Compression, Cores};
 use crate::catalog::{Mode, Properties};
 use crate::cipher::Lock;
 use crate::config::{Container, Database, Selection};
-use crate::engine::{self, Activity, Engine, StagedDump};
+use crate::engine::{self, Activity, Engine, StagedDump, Survey};
 use crate::job::{
     FailureKind, Job, JobError, JobStore, Layout, Parallel, SIGN_OF_LIFE_AFTER, StoreEnd, Witness,
 };
@@ -180,21 +180,13 @@ pub async fn prepare(
         None => None,
     };
     let tool = |error: crate::dump::ToolError| failed(FailureKind::Tool)(error.to_string());
-    let estimate = async {
-        match entry.expected_size {
-            Some(size) => Some(size),
-            // A server that does not answer fails the dump, with better words than this query's.
-            None => engine.estimate().await.unwrap_or_default(),
-        }
-    };
-    // At once: a server that does not answer takes `connect_timeout` for each that is asked of it.
-    let (version, identity, expected, properties, lacks) = tokio::join!(
-        engine.version(),
-        engine.identity(),
-        estimate,
-        engine.properties(),
-        engine.lacks()
-    );
+    let Survey {
+        version,
+        identity,
+        size: expected,
+        properties,
+        lacks,
+    } = engine.survey(entry.expected_size).await;
     let version = version.map_err(tool)?;
     let mut warnings = Vec::new();
     let mut unknown = |what: &str, error: crate::dump::ToolError| {

@@ -112,3 +112,43 @@ fn a_client_of_another_maker_is_named_and_so_is_the_package_of_one_that_is_missi
     let words = "the dump tool is MySQL's and the server is MariaDB's";
     assert!(other.stdout.contains(words) && other.stdout.contains("set tools or dump_tool"));
 }
+
+/// Three hundred databases of one server are planned before the first is dumped: each takes a
+/// process for all questions, and one for the tool's version.
+#[test]
+fn a_database_is_asked_all_that_a_plan_asks_in_one_session() {
+    let postgres = Postgres::start();
+    let mariadb = Mariadb::start();
+    for name in ["a", "b", "c", "d"] {
+        let make = format!("create database {name}");
+        postgres.sql("postgres", &make);
+        mariadb.sql(&make);
+    }
+    for (engine, port, programs) in [
+        ("postgres", postgres.port(), ["psql", "pg_dump"]),
+        ("mariadb", mariadb.port(), ["mariadb", "mariadb-dump"]),
+    ] {
+        let all = "database = \"*\"\nexclude = [\"postgres\"]\ntools = \"tools\"";
+        let world = World::new(&entry(engine, port, all));
+        world.write("password", PASSWORD);
+        std::fs::create_dir(world.path("tools")).unwrap();
+        let used = world.path("used");
+        for program in programs {
+            let tool = format!("tools/{program}");
+            let used = used.display();
+            world.write(
+                &tool,
+                format!("#!/bin/sh\necho {program} >> '{used}'\nexec {program} \"$@\"\n"),
+            );
+            world.executable(&tool);
+        }
+        let planned = world.run(&["backup", "--dry-run"]);
+        assert!(planned.code == Some(0) && planned.stdout.contains("shop/d"));
+        let used = std::fs::read_to_string(used).unwrap();
+        let count = |program: &str| used.lines().filter(|line| *line == program).count();
+        // What databases there are is asked of the server.
+        assert_eq!(count(programs[0]), 1 + 4, "{engine}: {used}");
+        // And once, for whose program it is.
+        assert!(count(programs[1]) <= 1 + 4, "{engine}: {used}");
+    }
+}

@@ -29,6 +29,7 @@ mod parallel;
 mod prune;
 mod readers;
 mod readme;
+mod redis;
 mod restore;
 mod restore_in_place;
 mod restore_kills;

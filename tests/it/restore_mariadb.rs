@@ -2,6 +2,7 @@
 //! reaches another.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use super::servers::Mariadb;
 use super::world::{World, wait_until};
@@ -459,6 +460,64 @@ fn in_whatever_mode_a_server_is_by_default_all_comes_back() {
     }
     server.sql("drop database `co``p\\y`");
     assert_eq!(server.sql(LEFT).trim(), "0");
+}
+
+/// Names that a program would take for its options; a database's, too.
+#[test]
+fn what_is_called_as_an_option_is_comes_back() {
+    let server = Mariadb::start();
+    server.sql(
+        "create database `--help`; use `--help`; create table `-a` (x int);
+         insert into `-a` values (1); create view `--v` as select x from `-a`;
+         create trigger `-t` before insert on `-a` for each row set new.x = new.x + 1;
+         create procedure `-p`() select 1; create sequence `-s`;
+         create event `-e` on schedule every 1 year do select 1",
+    );
+    let world = world(&server, "[databases.odd]\ndatabase = \"--help\"\n");
+    assert_eq!(world.run(&["check"]).code, Some(0));
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    let look = |database: &str| {
+        server.sql(&format!(
+            "use `{database}`; insert into `-a` values (2); select * from `--v`; call `-p`();
+             select nextval(`-s`) > 0; select event_name from information_schema.events
+             where event_schema = database()"
+        ))
+    };
+    let to = ["restore", "odd", "--to", "copy"];
+    assert_eq!(world.run(&to).code, Some(0));
+    let expected = "1\n3\n1\n1\n-e\n";
+    assert_eq!(look("copy"), expected);
+    for more in [&[][..], &["--in-place"]] {
+        let args = [&["restore", "odd", "--overwrite"][..], more].concat();
+        assert_eq!(world.run(&args).code, Some(0));
+        assert_eq!(look("--help"), expected, "{more:?}");
+    }
+    assert_eq!(world.run(&["verify", "--drill"]).code, Some(0));
+    assert_eq!(server.sql(LEFT).trim(), "0");
+}
+
+#[test]
+fn an_event_at_which_the_dump_tool_never_ends_is_named_before_the_dump() {
+    let server = Mariadb::start();
+    server.sql(
+        "create database shop; use shop; create event e on schedule every 1 year do select ';;'",
+    );
+    let world = world(&server, "[databases.shop]\n");
+    for verb in ["check", "backup"] {
+        let run = world.at_most(Duration::from_mins(1), &[verb]);
+        assert!(run.code != Some(0) && run.code != Some(137), "{verb}");
+        let words = run.words();
+        assert!(words.contains("1 events, such as e, have two semicolons in a row"));
+        assert!(words.contains("--skip-events"));
+    }
+    world.assert_store_is_clean();
+    let text = std::fs::read_to_string(world.path("tapline.toml")).unwrap();
+    let without = text.replace(
+        "[defaults]\n",
+        "[defaults]\noptions = [\"--skip-events\"]\n",
+    );
+    world.write("tapline.toml", without);
+    assert_eq!(world.run(&["backup"]).code, Some(0));
 }
 
 /// A blob is twice as long in the dump, and may be too long for the server that it came from.

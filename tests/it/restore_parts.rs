@@ -60,7 +60,8 @@ fn one_table_comes_out_of_a_plain_a_custom_and_a_staged_dump() {
         );
         let args = ["restore", source, "--table", "My t", "--overwrite"];
         let refused = world.run(&args);
-        assert!(refused.code == Some(1) && refused.stderr.contains("view v depends on table"));
+        assert_eq!(refused.code, Some(1), "{}", refused.words());
+        assert!(refused.stderr.contains("view public.v depends on table"));
         server.sql("shop", "drop view if exists v");
         let refused = world.run(&args[..4]);
         assert!(

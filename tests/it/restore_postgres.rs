@@ -282,6 +282,8 @@ fn globals_are_judged_by_every_error_and_need_no_superuser() {
     for n in 0..90 {
         server.sql("postgres", &format!("create role r{n:02}"));
     }
+    // That a role is a member already is a notice, and no error.
+    server.sql("postgres", "grant r00 to r01");
     let world = world(&server, "[databases.roles]\nglobals = true\n");
     world.write("guest", "guest\n");
     assert_eq!(world.run(&["backup"]).code, Some(0));
@@ -435,6 +437,51 @@ fn a_dump_that_names_a_database_reaches_none() {
         "0"
     );
     assert_eq!(server.sql("postgres", LEFT).trim(), "0");
+}
+
+/// Whoever owns a database says where its sessions look for names, and could have a superuser run
+/// what he has put there.
+#[test]
+fn nothing_of_a_databases_own_answers_or_does_what_is_asked_of_its_server() {
+    let server = Postgres::start();
+    server.sql("postgres", "create database shop");
+    server.sql(
+        "shop",
+        "create table t as select 1 as x; create schema trap;
+         create function trap.sprung() returns int language plpgsql as $$ begin
+           raise 'the trap is sprung'; end $$;
+         create view trap.pg_class as select trap.sprung();
+         create view trap.pg_database as select trap.sprung();
+         create view trap.pg_settings as select trap.sprung();
+         create view trap.pg_namespace as select trap.sprung();
+         create function trap.current_setting(text) returns text language sql as
+           'select trap.sprung()::text';
+         create function trap.set_config(text, text, boolean) returns text language sql as
+           'select trap.sprung()::text';
+         create function trap.equal(name, name) returns bool language sql as
+           'select trap.sprung() = 1';
+         create operator trap.= (leftarg = name, rightarg = name, function = trap.equal);
+         alter database shop set search_path = trap, pg_catalog",
+    );
+    let world = world(
+        &server,
+        "[databases.plain]\n[databases.several]\nparallel = 2\n\
+         [databases.custom]\nformat = \"custom\"\n",
+    );
+    let good = |args: &[&str]| {
+        let run = world.run(args);
+        assert_eq!(run.code, Some(0), "{args:?}");
+        assert!(!run.words().contains("sprung"), "{args:?}");
+    };
+    good(&["check"]);
+    good(&["backup"]);
+    for source in ["plain", "several", "custom"] {
+        good(&["restore", source, "--overwrite"]);
+        good(&["restore", source, "--overwrite", "--in-place"]);
+        good(&["restore", source, "--overwrite", "--table", "t"]);
+    }
+    good(&["verify", "--drill"]);
+    assert_eq!(server.sql("shop", "select x from public.t").trim(), "1");
 }
 
 #[test]

@@ -130,6 +130,36 @@ fn a_drill_finds_a_corrupt_page() {
     );
 }
 
+/// A killed application leaves a journal beside its database, and pages of what it had not
+/// committed in it.
+#[test]
+fn what_an_application_was_killed_at_is_not_in_the_backup() {
+    let world = world();
+    let path = world.path("app.db");
+    fill(&path, 5000);
+    let application = Connection::open(&path).unwrap();
+    application.pragma_update(None, "cache_size", 5).unwrap();
+    let half_done = "begin; update t set y = zeroblob(200)";
+    application.execute_batch(half_done).unwrap();
+    let names = ["app.db", "app.db-journal"];
+    let files = names.map(|name| std::fs::read(world.path(name)).unwrap());
+    drop(application);
+    for (name, bytes) in names.iter().zip(&files) {
+        world.write(name, bytes);
+    }
+    assert_eq!(world.run(&["check"]).code, Some(0));
+    world.write(names[1], &files[1]);
+    world.write(names[0], &files[0]);
+    assert_eq!(world.run(&["backup"]).code, Some(0));
+    let to = ["restore", "app", "--to", "copy.db"];
+    assert_eq!(world.run(&to).code, Some(0));
+    let copy = Connection::open(world.path("copy.db")).unwrap();
+    let whole = "select count(*) from t where length(y) = 100 and (select integrity_check
+                 from pragma_integrity_check) = 'ok'";
+    let count = copy.query_row(whole, [], |row| row.get::<_, i64>(0));
+    assert_eq!(count.unwrap(), 5000);
+}
+
 #[test]
 fn what_a_killed_restore_leaves_is_removed_by_the_next() {
     let world = world();

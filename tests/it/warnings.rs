@@ -2,6 +2,7 @@
 //! run again.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -82,24 +83,29 @@ fn a_definer_that_is_gone_is_named() {
 #[test]
 fn an_index_that_was_never_finished_is_named_because_no_dump_has_it() {
     let server = Postgres::start();
-    server.sql("postgres", "create database shop");
+    // What is said in its encoding is read in ours.
+    server.sql(
+        "postgres",
+        "create database shop encoding 'LATIN1' lc_collate 'C' lc_ctype 'C' template template0",
+    );
     server.sql(
         "shop",
         "create table t (x int); insert into t values (1), (1)",
     );
     let mut psql = server.client("psql", "shop");
-    let fails = psql.args(["-Xc", "create unique index concurrently half on t (x)"]);
+    let make = "create unique index concurrently \"hälfte\" on t (x)";
+    let fails = psql.env("PGCLIENTENCODING", "UTF8").args(["-Xc", make]);
     assert!(!fails.output().unwrap().status.success());
     let world = World::new(&entry("postgres", "admin", server.port(), ""));
     world.write("password", PASSWORD);
     for verb in ["check", "backup"] {
         let said = world.run(&[verb]).words();
         assert!(
-            said.contains("1 indexes are invalid, such as half"),
+            said.contains("1 indexes are invalid, such as public.\"hälfte\","),
             "{verb}"
         );
     }
-    server.sql("shop", "drop index half");
+    server.sql("shop", "drop table t");
     assert!(!world.run(&["check"]).words().contains("invalid"));
 }
 
@@ -138,6 +144,30 @@ fn a_database_whose_writers_wait_for_its_dump_is_named() {
     database.pragma_update(None, "journal_mode", "wal").unwrap();
     let run = world.run(&["backup"]);
     assert!(run.code == Some(0) && !run.stdout.contains("journal_mode"));
+}
+
+#[test]
+fn whoever_writes_to_a_database_waits_for_its_dump_for_as_long_as_is_said_and_no_longer() {
+    let world = World::new(
+        "[run]\nmemory = \"32MiB\"\n[databases.app]\nengine = \"sqlite\"\npath = \"app.db\"\n\
+         lock_timeout = \"1s\"\ncompression = \"none\"\n",
+    );
+    let database = rusqlite::Connection::open(world.path("app.db")).unwrap();
+    let rows = "create table t (x); insert into t values (zeroblob(100000000))";
+    database.execute_batch(rows).unwrap();
+    // More than there is memory for, and a store that takes minutes for it.
+    world.server.link().slow(100 << 10);
+    let mut running = world.tapline(&["backup", "--report", "report.json"]);
+    let mut running = running.spawn().unwrap();
+    let write = || database.execute("insert into t values (1)", []);
+    database.busy_timeout(Duration::ZERO).unwrap();
+    wait_until(|| write().is_err());
+    database.busy_timeout(Duration::from_mins(1)).unwrap();
+    assert!(write().is_ok(), "it is let go of");
+    assert_eq!(super::world::end_of(&mut running).code(), Some(1));
+    let failed = report(&world)["jobs"][0]["failure"].to_string();
+    assert!(failed.contains("lock_timeout"), "{failed}");
+    world.assert_store_is_clean();
 }
 
 #[test]
@@ -218,6 +248,23 @@ fn who_holds_a_lock_that_a_dump_waits_for_is_named() {
         where query like '%pg_sleep(120)%' and pid <> pg_backend_pid()",
     );
     assert!(running.wait().unwrap().success());
+}
+
+#[test]
+fn a_server_that_waits_no_longer_for_the_store_is_named_with_its_setting() {
+    let server = Mariadb::start();
+    server.sql("set global net_write_timeout = 1; set global max_allowed_packet = 1 << 30");
+    server.sql(
+        "create database shop; use shop; create table t (x longtext);
+         insert into t select repeat('x', 10 << 20) from seq_1_to_15",
+    );
+    let keys = entry("mariadb", "admin", server.port(), "compression = \"none\"");
+    let world = World::new(&format!("[run]\nmemory = \"32MiB\"\n{keys}"));
+    world.write("password", PASSWORD);
+    world.server.link().slow(500 << 10);
+    let run = world.run(&["backup"]);
+    assert!(run.code == Some(1) && run.stdout.contains("raise its net_write_timeout"));
+    world.assert_store_is_clean();
 }
 
 #[test]

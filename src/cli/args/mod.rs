@@ -209,7 +209,11 @@ pub(super) enum Task {
     Man { folder: PathBuf },
     /// Write a SQLite database's page image to stdout
     #[command(name = crate::engine::sqlite::SUBCOMMAND, hide = true)]
-    SqliteDump { path: PathBuf },
+    SqliteDump {
+        path: PathBuf,
+        #[arg(long, value_name = "SECONDS")]
+        lock_timeout: f64,
+    },
     /// End the tools of a run that was killed
     #[command(name = crate::dump::guard::SUBCOMMAND, hide = true)]
     Guard,

@@ -63,10 +63,7 @@ pub(super) async fn make(
     said: Option<&Properties>,
     options: &LoadOptions,
 ) -> Result<Replacement, ToolError> {
-    let command = target
-        .client()
-        .args(["--unbuffered", "--skip-column-names"]);
-    let mut session = Session::open(&command, "select 'tapline: end of the answer';")?;
+    let mut session = target.session()?;
     session.run(PATIENCE).await?;
     sweep(target, &mut session).await?;
     let name = target.literal()?;

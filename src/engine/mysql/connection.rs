@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::super::ADMIN_TIMEOUT;
+use super::super::session::Session;
 use super::Mysql;
 use super::flavor::Flavor;
 use crate::config::{Database, EngineKind, Tls};
@@ -133,7 +134,21 @@ impl Mysql {
         ])
     }
 
+    /// A session that stays.
+    pub(super) fn session(&self) -> Result<Session, ToolError> {
+        let unbuffered = ["--unbuffered", "--skip-column-names"];
+        let command = self.client().args(unbuffered);
+        Session::open(&command, "select 'tapline: end of the answer';")
+    }
+
     pub(super) async fn ask(&self, query: &str) -> Result<String, ToolError> {
+        if let Some(interview) = &self.interview {
+            let open = || self.session();
+            let greeting = ("do 1", |_: &str| ());
+            return interview
+                .ask(open, greeting, query, self.access.timeout)
+                .await;
+        }
         self.client()
             .args(["--skip-column-names", "-e", query])
             .query(self.access.timeout)

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::super::load::BESIDE_PATTERN;
-use super::super::{Engine, StagedDump, file_stem, number, server_identity, unhex};
+use super::super::{Engine, StagedDump, Survey, file_stem, number, server_identity, unhex};
 use super::Mysql;
 use super::connection::DEFAULT_PORT;
 use super::flavor::Flavor;
@@ -163,6 +163,37 @@ impl Mysql {
         )))
     }
 
+    /// Finds out whether there are events at which the tool never ends, whoever made it: it looks
+    /// for semicolons in a row that are not in one's words, and tries the first two for ever.
+    async fn find_endless(&self) -> Result<(), ToolError> {
+        if self
+            .database
+            .options
+            .iter()
+            .any(|one| one == "--skip-events")
+        {
+            return Ok(());
+        }
+        let query = format!(
+            "select count(*), coalesce(min(event_name), '') from information_schema.events
+             where event_schema = {} and concat_ws(' ', definer, event_name, event_comment,
+               interval_value, event_definition) like '%;;%'",
+            self.literal()?
+        );
+        let answer = self.ask(&query).await?;
+        if let Some((count, first)) = answer.trim().split_once('\t')
+            && count != "0"
+        {
+            let _ = self.endless.set(format!(
+                "{count} events, such as {first}, have two semicolons in a row, at which {} never \
+                 ends: write them apart (ALTER EVENT), or leave events out by options = \
+                 [\"--skip-events\"]",
+                self.program().display()
+            ));
+        }
+        Ok(())
+    }
+
     /// Tables that are not in the snapshot.
     async fn unlocked(&self) -> Result<Option<String>, ToolError> {
         let name = self.literal()?;
@@ -230,6 +261,9 @@ impl Engine for Mysql {
         if self.globals() {
             return self.globals_command();
         }
+        if let Some(why) = self.endless.get() {
+            return Err(ToolError::Cannot(why.clone()));
+        }
         let name = self.name()?.to_owned();
         let ours = [
             "--single-transaction",
@@ -254,7 +288,7 @@ impl Engine for Mysql {
             // A blob is twice as long in hex digits; what the server lets through is its own limit.
             .args(["--default-character-set=utf8mb4", "--max-allowed-packet=1G"])
             .args(self.database.options.iter().cloned())
-            .args([name]))
+            .args(["--".to_owned(), name]))
     }
 
     fn staged_dump(&self, _: usize) -> Result<(StagedDump, &'static str), ToolError> {
@@ -353,10 +387,16 @@ impl Engine for Mysql {
             self.hidden(),
             self.unlocked(),
             self.undefined(),
-            self.historyless()
+            self.historyless(),
+            self.find_endless()
         );
+        all.4?;
         let all = [all.0?, all.1?, all.2?, all.3?];
         Ok(all.into_iter().flatten().collect())
+    }
+
+    async fn survey(&self, size: Option<u64>) -> Survey {
+        Survey::of(&self.in_one_session(), size).await
     }
 
     async fn identity(&self) -> SourceIdentity {

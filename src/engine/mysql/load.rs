@@ -79,7 +79,7 @@ impl Loader for Mysql {
             Unit::None
         };
         Ok(Load::Client(ClientLoad {
-            client: self.client().args([PACKET, self.name()?]),
+            client: self.client().args([PACKET, "--", self.name()?]),
             converter: None,
             prelude,
             rules: Some(Box::new(rules)),

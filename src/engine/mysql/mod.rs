@@ -26,9 +26,10 @@ mod script;
 mod switch;
 mod wanted;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::Access;
+use super::session::Interview;
 use crate::config::{Database, Selection};
 use crate::dump::ToolError;
 
@@ -38,7 +39,11 @@ pub(super) struct Mysql {
     /// The events of a dump that has been loaded which are to run.
     pub(super) events: script::Events,
     /// Whether the history of tables is dumped, once that has been found out.
-    history: OnceLock<bool>,
+    history: Arc<OnceLock<bool>>,
+    /// Why no dump would end, once that has been found out.
+    endless: Arc<OnceLock<String>>,
+    /// Where the server is asked, when that is in one session.
+    interview: Option<Interview>,
     /// The database whose place this one takes, as an identifier.
     home: Option<String>,
 }
@@ -49,8 +54,20 @@ impl Mysql {
             database,
             access,
             events: script::Events::default(),
-            history: OnceLock::new(),
+            history: Arc::default(),
+            endless: Arc::default(),
+            interview: None,
             home: None,
+        }
+    }
+
+    /// The same, for many questions.
+    fn in_one_session(&self) -> Self {
+        Self {
+            history: self.history.clone(),
+            endless: self.endless.clone(),
+            interview: Some(Interview::default()),
+            ..Self::new(self.database.clone(), self.access.clone())
         }
     }
 
@@ -60,10 +77,6 @@ impl Mysql {
 
     fn name(&self) -> Result<&str, ToolError> {
         match &self.database.database {
-            // The tools take no `--` before a name.
-            Selection::One(name) if name.starts_with('-') => Err(ToolError::Cannot(format!(
-                "a database called {name:?} cannot be named to the dump tool: rename it"
-            ))),
             Selection::One(name) => Ok(name),
             _ => Err(ToolError::Cannot(
                 "this entry stands for many databases".into(),

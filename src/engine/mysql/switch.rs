@@ -440,7 +440,7 @@ async fn definitions(
     command = command
         .args(modest.iter().copied())
         .args(options.iter().copied())
-        .args([from.name()?]);
+        .args(["--", from.name()?]);
     // The tool looks at each table that it is told of, and at all when it is told of none: minutes,
     // where there are thousands.
     command.args.extend(match part {

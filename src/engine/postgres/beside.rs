@@ -64,8 +64,7 @@ pub(super) async fn make(
     said: Option<&Properties>,
     options: &LoadOptions,
 ) -> Result<Replacement, ToolError> {
-    let command = target.psql(MAINTENANCE).args(["-At", "-f", "-"]);
-    let mut session = Session::open(&command, "\\echo 'tapline: end of the answer'")?;
+    let mut session = target.session(MAINTENANCE)?;
     session.run(PATIENCE).await?;
     sweep(target, &mut session).await?;
     let name = literal(target.name());

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::super::ADMIN_TIMEOUT;
+use super::super::session::Session;
 use super::Postgres;
 use super::load::PATIENCE;
 use crate::config::{Database, Tls};
@@ -12,6 +13,13 @@ use crate::dump::{SECRET_PATH, ToolCommand, ToolError};
 
 /// The database that queries about the server are asked in; every server has it.
 pub(super) const MAINTENANCE: &str = "postgres";
+
+/// A question is asked with this program's own patience, and of the server's own catalogs: who may
+/// set what holds for the sessions of a database could answer it by a table or a function of his,
+/// which would then do what it likes with the rights of whoever asks.
+const UNSWAYED: &str = "set local search_path = '';
+set local statement_timeout = 0;
+set local idle_in_transaction_session_timeout = 0";
 
 /// A path at which there never is a file.
 const NOWHERE: &str = "/dev/null/nowhere";
@@ -90,11 +98,29 @@ impl Postgres {
         psql
     }
 
+    /// A session that stays.
+    pub(super) fn session(&self, database: &str) -> Result<Session, ToolError> {
+        let command = self.psql(database).args(["-At", "-f", "-"]);
+        Session::open(&command, "\\echo 'tapline: end of the answer'")
+    }
+
     pub(super) async fn ask(&self, database: &str, query: &str) -> Result<String, ToolError> {
+        if let Some(interview) = self.interview.as_ref().filter(|_| database == self.name()) {
+            let open = || self.session(database);
+            let greeting =
+                format!("begin;\n{UNSWAYED};\nselect current_setting('server_version_num')");
+            let greeting = (greeting.as_str(), |version: &str| {
+                self.server.learn(version);
+            });
+            return interview
+                .ask(open, greeting, query, self.access.timeout)
+                .await;
+        }
         // psql knows the server's version without asking for it.
         let answer = self
             .psql(database)
-            .args(["-At", "-c", query, "-c", "\\echo :SERVER_VERSION_NUM"])
+            .args(["-At", "--single-transaction", "-c", UNSWAYED, "-c", query])
+            .args(["-c", "\\echo :SERVER_VERSION_NUM"])
             .query(self.access.timeout)
             .await?;
         let answer = answer.trim_end();

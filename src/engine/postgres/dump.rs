@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::super::load::BESIDE_PATTERN;
 use super::super::{
-    Access, Engine, StagedDump, Streams, file_stem, number, server_identity, unhex,
+    Access, Engine, StagedDump, Streams, Survey, file_stem, number, server_identity, unhex,
 };
 use super::connection::MAINTENANCE;
 use super::{Postgres, programs};
@@ -265,6 +265,10 @@ impl Engine for Postgres {
 
     async fn lacks(&self) -> Result<Vec<String>, ToolError> {
         self.hidden().await
+    }
+
+    async fn survey(&self, size: Option<u64>) -> Survey {
+        Survey::of(&self.in_one_session(), size).await
     }
 
     async fn identity(&self) -> SourceIdentity {

@@ -38,11 +38,14 @@ where not exists (
   select from pg_depend d where d.classid = made.kind and d.objid = made.oid and d.deptype = 'e'
 )";
 
+/// What is run before a dump means the server's own catalogs, whatever a database says.
 /// No timeout of the server's, the role's or the database's ends a load that waits for the store, and
 /// one that only reads by default writes.
 /// And no load outlives its client: a server (since 14) that waits for a lock does not see by itself
 /// that the client is gone, and would keep its place in the queue, with everybody else behind it.
 pub(super) const PATIENCE: &str = "\
+set search_path = '';
+set statement_timeout = 0;
 select set_config(name, case name when 'client_connection_check_interval' then '1s' else '0' end, false)
 from pg_settings where name in ('statement_timeout', 'lock_timeout',
   'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout',

@@ -26,17 +26,22 @@ mod script;
 mod split;
 mod wanted;
 
+use std::sync::Arc;
+
 use connection::MAINTENANCE;
 pub use post_data::{Task, steps};
 use programs::ServerVersion;
 
 use super::Access;
+use super::session::Interview;
 use crate::config::{Database, Selection};
 
 pub(super) struct Postgres {
     pub(super) database: Database,
     pub(super) access: Access,
-    server: ServerVersion,
+    server: Arc<ServerVersion>,
+    /// Where the database is asked, when that is in one session.
+    interview: Option<Interview>,
 }
 
 impl Postgres {
@@ -44,7 +49,18 @@ impl Postgres {
         Self {
             database,
             access,
-            server: ServerVersion::default(),
+            server: Arc::default(),
+            interview: None,
+        }
+    }
+
+    /// The same, for many questions.
+    fn in_one_session(&self) -> Self {
+        Self {
+            database: self.database.clone(),
+            access: self.access.clone(),
+            server: self.server.clone(),
+            interview: Some(Interview::default()),
         }
     }
 }

@@ -37,6 +37,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// schema that has gone since it was listed.
 const PASSING: [&str; 3] = [" 55P03: ", " 42P01: ", " 3F000: "];
 
+/// See the questions of a single session.
+const UNSWAYED: &[u8] = b"set search_path = '';\n";
 /// How many tables a statement locks: it fails when one of them has gone, and the others are tried
 /// again in smaller numbers.
 const LOCKED_AT_ONCE: [usize; 6] = [500, 50, 5, 1, 1, 1];
@@ -173,13 +175,16 @@ impl<'a> Beginning<'a> {
     /// Whatever has been started is ended when this fails: children that are dropped are.
     async fn run(&self, sessions: usize, segment: usize, meter: &Meter) -> Result<Streams, Failed> {
         let mut keeper = self.session()?;
-        let server = keeper.ask(b"show server_version_num;\n").await?;
-        self.postgres.server.learn(&server);
-        let server = self.postgres.server.major().unwrap_or_default();
         let mut copiers = (0..sessions)
             .map(|_| self.session())
             .collect::<Result<Vec<_>, _>>()?;
+        let server = keeper.ask(b"show server_version_num;\n").await?;
+        self.postgres.server.learn(&server);
+        let server = self.postgres.server.major().unwrap_or_default();
         self.refuse_pooler(&mut keeper, &mut copiers[0]).await?;
+        for session in copiers.iter_mut().chain([&mut keeper]) {
+            session.ask(UNSWAYED).await?;
+        }
 
         let snapshot = self.lock_all(&mut keeper, &mut copiers[0], server).await?;
         let answer = keeper
@@ -244,7 +249,7 @@ impl<'a> Beginning<'a> {
     /// transaction mode) what is set for a session is set for somebody else's: `pg_dump` does that,
     /// too.
     async fn refuse_pooler(&self, keeper: &mut Copier, other: &mut Copier) -> Result<(), Failed> {
-        let ask = b"select coalesce(current_setting('tapline.session', true), '');\n";
+        let ask = b"select coalesce(pg_catalog.current_setting('tapline.session', true), '');\n";
         let mark = format!("set tapline.session = '{}';\n", self.name);
         keeper.ask(mark.as_bytes()).await?;
         // It holds the session that it got until it is told otherwise.

@@ -51,7 +51,13 @@ pub enum SqliteError {
 /// What a person can do about SQLite's error.
 fn hint(error: &rusqlite::Error) -> &'static str {
     use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, ReadOnly};
+    let left_half_done = |failure: &rusqlite::ffi::Error| {
+        failure.extended_code == rusqlite::ffi::SQLITE_READONLY_ROLLBACK
+    };
     match error.sqlite_error_code() {
+        _ if error.sqlite_error().is_some_and(left_half_done) => {
+            " (the application that used it was ended in the middle of a transaction, which whoever opens the database next takes back: tapline must be allowed to write to the file and to its folder, or the application must open it once)"
+        }
         Some(CannotOpen | ReadOnly) => {
             " (tapline must be allowed to read the file; one in WAL mode that no program has open needs its -shm file, so tapline must be allowed to write to its folder, too)"
         }
@@ -90,10 +96,15 @@ impl State {
     }
 
     /// What the dump does to others.
-    pub(super) fn warning(&self) -> Option<&'static str> {
-        (!self.is_wal && self.size > AT_ONCE).then_some(
-            "journal_mode is not WAL: whoever writes to this database waits until it is dumped, which takes as long as the store does; `pragma journal_mode = wal` changes that",
-        )
+    pub(super) fn warning(&self, lock_timeout: Duration) -> Option<String> {
+        let limit = crate::units::time(lock_timeout.as_secs_f64());
+        (!self.is_wal && self.size > AT_ONCE).then(|| {
+            format!(
+                "journal_mode is not WAL: whoever writes to this database waits until it is \
+                 dumped, which takes as long as the store does, and {limit} (lock_timeout) at \
+                 most; `pragma journal_mode = wal` changes that"
+            )
+        })
     }
 }
 
@@ -113,7 +124,8 @@ pub(super) fn check(path: &Path) -> Result<State, SqliteError> {
 }
 
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
-    // Read-only first. A database in WAL mode needs its -shm file, which only a writer may create.
+    // Read-only first. What an application that was killed has left half done must be taken back,
+    // as whoever opens the database next does: that only a writer may.
     let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let read_only = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let usable = |connection: &Connection| {
@@ -125,7 +137,7 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     match usable(&read_only) {
         Ok(_) => Ok(read_only),
         Err(rusqlite::Error::SqliteFailure(error, _))
-            if error.code == rusqlite::ErrorCode::CannotOpen =>
+            if error.code == rusqlite::ErrorCode::ReadOnly =>
         {
             let read_write =
                 Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -137,11 +149,12 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// Writes the page image of the database at `path`, and says on stderr what that does to others.
-/// Returns its size in bytes.
+/// Returns its size in bytes. Where others have waited for `lock_timeout` to write to the database,
+/// this process ends: nothing else ends a write to a pipe that nobody reads.
 ///
 /// # Errors
 /// [`SqliteError`]; what was written by then is no database.
-pub fn dump(path: &Path, out: &mut impl Write) -> Result<u64, SqliteError> {
+pub fn dump(path: &Path, out: &mut impl Write, lock_timeout: Duration) -> Result<u64, SqliteError> {
     let mut database = open(path)?;
     // The first read takes the snapshot that all the following see.
     database.execute_batch("begin")?;
@@ -159,8 +172,9 @@ pub fn dump(path: &Path, out: &mut impl Write) -> Result<u64, SqliteError> {
         out.write_all(&image)?;
         image.len() as u64
     } else {
-        if let Some(warning) = state.warning() {
+        if let Some(warning) = state.warning(lock_timeout) {
             eprintln!("warning: {warning}");
+            std::thread::spawn(move || end_after(lock_timeout));
         }
         copy(&database, out)?
     };
@@ -170,6 +184,18 @@ pub fn dump(path: &Path, out: &mut impl Write) -> Result<u64, SqliteError> {
     } else {
         Err(SqliteError::Short { got, expected })
     }
+}
+
+/// Lets those who write go on, when they have waited for so long.
+fn end_after(lock_timeout: Duration) {
+    std::thread::sleep(lock_timeout);
+    eprintln!(
+        "whoever writes to the database has waited {} for it (lock_timeout), and the store had not \
+         taken it yet: `pragma journal_mode = wal` keeps nobody waiting; lock_timeout says how long \
+         they may wait",
+        crate::units::time(lock_timeout.as_secs_f64())
+    );
+    std::process::exit(1);
 }
 
 fn copy(snapshot: &Connection, out: &mut impl Write) -> Result<u64, SqliteError> {
@@ -188,6 +214,8 @@ fn copy(snapshot: &Connection, out: &mut impl Write) -> Result<u64, SqliteError>
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_mins(10);
+
     #[test]
     fn the_image_is_the_snapshot_with_what_is_still_in_the_wal() {
         let folder = tempfile::tempdir().unwrap();
@@ -201,7 +229,7 @@ mod tests {
             )
             .unwrap();
         let mut image = Vec::new();
-        assert_eq!(dump(&path, &mut image).unwrap(), image.len() as u64);
+        assert_eq!(dump(&path, &mut image, LONG).unwrap(), image.len() as u64);
         writer
             .pragma_update(None, "wal_checkpoint", "truncate")
             .unwrap();
@@ -219,7 +247,7 @@ mod tests {
             .execute_batch("create table t (x); insert into t values (randomblob(100000));")
             .unwrap();
         let mut image = Vec::new();
-        dump(&path, &mut image).unwrap();
+        dump(&path, &mut image, LONG).unwrap();
         let mut reader = open(&path).unwrap();
         assert!(State::of(&reader).unwrap().has_pages, "build with the flag");
         assert!(reader.serialize("main").unwrap().to_vec() == image);
@@ -246,7 +274,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.db");
         let writer = Connection::open(&path).unwrap();
-        let warned = || check(&path).unwrap().warning().is_some();
+        let warned = || check(&path).unwrap().warning(LONG).is_some();
         let grow = |bytes: u64| {
             let rows = format!(
                 "create table if not exists t (x); insert into t values (zeroblob({bytes}));"
@@ -278,7 +306,7 @@ mod tests {
         let path = folder.path().join("x.db");
         let writer = Connection::open(&path).unwrap();
         writer.execute_batch("create table t (x)").unwrap();
-        assert!(dump(&path, &mut Slow(&writer)).unwrap() > 0);
+        assert!(dump(&path, &mut Slow(&writer), LONG).unwrap() > 0);
     }
 
     #[test]
@@ -302,8 +330,8 @@ mod tests {
     fn what_is_no_database_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.db");
-        assert!(dump(&path, &mut Vec::new()).is_err());
+        assert!(dump(&path, &mut Vec::new(), LONG).is_err());
         std::fs::write(&path, "not a database, but long enough to be looked at").unwrap();
-        assert!(dump(&path, &mut Vec::new()).is_err());
+        assert!(dump(&path, &mut Vec::new(), LONG).is_err());
     }
 }

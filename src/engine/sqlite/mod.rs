@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
-use super::{Access, Engine, file_stem, local_identity};
+use super::{Access, Engine, Survey, file_stem, local_identity};
 use crate::catalog::SourceIdentity;
 use crate::config::Database;
 use crate::dump::{DumpShape, ToolCommand, ToolError};
@@ -38,7 +38,9 @@ impl Engine for Sqlite {
         let text = path
             .to_str()
             .ok_or_else(|| ToolError::Cannot(format!("{}: not UTF-8", path.display())))?;
-        let mut command = ToolCommand::new(&self.access.tapline).args([SUBCOMMAND, "--", text]);
+        let limit = self.database.lock_timeout.as_secs_f64().to_string();
+        let args = [SUBCOMMAND, "--lock-timeout", &limit, "--", text];
+        let mut command = ToolCommand::new(&self.access.tapline).args(args);
         command.title = Some(format!("the SQLite dump of {text}"));
         Ok(command)
     }
@@ -66,6 +68,10 @@ impl Engine for Sqlite {
 
     async fn version(&self) -> Result<String, ToolError> {
         Ok(format!("SQLite {} (bundled)", rusqlite::version()))
+    }
+
+    async fn survey(&self, size: Option<u64>) -> Survey {
+        Survey::of(self, size).await
     }
 
     async fn identity(&self) -> SourceIdentity {
@@ -98,7 +104,8 @@ impl Engine for Sqlite {
         let state = tokio::task::spawn_blocking(check)
             .await
             .map_err(|error| ToolError::Cannot(error.to_string()))??;
-        Ok(state.warning().map(str::to_owned).into_iter().collect())
+        let said = state.warning(self.database.lock_timeout);
+        Ok(said.into_iter().collect())
     }
 
     async fn estimate(&self) -> Result<Option<u64>, ToolError> {
