@@ -52,16 +52,19 @@ fn nothing_of_what_was_there_is_in_the_way_or_stays() {
         server.sql(
             "shop",
             "insert into parts values (9, 'us');
-             create extension hstore; create schema pgq; create table pgq.queue (id int);
+             create schema pgq; create table pgq.queue (id int); create schema of_hstore;
+             create extension hstore schema of_hstore;
              alter extension hstore add schema pgq; alter extension hstore add table pgq.queue;
              create type money_of as (a int);
              create function as_int(money_of) returns int language sql as 'select ($1).a';
              create cast (money_of as int) with function as_int(money_of);
+             create cast (point as json) with inout;
              create access method other type table handler heap_tableam_handler;
              create table of_other (a int) using other;
              create language spoken handler plpgsql_call_handler;
-             create function watch() returns event_trigger language plpgsql as 'begin end';
-             create event trigger watches on ddl_command_start execute function watch();
+             create function watch() returns event_trigger language plpgsql as
+               $$ begin raise 'nothing goes while I watch'; end $$;
+             create event trigger watches on sql_drop execute function watch();
              create publication everything for all tables;
              create foreign data wrapper far; create server away foreign data wrapper far;
              create foreign table abroad (a int) server away;
