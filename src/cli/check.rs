@@ -54,9 +54,10 @@ fn show(finding: &Finding) {
         result,
         detail,
     } = finding;
+    let line = |result| text::broken(&format!("{result:6}{subject} {what}: {detail}"), 6);
     match result {
-        Outcome::Ok => console::remark(&format!("ok    {subject} {what}: {detail}\n")),
-        Outcome::Warn => console::out(&format!("warn  {subject} {what}: {detail}\n")),
-        Outcome::Fail => console::out(&format!("FAIL  {subject} {what}: {detail}\n")),
+        Outcome::Ok => console::remark(&line("ok")),
+        Outcome::Warn => console::out(&line("warn")),
+        Outcome::Fail => console::out(&line("FAIL")),
     }
 }

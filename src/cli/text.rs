@@ -55,6 +55,31 @@ fn columns() -> Option<usize> {
     })
 }
 
+/// A line for a person, broken between words where a terminal is too narrow for it; what follows
+/// stands `indent` further in.
+pub(super) fn broken(line: &str, indent: usize) -> String {
+    let Some(columns) = columns() else {
+        return format!("{line}\n");
+    };
+    let mut broken = String::new();
+    let mut width = 0;
+    for (at, word) in line.split(' ').enumerate() {
+        let length = word.chars().count();
+        if at > 0 && !word.is_empty() && width + 1 + length > columns && width > indent {
+            broken.push('\n');
+            broken.push_str(&" ".repeat(indent));
+            width = indent;
+        } else if at > 0 {
+            broken.push(' ');
+            width += 1;
+        }
+        broken.push_str(word);
+        width += length;
+    }
+    broken.push('\n');
+    broken
+}
+
 /// A name of at most `room` letters: its beginning and its end, which tell more than its middle.
 pub(super) fn cut(name: &str, room: usize) -> String {
     let letters: Vec<char> = name.chars().collect();

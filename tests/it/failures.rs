@@ -48,6 +48,20 @@ fn exit_status_1_after_200_mb() {
 }
 
 #[test]
+fn a_sqlite_file_that_cannot_be_dumped_is_called_by_its_name_and_not_by_ours() {
+    let world = World::new("[databases.x]\nengine = \"sqlite\"\npath = \"x.db\"\n");
+    world.write("x.db", "no database, not at all, not even its beginning");
+    let run = world.run(&["backup"]);
+    assert_eq!(run.code, Some(1));
+    let told = "the SQLite dump of x.db exited with status 1";
+    for words in [told, "file is not a database"] {
+        assert!(run.stdout.contains(words), "{words:?} is missing");
+    }
+    assert!(!run.words().contains("/tapline exited"));
+    world.assert_store_is_clean();
+}
+
+#[test]
 fn killed_by_a_signal_after_incompressible_parts() {
     fails(
         "",

@@ -112,6 +112,7 @@ fn every_table_has_lines_of_80_columns_at_most() {
         "status",
         "prune",
         "cleanup",
+        "check",
     ] {
         let shown = shown(&world, args, &[]);
         for line in shown.lines().flat_map(|line| line.split('\r')) {
