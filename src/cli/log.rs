@@ -38,7 +38,7 @@ pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool, display: &Displ
     let level = match (quiet, verbose) {
         (true, _) => "error",
         (_, 0) if display.is_terminal() => "tapline=warn",
-        (_, 0) => "tapline=info,warn,aws_config=error",
+        (_, 0) => "tapline=info,warn,aws_config=error,aws_smithy_http_client=error",
         (_, 1) => "tapline=debug,info",
         _ => "debug",
     };

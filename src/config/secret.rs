@@ -68,11 +68,11 @@ impl Secret {
                     .map_err(|error| missing(format!("cannot run {program}: {error}")))?;
                 if !output.status.success() {
                     let stderr = String::from_utf8_lossy(&output.stderr);
-                    return Err(missing(format!(
-                        "{program}: {}: {}",
-                        output.status,
-                        stderr.trim()
-                    )));
+                    let said = match stderr.trim() {
+                        "" => "and said nothing",
+                        said => said,
+                    };
+                    return Err(missing(format!("{program}: {}: {said}", output.status)));
                 }
                 String::from_utf8(output.stdout)
                     .map_err(|_| missing(format!("what {program} printed is not UTF-8")))?

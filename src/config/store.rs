@@ -11,7 +11,7 @@ use super::place::{File, Result};
 use super::{Database, StoreKeys, StoreSettings, raw};
 use crate::catalog::{BackupId, Retention, archive_key, volume_name};
 use crate::store::folder::{FolderSettings, LONGEST_NAME};
-use crate::store::s3::{LockMode, ObjectLock, Profile, S3Settings, Timeouts};
+use crate::store::s3::{LockMode, ObjectLock, Profile, S3Settings, Timeouts, endpoint_flaw};
 use crate::store::{ChecksumKind, Limits};
 
 /// More parts of one backup at once than any network between two machines needs.
@@ -216,10 +216,19 @@ fn bucket(file: &File, name: &str, raw: &raw::Store, place: &str) -> Result<Stor
     if let Some(why) = wrong {
         return file.wrong(&raw.url.span(), &key("url"), why);
     }
-    if let Some(endpoint) = &raw.endpoint
-        && let Some(why) = endpoint_flaw(endpoint.get_ref())
-    {
-        return file.wrong(&endpoint.span(), &key("endpoint"), why);
+    if let Some(endpoint) = &raw.endpoint {
+        let flaw = endpoint_flaw(endpoint.get_ref());
+        let twice = || {
+            has_bucket(endpoint.get_ref(), bucket).then_some(
+                "has the bucket in it, which stands in url alone; write scheme, host and port",
+            )
+        };
+        if let Some(why) = flaw.or_else(twice) {
+            return file.wrong(&endpoint.span(), &key("endpoint"), why);
+        }
+    }
+    if let Some(region) = &raw.region {
+        file.text(region, &key("region"))?;
     }
     let checksum = match &raw.checksum {
         None => Some(ChecksumKind::Crc64Nvme),
@@ -365,19 +374,17 @@ fn prefix_flaw(prefix: &str) -> Option<&'static str> {
         .then_some("its prefix has an empty component, \".\" or \"..\", which S3 takes literally")
 }
 
-fn endpoint_flaw(endpoint: &str) -> Option<&'static str> {
+/// Whether an endpoint is a bucket's and not its server's: what is put there has a key that begins
+/// with the bucket's name, and no listing of the bucket finds it.
+fn has_bucket(endpoint: &str, bucket: &str) -> bool {
     let Ok(url) = url::Url::parse(endpoint) else {
-        return Some("is no URL; one looks like https://s3.example.com");
+        return false;
     };
-    if !["http", "https"].contains(&url.scheme()) {
-        return Some("must begin with https:// or http://");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Some("has a user in it; credentials are access_key and secret_key");
-    }
-    if url.port() == Some(0) {
-        return Some("has port 0, which is none");
-    }
-    (url.query().is_some() || url.fragment().is_some())
-        .then_some("has ? or # in it; write scheme, host and port")
+    let server = url
+        .host_str()
+        .and_then(|host| host.strip_prefix(bucket)?.strip_prefix('.'));
+    // A host may well be called as a bucket, unless the rest of its name is a provider's.
+    let is_known =
+        |server: &str| Profile::of_endpoint(Some(&format!("https://{server}"))) != Profile::other();
+    url.path().trim_matches('/') == bucket || server.is_some_and(is_known)
 }

@@ -5,6 +5,7 @@
 //! request that is dropped half way may still take effect, and nobody would know.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub struct Ledger {
     uploads: Arc<Mutex<Vec<Upload>>>,
     /// Keys of small objects that were put.
     objects: Arc<Mutex<Vec<String>>>,
+    /// Whether an upload may have been begun by a request that got no answer.
+    unanswered: Arc<AtomicBool>,
     requests: TaskTracker,
     abort: Arc<Mutex<Vec<AbortHandle>>>,
 }
@@ -47,9 +50,11 @@ impl Ledger {
         &self,
         request: impl Future<Output = Result<Upload>> + Send + 'static,
     ) -> Beginning {
-        let uploads = self.uploads.clone();
+        let (uploads, unanswered) = (self.uploads.clone(), self.unanswered.clone());
         let begun = self.requests.spawn(async move {
-            let upload = request.await?;
+            let upload = request.await.inspect_err(|error| {
+                unanswered.fetch_or(error.unanswered(), Ordering::Relaxed);
+            })?;
             uploads
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -64,6 +69,20 @@ impl Ledger {
     pub fn put(&self, key: &str) {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         objects.push(key.to_owned());
+    }
+
+    /// An object was refused by an answer, or nobody was reached with it.
+    pub fn refused(&self, key: &str) {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.retain(|object| object != key);
+    }
+
+    /// Whether nothing can be in the store: nothing was ever accepted there, and no request is without
+    /// an answer.
+    pub fn is_blank(&self) -> bool {
+        self.uploads().is_empty()
+            && self.objects().is_empty()
+            && !self.unanswered.load(Ordering::Relaxed)
     }
 
     /// The objects that were about to be put.

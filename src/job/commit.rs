@@ -163,7 +163,13 @@ async fn complete_and_put(
                 ledger.put(key);
                 let id = manifest.backup_id.as_str();
                 let put = store.put_volume(key, id, body.clone(), *checksum);
-                meter.wait_for(Step::Upload, put).await?;
+                let put = meter.wait_for(Step::Upload, put).await;
+                put.inspect_err(|error| {
+                    // One that is there already may be this one, put by a try that got no answer.
+                    if !error.unanswered() && error.kind() != ErrorKind::AlreadyExists {
+                        ledger.refused(key);
+                    }
+                })?;
                 meter.archive_is(*size);
                 meter.was_busy(Step::Upload, start);
             }

@@ -45,6 +45,10 @@ pub async fn erase(traces: Traces<'_>, within: Duration) -> Option<String> {
     let start = tokio::time::Instant::now();
     // A request that was given up half way may still take effect: wait for it, but not for ever.
     let settled = traces.ledger.settle(within / 2).await;
+    // A store that has taken nothing (wrong keys, no such bucket, nobody there) has nothing of it.
+    if settled && traces.ledger.is_blank() {
+        return None;
+    }
     let rest = within.saturating_sub(start.elapsed());
     let left = match tokio::time::timeout(rest, traces.rounds(settled)).await {
         Ok(None) => return None,

@@ -4,12 +4,14 @@
 use std::error::Error;
 use std::time::Duration;
 
-use aws_smithy_http_client::{Connector, proxy::ProxyConfig, tls};
+use aws_smithy_http_client::{Connector, tls};
 use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_runtime_api::http::Request;
 use aws_smithy_types::body::SdkBody;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
+
+use crate::store::s3::Proxies;
 
 /// Before the second try; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -33,7 +35,7 @@ pub async fn post(
     url.set_path(&path);
     let whose = url.host_str().unwrap_or_default().to_owned();
     let connector = Connector::builder()
-        .proxy_config(ProxyConfig::from_env())
+        .proxy_config(Proxies::from_env().config())
         .tls_provider(tls::Provider::Rustls(
             tls::rustls_provider::CryptoMode::Ring,
         ))

@@ -65,3 +65,4 @@ mod use_verbs;
 mod versions;
 mod warnings;
 mod world;
+mod wrong_store;

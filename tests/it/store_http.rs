@@ -440,6 +440,19 @@ async fn replies_whose_root_is_called_otherwise_are_understood() {
     assert_eq!((info.parts, info.size), (1, 7));
 }
 
+/// Small servers pass over what they do not know in a query.
+#[tokio::test]
+async fn a_list_of_objects_where_uploads_were_asked_for_is_of_a_server_without_such_a_list() {
+    let listing = "<?xml version=\"1.0\"?><ListBucketResult><Name>bucket</Name><KeyCount>0</KeyCount>\
+                   <IsTruncated>false</IsTruncated></ListBucketResult>";
+    let server = Server::start(0, move |_| reply(200, "", listing)).await;
+    let store = server.store().await;
+    let refused = store.list_uploads("", None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+    assert!(!refused.may_pass() && refused.to_string().contains("lists objects, not uploads"));
+    assert!(store.list("", None).await.unwrap().items.is_empty());
+}
+
 #[tokio::test]
 async fn an_endpoint_may_have_a_path() {
     for endpoint in ["storage/v1/s3", "storage/v1/s3/"] {

@@ -407,6 +407,29 @@ fn a_store_is_a_bucket_and_a_prefix_that_there_can_be() {
         );
         assert!(!error.contains("sesame"), "{error}");
     }
+    // An endpoint of the bucket's own has the bucket twice: what is put there is in no listing.
+    for endpoint in [
+        "http://h:9/bucket",
+        "https://bucket.s3.eu-west-1.amazonaws.com",
+        "https://id.r2.cloudflarestorage.com/bucket/",
+    ] {
+        let error = store("s3://bucket/x", &format!("endpoint = \"{endpoint}\"\n"));
+        let error = error.expect_err(endpoint).to_string();
+        assert!(error.contains("has the bucket in it"), "{error}");
+    }
+    for endpoint in [
+        "https://bucket.example.com",
+        "https://h/bucket/v1",
+        "https://h/s3",
+    ] {
+        let read = store("s3://bucket", &format!("endpoint = \"{endpoint}\"\n"));
+        assert!(read.is_ok(), "{endpoint}: {read:?}");
+    }
+    let error = store("s3://bucket", "region = \"\"\n").unwrap_err();
+    assert!(
+        error.to_string().contains("is empty; leave it out"),
+        "{error}"
+    );
 }
 
 #[test]

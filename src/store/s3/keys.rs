@@ -7,6 +7,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::words::chain as chain_of;
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
@@ -114,7 +115,8 @@ impl Keys {
                 .credentials_provider()
                 .ok_or_else(CredentialsError::not_loaded_no_source)?
                 .provide_credentials()
-                .await;
+                .await
+                .map_err(|error| CredentialsError::provider_error(why_none(&error)));
         };
         let key = source
             .access_key()
@@ -139,6 +141,51 @@ impl ProvideCredentials for Keys {
     }
 }
 
+/// Why the AWS environment gives no key: what those say that it was to come from, and the variables
+/// that led to them.
+fn why_none(error: &CredentialsError) -> String {
+    const NOT_ENABLED: &str = "the credential provider was not enabled";
+    // What a provider says that nobody has set up.
+    const UNUSED: [&str; 3] = ["not set", "not configured", "IMDS"];
+    let words = chain_of(error);
+    let mut why = match words.split_once("Attempted:") {
+        None => words,
+        Some((_, attempts)) => {
+            let own = attempts.lines().filter_map(|line| {
+                let (_, reason) = line.trim().split_once(": ")?;
+                let reason = reason.trim_start_matches(NOT_ENABLED);
+                let reason = reason.trim_start_matches(": ");
+                let is_unused = UNUSED.iter().any(|words| reason.contains(words));
+                (!reason.is_empty() && !is_unused).then_some(reason)
+            });
+            let own: Vec<&str> = own.collect();
+            format!("there are no credentials: {}", own.join("; "))
+        }
+    };
+    why.truncate(why.trim_end_matches([':', ' ', '.', '\n']).len());
+    for (one, other) in [
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+    ] {
+        if set(one).is_some() && set(other).is_none() {
+            why = format!("{why}; {one} is set, and {other} is not");
+        }
+    }
+    let led: Vec<String> = [
+        "AWS_PROFILE",
+        "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+    ]
+    .into_iter()
+    .filter_map(|name| Some(format!("{name} is {}", set(name)?)))
+    .collect();
+    if led.is_empty() {
+        return why;
+    }
+    format!("{why} ({})", led.join(", "))
+}
+
 /// What the AWS environment says: variables, profiles, the machine's role.
 pub(super) async fn chain(http: &SharedHttpClient, region: Option<Region>) -> SdkConfig {
     let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
@@ -148,4 +195,18 @@ pub(super) async fn chain(http: &SharedHttpClient, region: Option<Region>) -> Sd
         None => loader.load(),
     })
     .await
+}
+
+/// The endpoint that the AWS environment names. The loaded configuration has neither the one for S3
+/// alone nor one that is no URL, and the client would take both up behind everybody's back.
+pub(super) fn endpoint(shared: &SdkConfig) -> Option<String> {
+    let ignored = set("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS").is_some_and(|value| value == "true");
+    let said = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].map(set);
+    let said = said.into_iter().flatten().find(|_| !ignored);
+    said.or_else(|| shared.endpoint_url().map(str::to_owned))
+}
+
+/// A variable of the environment that says something.
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -12,6 +12,7 @@
 //! | this | [`S3Store`]: opened, and a [`Store`] |
 //! | `settings` | what a bucket and its server need to be told |
 //! | `keys` | credentials, asked for again when they are refused |
+//! | `proxy` | what goes through which proxy |
 //! | `wire` | the HTTP client, and what is done to each reply before it is parsed |
 //! | `profile` | what is known of a provider |
 //! | `quirks` | what the server was found to do otherwise than AWS |
@@ -19,6 +20,7 @@
 //! | `body` | a part on its way |
 //! | `reply` | a reply, waited for and judged |
 //! | `explain` | what an error of the SDK's means |
+//! | `words` | errors and replies in one line |
 //! | `upload`, `object`, `listing`, `versions`, `bucket` | the operations, by what they are about |
 
 mod body;
@@ -28,6 +30,7 @@ mod keys;
 mod listing;
 mod object;
 mod profile;
+mod proxy;
 mod quirks;
 mod reply;
 mod request;
@@ -35,6 +38,7 @@ mod settings;
 mod upload;
 mod versions;
 mod wire;
+mod words;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -58,12 +62,14 @@ use super::{
     Checksum, ChecksumKind, ErrorKind, Limits, ObjectInfo, OpenUpload, Page, PartBody, PartReceipt,
     Result, Store, StoreError, Upload, UploadInfo, Version, Written,
 };
+pub(crate) use explain::is_about_keys;
 use keys::Keys;
 pub use keys::{AccessKey, KeySource};
 pub use profile::Profile;
+pub(crate) use proxy::Proxies;
 use quirks::Quirks;
 use request::address;
-pub use settings::{LockMode, ObjectLock, S3Settings};
+pub use settings::{LockMode, ObjectLock, S3Settings, endpoint_flaw};
 use wire::ServerClock;
 
 /// A bucket and prefix on an S3 server.
@@ -90,7 +96,7 @@ impl S3Store {
     /// chain, which also says the region and the endpoint where the settings have none.
     ///
     /// # Errors
-    /// When the file with certificates cannot be used.
+    /// When the file with certificates cannot be used, or the environment's endpoint is none.
     pub async fn open(settings: &S3Settings, keys: Option<Arc<dyn KeySource>>) -> Result<Self> {
         let clock = ServerClock::default();
         let quirks = Quirks::default();
@@ -101,7 +107,14 @@ impl S3Store {
             .region()
             .cloned()
             .unwrap_or_else(|| Region::new("us-east-1"));
-        let endpoint = settings.endpoint.as_deref().or(shared.endpoint_url());
+        let environment = keys::endpoint(&shared);
+        if settings.endpoint.is_none()
+            && let Some(why) = environment.as_deref().and_then(endpoint_flaw)
+        {
+            let why = format!("AWS_ENDPOINT_URL, or endpoint_url of a profile, {why}");
+            return Err(StoreError::new(ErrorKind::Invalid, why));
+        }
+        let endpoint = settings.endpoint.as_deref().or(environment.as_deref());
         let keys = Keys::new(keys, http.clone(), region.clone());
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(settings.timeouts.connect)

@@ -10,9 +10,9 @@ use futures_util::stream::{self, BoxStream};
 
 use super::S3Store;
 use super::body::stream_of;
-use super::explain::chain;
 use super::quirks::Ask;
 use super::request::{METADATA, algorithm, md5_of, value};
+use super::words::chain;
 use crate::archive::hex;
 use crate::store::pace::Paces;
 use crate::store::progress::Progress;

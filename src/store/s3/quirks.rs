@@ -5,6 +5,7 @@
 //! | Backblaze B2 | no conditions on writes | 501 to one | none are asked for: keys are unique |
 //! | Backblaze B2, GCS | none of the newer checksums | 400 that names the header, `ExcessHeaderValues` | `Content-MD5` |
 //! | `rclone serve s3` | writes parts on in order, as they come; of those before their turn it holds 256 MiB, then 60 s later says `SlowDown` | the root `InitiateMultipartUpload` | part 1, which comes last, is a volume of its own |
+//! | many small ones | no list of uploads | the root `ListBucketResult`: a bucket's objects | it is taken for 501 |
 //! | `rclone serve s3`, moto | an XML root of another name, which the SDK refuses | the name | it is renamed |
 //!
 //! All of it is learned from the server's own replies: no setting can be forgotten and no host name
@@ -123,6 +124,13 @@ impl Quirks {
             None => body,
         }
     }
+}
+
+/// Whether a reply lists objects where uploads were asked for: a server that does not know `?uploads`
+/// passes it over.
+pub(super) fn lists_objects_instead(body: &[u8], root: Root) -> bool {
+    root.0 == "ListMultipartUploadsResult"
+        && std::str::from_utf8(body).ok().and_then(root_in) == Some("ListBucketResult")
 }
 
 /// What the root of a reply must be called, and with what one begins that means the same.

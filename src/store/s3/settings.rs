@@ -80,3 +80,21 @@ impl S3Settings {
         }
     }
 }
+
+/// What keeps a text from being an endpoint.
+pub fn endpoint_flaw(endpoint: &str) -> Option<&'static str> {
+    let Ok(url) = url::Url::parse(endpoint) else {
+        return Some("is no URL; one looks like https://s3.example.com");
+    };
+    if !["http", "https"].contains(&url.scheme()) {
+        return Some("must begin with https:// or http://");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Some("has a user in it; credentials are access_key and secret_key");
+    }
+    if url.port() == Some(0) {
+        return Some("has port 0, which is none");
+    }
+    (url.query().is_some() || url.fragment().is_some())
+        .then_some("has ? or # in it; write scheme, host and port")
+}

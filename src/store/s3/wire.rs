@@ -10,7 +10,6 @@ use std::time::SystemTime;
 
 use aws_sdk_s3::config::{HttpClient, RuntimeComponents, SharedHttpClient};
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat, SdkBody};
-use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::{
@@ -22,7 +21,14 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::quirks::{Quirks, root_of};
+use super::proxy::{Proxies, ThroughProxy};
+use super::quirks::{Quirks, lists_objects_instead, root_of};
+
+/// What a server should have said that passes over what it does not know.
+const NOT_IMPLEMENTED: u16 = 501;
+const NO_UPLOADS: &[u8] =
+    b"<Error><Code>NotImplemented</Code><Message>the reply lists objects, not \
+    uploads</Message></Error>";
 
 /// The offset of a server's clock against this machine's, in seconds, once a reply has told.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +78,8 @@ pub(super) fn client(
         .with_trust_store(trusted)
         .build()
         .map_err(|error| error.to_string())?;
+    let proxies = Proxies::from_env();
+    let config = proxies.config();
     let plain = Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder();
         if let Some(settings) = settings {
@@ -79,7 +87,7 @@ pub(super) fn client(
         }
         builder.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
         builder
-            .proxy_config(ProxyConfig::from_env())
+            .proxy_config(config.clone())
             .tls_provider(Provider::Rustls(rustls_provider::CryptoMode::Ring))
             .tls_context(context.clone())
             .build()
@@ -88,6 +96,7 @@ pub(super) fn client(
         let below = plain.http_connector(settings, components);
         SharedHttpConnector::new(Wire {
             below,
+            proxies: proxies.clone(),
             clock: clock.clone(),
             quirks: quirks.clone(),
         })
@@ -114,6 +123,7 @@ fn certificates(path: &Path) -> Result<Vec<u8>, String> {
 #[derive(Debug)]
 struct Wire {
     below: SharedHttpConnector,
+    proxies: Proxies,
     clock: ServerClock,
     quirks: Quirks,
 }
@@ -121,10 +131,17 @@ struct Wire {
 impl HttpConnector for Wire {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let root = root_of(request.method(), request.uri());
+        let proxy = self.proxies.of(request.uri());
         let reply = self.below.call(request);
         let (clock, quirks) = (self.clock.clone(), self.quirks.clone());
         HttpConnectorFuture::new(async move {
-            let mut response = reply.await?;
+            let mut response = match (reply.await, proxy) {
+                (Err(error), Some(proxy)) => {
+                    let error = ThroughProxy { proxy, error };
+                    return Err(ConnectorError::other(error.into(), None));
+                }
+                (reply, _) => reply?,
+            };
             clock.learn(&response);
             if let Some(server) = response.headers().get("server") {
                 quirks.learn_server(server);
@@ -134,7 +151,11 @@ impl HttpConnector for Wire {
             {
                 let body = ByteStream::new(response.take_body()).collect().await;
                 let body = body.map_err(|error| ConnectorError::io(error.into()))?;
-                let body = quirks.mended(body.into_bytes().into(), root);
+                let mut body = quirks.mended(body.into_bytes().into(), root);
+                if lists_objects_instead(&body, root) {
+                    *response.status_mut() = NOT_IMPLEMENTED.try_into().expect("a status");
+                    body = NO_UPLOADS.into();
+                }
                 response.headers_mut().remove("content-length");
                 *response.body_mut() = SdkBody::from(body);
             }

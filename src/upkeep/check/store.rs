@@ -15,7 +15,7 @@ use futures_util::TryStreamExt;
 use super::{Finding, Outcome};
 use crate::access::OpenStore;
 use crate::catalog::{BackupId, check_key};
-use crate::store::s3::S3Store;
+use crate::store::s3::{S3Store, is_about_keys};
 use crate::store::{
     Checksum, ErrorKind, PartBody, PartReceipt, SharedStore, Store, StoreError, Upload, get_small,
     list_all, list_all_uploads,
@@ -92,12 +92,14 @@ pub(super) async fn check_store(name: &str, opened: &OpenStore, say: &mut dyn Fn
         store: opened.shared(),
         say,
     };
-    let stored = check.write(&keys).await;
+    let (stored, answers) = check.write(&keys).await;
     if let Some(key) = stored.last() {
         check.look(key).await;
         check.take_away(&stored).await;
     }
-    if let OpenStore::S3(store) = opened {
+    if let OpenStore::S3(store) = opened
+        && answers
+    {
         check.circumstances(store).await;
     }
 }
@@ -111,19 +113,26 @@ struct StoreCheck<'a> {
 
 impl StoreCheck<'_> {
     /// As a backup does: a small object, as its manifest, and one in parts with checksums, completed
-    /// on the condition that no object has the key. Returns what is there now.
-    async fn write(&mut self, [small, joined]: &[String; 2]) -> Vec<String> {
+    /// on the condition that no object has the key. Returns what is there now, and whether there is
+    /// a server that knows what it was asked for: nothing more is asked of any other.
+    async fn write(&mut self, [small, joined]: &[String; 2]) -> (Vec<String>, bool) {
         let store = self.store.clone();
         let put = store.put(small, PROBE.into()).await;
+        let answers = put.as_ref().err().is_none_or(|error| {
+            matches!(self.opened, OpenStore::Folder(_)) || error.code().is_some()
+        });
         let there = self.tried(&PUT, put, |_| store.address()).is_some();
         let mut stored: Vec<_> = there.then(|| small.clone()).into_iter().collect();
+        if !answers {
+            return (stored, false);
+        }
         let begun = store.create_upload(joined, "check").await;
         if let Some(upload) = self.tried(&BEGIN, begun, |_| "works".into())
             && self.join(&upload).await
         {
             stored.push(joined.clone());
         }
-        stored
+        (stored, true)
     }
 
     async fn join(&mut self, upload: &Upload) -> bool {
@@ -324,9 +333,9 @@ impl StoreCheck<'_> {
             }
             Err(error) => error,
         };
-        let permission = match self.opened {
-            OpenStore::S3(_) => permission,
-            OpenStore::Folder(_) => "the right to read and write the folder",
+        let (permission, is_known) = match self.opened {
+            OpenStore::S3(_) => (*permission, !is_about_keys(&error)),
+            OpenStore::Folder(_) => ("the right to read and write the folder", true),
         };
         let (result, detail) = match (without, error.kind()) {
             (Some(without), ErrorKind::Denied) => (
@@ -336,7 +345,8 @@ impl StoreCheck<'_> {
                      {without}: {error}"
                 ),
             ),
-            (None, ErrorKind::Denied) => (
+            // Who is not known is not told what it may not.
+            (None, ErrorKind::Denied) if is_known => (
                 Outcome::Fail,
                 format!("no backup without it, which takes {permission}: {error}"),
             ),
