@@ -142,9 +142,10 @@ fn unsent<E: Error + 'static>(error: &SdkError<E>) -> (ErrorKind, Option<&'stati
         return (ErrorKind::Denied, Some(NO_CREDENTIALS));
     }
     let proxied = find::<ThroughProxy>(error).is_some();
-    let (no_tls, no_host, nobody) = match proxied {
-        true => (NO_PROXY, NO_PROXY, NO_PROXY),
-        false => (NO_TLS, NO_HOST, NOBODY),
+    let (no_tls, no_host, nobody) = if proxied {
+        (NO_PROXY, NO_PROXY, NO_PROXY)
+    } else {
+        (NO_TLS, NO_HOST, NOBODY)
     };
     match find::<rustls::Error>(error) {
         Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
