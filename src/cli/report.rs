@@ -1,14 +1,22 @@
 //! The end of a run: a table for people, JSON for programs.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::exit::{Exit, Failure};
 use super::text::{rate, size, table_of_names, time};
+use crate::meter::Step;
 use crate::run::{JobReport, JobResult, RunReport, Waited, hostname};
 use crate::units;
 
-/// The table, the errors in full, and a line that sums up.
+/// A backup that takes longer, in seconds, may want to be faster.
+const SLOW: f64 = 60.0;
+/// A step with so large a share in what was waited for is what it is slow by.
+const CLEAR: f64 = 0.6;
+
+/// The table, the errors in full, what would be faster, and a line that sums up.
 pub(super) fn text(report: &RunReport) -> String {
     let header = [
         "DATABASE", "RESULT", "DUMP", "ARCHIVE", "TIME", "MB/s", "BOUND BY",
@@ -42,6 +50,9 @@ pub(super) fn text(report: &RunReport) -> String {
         if let Some(error) = prune_error {
             text += &format!("\n{database}: stored, but pruning failed: {error}\n");
         }
+    }
+    for (advice, databases) in advised(&report.jobs) {
+        text += &format!("\n{}: {advice}\n", databases.join(", "));
     }
     let count = |result| {
         report
@@ -85,18 +96,55 @@ fn name(result: JobResult) -> &'static str {
     }
 }
 
-/// The step that was waited for most, and its share in the time waited: `dump 71%`.
-fn bound_by(waited: &Waited) -> String {
+/// The step that was waited for most, and its share in the time waited.
+fn bound(waited: &Waited) -> Option<(Step, f64)> {
     let shares = [
-        ("dump", waited.dump),
-        ("encode", waited.encode),
-        ("upload", waited.upload),
+        (Step::Dump, waited.dump),
+        (Step::Encode, waited.encode),
+        (Step::Upload, waited.upload),
     ];
     let total: f64 = shares.iter().map(|(_, seconds)| seconds).sum();
     let largest = shares.into_iter().max_by(|a, b| a.1.total_cmp(&b.1));
-    match largest {
-        Some((step, seconds)) if total > 0.0 => format!("{step} {:.0}%", 100.0 * seconds / total),
-        _ => "-".into(),
+    let (step, seconds) = largest.filter(|_| total > 0.0)?;
+    Some((step, seconds / total))
+}
+
+/// The same in words: `dump 71%`.
+fn bound_by(waited: &Waited) -> String {
+    bound(waited).map_or("-".into(), |(step, share)| {
+        format!("{} {:.0}%", step.name(), 100.0 * share)
+    })
+}
+
+/// What would make the backups of some databases faster, and which they are.
+fn advised(jobs: &[JobReport]) -> BTreeMap<&'static str, Vec<&str>> {
+    let mut all = BTreeMap::<_, Vec<_>>::new();
+    for job in jobs.iter().filter(|job| job.is_stored()) {
+        if let Some(advice) = advice(&job.engine, job.seconds, &job.waited) {
+            all.entry(advice).or_default().push(job.database.as_str());
+        }
+    }
+    all
+}
+
+/// What would make a backup faster that took so many seconds; nothing where it was quick, or where
+/// no step stands out.
+fn advice(engine: &str, seconds: f64, waited: &Waited) -> Option<&'static str> {
+    let (step, _) = bound(waited).filter(|(_, share)| seconds >= SLOW && *share >= CLEAR)?;
+    match step {
+        Step::Dump if engine == "postgres" => {
+            Some("waited for the dump: `parallel` reads a database by more sessions at once")
+        }
+        // One process is all that its tool has.
+        Step::Dump => None,
+        Step::Encode => Some(
+            "waited for the compression: zstd at level 1 takes the least time, a lower level less, \
+             and more cores are used where there are any",
+        ),
+        Step::Upload => Some(
+            "waited for the store: its `connections` and more `run.memory` put more parts on their \
+             way at once, if the line has room",
+        ),
     }
 }
 
@@ -133,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_bounded_a_job_most_is_named() {
+    fn what_bounded_a_job_most_is_named_and_what_to_do_about_it() {
         let waited = |dump, encode, upload| Waited {
             dump,
             encode,
@@ -141,5 +189,13 @@ mod tests {
         };
         assert_eq!(bound_by(&waited(1.0, 6.0, 3.0)), "encode 60%");
         assert_eq!(bound_by(&waited(0.0, 0.0, 0.0)), "-");
+
+        let of = |engine, seconds, waited| advice(engine, seconds, &waited).unwrap_or_default();
+        assert!(of("postgres", 90.0, waited(9.0, 1.0, 0.0)).contains("`parallel`"));
+        assert!(of("mariadb", 90.0, waited(1.0, 9.0, 0.0)).contains("level"));
+        assert!(of("mariadb", 90.0, waited(1.0, 0.0, 9.0)).contains("`connections`"));
+        assert_eq!(of("mariadb", 90.0, waited(9.0, 1.0, 0.0)), "");
+        assert_eq!(of("postgres", 9.0, waited(9.0, 1.0, 0.0)), "");
+        assert_eq!(of("postgres", 90.0, waited(5.0, 4.0, 0.0)), "");
     }
 }
