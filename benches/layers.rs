@@ -4,23 +4,22 @@
 //!
 //! `cargo bench --bench layers`; `TAPLINE_BENCH_ROUNDS` (5) and `TAPLINE_BENCH_DUMP` (512MiB:3).
 
-use std::io::Write;
+mod load;
+
 use std::sync::Arc;
 use std::time::Instant;
 
+use load::{Load, cpu, rounds};
 use tapline::archive::{Compression, Cores};
-use tapline::bench::synthetic::Synthetic;
 use tapline::catalog::BackupId;
 use tapline::cipher::{Lock, NewIdentity};
 use tapline::dump::ToolCommand;
 use tapline::job::{Interruption, Job, JobStore, Layout, back_up};
-use tapline::run::resources::Resources;
 use tapline::store::Limits;
 use tapline::store::memory::MemoryStore;
 
 /// As much as a job has by default.
 const MEMORY: u64 = 128 << 20;
-const GIB: f64 = 1_073_741_824.0;
 
 /// A way to do the same backup.
 struct Way {
@@ -56,17 +55,8 @@ const WAYS: [Way; 4] = [
 type Taken = (f64, f64);
 
 fn main() {
-    let rounds = std::env::var("TAPLINE_BENCH_ROUNDS").map_or(5, |n| n.parse().expect("a number"));
-    let dump = std::env::var("TAPLINE_BENCH_DUMP").unwrap_or_else(|_| "512MiB:3".into());
-    let dump = dump.parse::<Synthetic>().expect("a size");
-    let size = dump.size();
-    #[expect(clippy::cast_precision_loss, reason = "for display")]
-    let gibs = size as f64 / GIB;
-    // From a file whose pages are in memory, so that making it up takes no part in it.
-    let mut file = tempfile::NamedTempFile::new().expect("a temp file");
-    dump.write(&mut file).expect("a temp file");
-    file.flush().expect("a temp file");
-    let path = file.path().display().to_string();
+    let (rounds, load) = (rounds(), Load::new("512MiB:3"));
+    let (size, gibs, path) = (load.size, load.gibs, load.path());
     let public = NewIdentity::generate().recipient();
     let lock = Lock::Recipients(vec![public.parse().expect("a public key")]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -116,12 +106,6 @@ fn median(mut all: Vec<f64>) -> f64 {
     } else {
         f64::midpoint(all[middle - 1], all[middle])
     }
-}
-
-/// CPU time of this process and of the children that it has reaped, in seconds.
-fn cpu() -> f64 {
-    let taken = Resources::taken(0);
-    taken.cpu_seconds_user.unwrap_or_default() + taken.cpu_seconds_system.unwrap_or_default()
 }
 
 fn job(way: &Way, dump: &str, compression: (Compression, i32), size: u64, lock: &Lock) -> Job {

@@ -5,39 +5,29 @@
 //! printed are medians, and beside the path's CPU time that of the bare codec and SHA-256 on the same
 //! bytes: what is left is what cutting, handing over and reading a pipe cost.
 
+mod load;
+
 use std::hint::black_box;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use load::{Load, cpu, rounds};
 use ring::digest::{SHA256, digest};
 use tapline::archive::{Codec, Compression, Cores, LOOK_BACK};
-use tapline::bench::synthetic::Synthetic;
 use tapline::catalog::BackupId;
 use tapline::dump::ToolCommand;
 use tapline::job::{Interruption, Job, Layout, back_up};
-use tapline::run::resources::Resources;
 use tapline::store::Limits;
 use tapline::store::memory::MemoryStore;
 
 /// As much as a job has by default.
 const MEMORY: u64 = 128 << 20;
-const GIB: f64 = 1_073_741_824.0;
 
 fn main() {
-    let rounds = std::env::var("TAPLINE_BENCH_ROUNDS").map_or(5, |n| n.parse().expect("a number"));
-    let dump = std::env::var("TAPLINE_BENCH_DUMP").unwrap_or_else(|_| "1GiB:3".into());
-    let dump = dump.parse::<Synthetic>().expect("a size");
-    let size = dump.size();
-    #[expect(clippy::cast_precision_loss, reason = "for display")]
-    let gibs = size as f64 / GIB;
-    // From a file whose pages are in memory, so that making it up takes no part in it.
-    let mut file = tempfile::NamedTempFile::new().expect("a temp file");
-    dump.write(&mut file).expect("a temp file");
-    file.flush().expect("a temp file");
-    let path = file.path().display().to_string();
-    let content = Bytes::from(std::fs::read(file.path()).expect("a temp file"));
+    let (rounds, load) = (rounds(), Load::new("1GiB:3"));
+    let (size, gibs, path) = (load.size, load.gibs, load.path());
+    let content = Bytes::from(std::fs::read(&path).expect("a temp file"));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     println!("            cores     GB/s  CPU s/GiB  of it codec and SHA-256");
     for compression in [
@@ -86,12 +76,6 @@ fn bare(content: &Bytes, compression: (Compression, i32)) -> f64 {
         black_box(codec.encode(look_back, &segment).expect("memory"));
     }
     cpu() - before
-}
-
-/// CPU time of this process and of the children that it has reaped, in seconds.
-fn cpu() -> f64 {
-    let taken = Resources::taken(0);
-    taken.cpu_seconds_user.unwrap_or_default() + taken.cpu_seconds_system.unwrap_or_default()
 }
 
 fn layout(workers: usize, compression: (Compression, i32), size: u64) -> Layout {
